@@ -1,0 +1,123 @@
+"""Agents on disk: weights in safetensors with the configuration in the metadata, written atomically.
+
+Nothing a user hands in is unpickled: safetensors holds tensors and strings only, and the resume state
+is loaded with ``weights_only=True``.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import dacite
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from agents.air import AIR, AgentConfig
+from agents.recipes import Recipe
+from air_env.model import SceneConfig
+
+AGENT_FILE = "agent.safetensors"
+_FORMAT = "air-env agent 1"
+_WEIGHTS = resources.files("agents") / "weights"
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file beside its place, then moves it there: the old file lives until the new one is whole.
+
+    Raises:
+        OSError: The folder is full or read-only; what was there before is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(
+            f"could not write {path} ({error}); free some space or make the folder writable. "
+            "What was saved there before is untouched"
+        ) from error
+
+
+def save_agent(agent: AIR, path: Path, recipe: Recipe | None = None) -> None:
+    """Saves an agent, with the recipe it was trained by."""
+    config = {"scene": asdict(agent.model.config), "agent": asdict(agent.config)}
+    metadata = {"format": _FORMAT, "config": json.dumps(config)}
+    if recipe is not None:
+        metadata["recipe"] = json.dumps(asdict(recipe))
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in agent.state_dict().items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def load_agent(source: str | Path, device: torch.device | str = "cpu") -> AIR:
+    """Loads a trained agent.
+
+    Args:
+        source: A run directory, an ``agent.safetensors`` file, or the name of a shipped agent (``"digits"``).
+        device: Where to put it.
+
+    Raises:
+        FileNotFoundError: There is no such agent.
+        ValueError: The file is not an agent's, or is damaged.
+    """
+    path = _find(source)
+    metadata, tensors = _read(path)
+    try:
+        config = json.loads(metadata["config"])
+        agent = AIR(from_json(SceneConfig, config["scene"]), from_json(AgentConfig, config["agent"]))
+        agent.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError, TypeError, dacite.DaciteError) as error:
+        raise ValueError(f"{path} does not fit this version of the agent ({error}); train it again") from error
+    return agent.to(device).eval()
+
+
+def load_recipe(source: str | Path) -> Recipe:
+    """The recipe a saved agent was trained by."""
+    path = _find(source)
+    metadata, _ = _read(path)
+    if "recipe" not in metadata:
+        raise ValueError(f"{path} does not say by which recipe it was trained")
+    return from_json(Recipe, json.loads(metadata["recipe"]))
+
+
+def from_json(cls: type[Any], values: dict[str, Any]) -> Any:
+    """A settings dataclass from what `dataclasses.asdict` and JSON made of it."""
+    return dacite.from_dict(cls, values, dacite.Config(strict=True, cast=[tuple, float]))
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    if path.is_dir():
+        path = path / AGENT_FILE
+    if path.is_file():
+        return path
+    shipped = sorted(
+        file.name.removesuffix(".safetensors") for file in _WEIGHTS.iterdir() if file.name.endswith(".safetensors")
+    )
+    if str(source) in shipped:
+        return Path(str(_WEIGHTS / f"{source}.safetensors"))
+    raise FileNotFoundError(
+        f"there is no agent at {path}; name a run directory that holds {AGENT_FILE}, such a file, "
+        f"or a shipped agent: {', '.join(shipped)}"
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error}); get or train it again") from error
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(
+            f"{path} is not an agent of this package (format {metadata.get('format')!r}, wanted {_FORMAT!r})"
+        )
+    return metadata, tensors

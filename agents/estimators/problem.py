@@ -1,0 +1,88 @@
+"""`StopProblem`: what an estimator of the stop action's gradient gets to see.
+
+One *unstopped* rollout takes all N steps with presence forced to 1, so every count n = 0..N can be
+scored from one path. Given that path only n is random, with
+
+    q(n) = prod_{i <= n} p_i * (1 - p_{n+1}),   p_i = sigmoid(logit_i),   q(N) = prod_i p_i,
+    A_n = log p(x, z_1..n, n) - log q(z_1..n | x),    L_n = A_n - log q(n),
+
+and the ELBO of the path is ``sum_n q(n) L_n``.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StopProblem:
+    """A batch of unstopped rollouts, with their graphs.
+
+    Attributes:
+        logits: ``[batch, N]``, presence logits; step i depends on the latents before it.
+        scores: ``[batch, N + 1]``, ``A_n``.
+        log_p_stop: ``[N + 1]``, ``log p(z_pres = 0 | n)`` of the count prior.
+        context: ``[batch, N, features]``, detached features of (x, z_<i) for learned baselines. They do
+            not contain the presence of the same step, which would bias them.
+    """
+
+    logits: Float[Tensor, "batch step"]
+    scores: Float[Tensor, "batch count"]
+    log_p_stop: Float[Tensor, "count"]
+    context: Float[Tensor, "batch step feature"]
+
+    @cached_property
+    def log_go(self) -> Float[Tensor, "batch step"]:
+        """``log p_i``: the log-probability of going on."""
+        return F.logsigmoid(self.logits)
+
+    @cached_property
+    def log_stop(self) -> Float[Tensor, "batch step"]:
+        """``log(1 - p_i)``: the log-probability of stopping."""
+        return F.logsigmoid(-self.logits)
+
+    @cached_property
+    def log_q(self) -> Float[Tensor, "batch count"]:
+        """``log q(n)``."""
+        return F.pad(self.log_go.cumsum(1), (1, 0)) + F.pad(self.log_stop, (0, 1))
+
+    def all(self) -> Float[Tensor, "batch count"]:
+        """``A_n`` of every count: N + 1 likelihoods."""
+        return self.scores
+
+    def at(self, n: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """``A_n`` of one count each."""
+        return self.scores.gather(1, n[:, None])[:, 0]
+
+    def elbo(self) -> Float[Tensor, "batch"]:
+        """The ELBO of the path, with n summed out."""
+        return (self.log_q.exp() * (self.all() - self.log_q)).sum(1)
+
+    def sample(self, generator: torch.Generator | None = None) -> Int[Tensor, "batch"]:
+        """Draws n from q(n)."""
+        logits = self.logits.detach()
+        uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
+        return (uniform < logits.sigmoid()).long().cumprod(1).sum(1)
+
+    def reached(self, n: Int[Tensor, "batch"]) -> Bool[Tensor, "batch step"]:
+        """Which presences an episode of n objects decides: those of the steps i <= n + 1."""
+        return torch.arange(self.logits.shape[1], device=n.device) <= n[:, None]
+
+    def went_on(self, n: Int[Tensor, "batch"]) -> Bool[Tensor, "batch step"]:
+        """Which presences an episode of n objects decides for another object: i <= n."""
+        return torch.arange(self.logits.shape[1], device=n.device) < n[:, None]
+
+    def stop_values(self) -> Float[Tensor, "batch step"]:
+        """``L_{i-1}``, detached: what an episode returns that stops at step i."""
+        return (self.scores - self.log_q).detach()[:, :-1]
+
+    def returns_so_far(self) -> Float[Tensor, "batch step"]:
+        """What an episode that reaches step i has collected before it decides on it, detached.
+
+        ``L_n`` minus this is the reward-to-go of step i.
+        """
+        return self.stop_values() - (self.log_p_stop[:-1] - self.log_stop).detach()

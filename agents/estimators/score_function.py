@@ -1,0 +1,80 @@
+"""Score-function estimators: one episode's count, and a baseline for every decision.
+
+They differ in the baseline ``b_i`` of the decision of step i, a function of (x, z_<i):
+
+    reinforce      0                                  Williams (1992)
+    nvil           learned                            Mnih and Gregor (2014), the paper's
+    stop_now       L_{i-1}                            the value of stopping now, which is known
+    half_critic    p_i L_{i-1} + (1 - p_i) V_i        V_i: the value of going on, learned
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agents.estimators.base import RETURN_SCALE, Estimator, score_function_loss, squared_error, value_network
+from agents.estimators.problem import StopProblem
+
+
+class Reinforce(Estimator):
+    """No baseline: unbiased, and of huge variance."""
+
+    needs = "prefix"
+    unbiased = True
+
+    def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
+        """The surrogate loss of one sampled count."""
+        return score_function_loss(problem, problem.sample(generator), torch.zeros_like(problem.logits))
+
+
+class NVIL(Estimator):
+    """A baseline learned by regression to the reward-to-go (Mnih and Gregor, 2014; Section 2.2)."""
+
+    needs = "prefix"
+    unbiased = True
+
+    def __init__(self, context_dim: int) -> None:
+        super().__init__(context_dim)
+        self.baseline = value_network(context_dim)
+
+    def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
+        """The surrogate loss of one sampled count, and the baseline's regression loss."""
+        n = problem.sample(generator)
+        baseline = problem.returns_so_far() + RETURN_SCALE * self.baseline(problem.context)
+        return score_function_loss(problem, n, baseline) + squared_error(problem, n, baseline, problem.reached(n))
+
+
+class StopNow(Estimator):
+    """The value of stopping now as baseline: nothing to learn; an advantage is what going on gains."""
+
+    needs = "prefix"
+    unbiased = True
+
+    def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
+        """The surrogate loss of one sampled count."""
+        return score_function_loss(problem, problem.sample(generator), problem.stop_values())
+
+
+class HalfCritic(Estimator):
+    """The variance-free mix of the known value of stopping and a learned value of going on.
+
+    With ``S`` the value of stopping and ``V`` that of going on, the baseline ``p S + (1 - p) V`` makes
+    the gradient ``p (1 - p) (V - S)`` on both branches. Only V has to be learned, from the episodes
+    that go on; it is learned as what going on gains over stopping, so that before any learning the
+    estimator is `StopNow`.
+    """
+
+    needs = "prefix"
+    unbiased = True
+
+    def __init__(self, context_dim: int) -> None:
+        super().__init__(context_dim)
+        self.gain = value_network(context_dim)
+
+    def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
+        """The surrogate loss of one sampled count, and the critic's regression loss."""
+        n = problem.sample(generator)
+        stop = problem.stop_values()
+        go = stop + RETURN_SCALE * self.gain(problem.context)
+        baseline = torch.lerp(go, stop, problem.logits.sigmoid())
+        return score_function_loss(problem, n, baseline) + squared_error(problem, n, go, problem.went_on(n))

@@ -1,0 +1,79 @@
+"""Recipes: named settings that reproduce a result."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from agents.air import AgentConfig
+from agents.estimators import ESTIMATORS
+from air_env.model import SceneConfig
+from air_env.priors import CountPrior
+from air_env.scenes import SCENES
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training run computes."""
+
+    scene: str
+    """One of `SCENES`."""
+    max_steps: int
+    """Iterations of training."""
+    scene_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the scene: counts, object_size, ..."""
+    num_train: int = 60_000
+    """Number of training images (paper: 60,000)."""
+    model: SceneConfig = field(default_factory=SceneConfig)
+    """The generative model."""
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    """The inference network."""
+    estimator: str = "half_critic"
+    """One of `ESTIMATORS`: the gradient of the stop action."""
+    batch_size: int = 64
+    """Images per iteration (paper: 64)."""
+    learning_rate: float = 1e-3
+    """Of Adam, for the inference network and the renderer (our choice; paper: 1e-4 with RMSProp)."""
+    baseline_learning_rate: float = 1e-2
+    """Of Adam, for learned baselines: they have to keep up with what they predict."""
+    presence_floor: float = 0.1
+    """Smallest probability of going on and of stopping in q at the start of training (our choice): a count
+    that is never sampled is never learned."""
+    presence_floor_steps: int = 1_500
+    """Iterations over which the floor falls linearly to 0."""
+    decay: float = 0.4
+    """Last part of training over which the learning rates fall to 0, as a share of all iterations."""
+    seed: int = 0
+    """Decides the training images, the initial weights, the order of batches and all noise."""
+
+    def __post_init__(self) -> None:
+        for what, name, known in [("scene", self.scene, SCENES), ("estimator", self.estimator, ESTIMATORS)]:
+            if name not in known:
+                raise ValueError(f"{what} {name!r} is unknown; choose one of {', '.join(known)}")
+        for name in ("max_steps", "num_train", "batch_size", "learning_rate", "baseline_learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.batch_size > self.num_train:
+            raise ValueError(f"batch_size {self.batch_size} exceeds the {self.num_train} training images")
+
+    def presence_floor_at(self, iteration: int) -> float:
+        """The floor at an iteration of training."""
+        return self.presence_floor * max(0.0, 1 - iteration / max(self.presence_floor_steps, 1))
+
+    def learning_rate_factor(self, progress: float) -> float:
+        """What the learning rates are multiplied by at a share of the training: 1, then linearly to 0."""
+        return min(1.0, (1 - progress) / self.decay) if self.decay > 0 else 1.0
+
+
+_COUNT_PRIOR = CountPrior("geometric", parameter=1e-5, initial_parameter=1e-2, anneal_steps=1_500)
+
+RECIPES: dict[str, Recipe] = {
+    "digits": Recipe(scene="digits", max_steps=3_000, model=SceneConfig(count_prior=_COUNT_PRIOR)),
+    "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000, model=SceneConfig(count_prior=_COUNT_PRIOR)),
+}
+"""Name -> recipe; the README says what each reaches."""
+
+
+def get_recipe(name: str) -> Recipe:
+    """A registered recipe."""
+    if name not in RECIPES:
+        raise ValueError(f"recipe {name!r} is unknown; choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]

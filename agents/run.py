@@ -1,0 +1,199 @@
+"""A training run and its directory.
+
+    config.json           the recipe
+    metrics.csv           one row per evaluation; also in tensorboard/
+    agent.safetensors     the agent (`load_agent`)
+    resume.pt             everything the next iteration depends on
+    pictures/             scenes with windows beside reconstructions at stages of training; the curve
+
+A directory appears whole, with a loadable agent in it, and every file in it is replaced atomically, so
+that a run killed at any moment can be used and resumed.
+"""
+
+import csv
+import json
+import math
+import os
+import pickle
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from agents.checkpoints import AGENT_FILE, from_json, save_agent, write_atomically
+from agents.evaluation import count_accuracy, evaluate
+from agents.images import as_images
+from agents.pictures import count_accuracy_curve, scenes_beside_reconstructions
+from agents.recipes import Recipe
+from agents.trainer import Trainer
+from air_env.scenes import make_scene
+
+CONFIG_FILE, METRICS_FILE, RESUME_FILE = "config.json", "metrics.csv", "resume.pt"
+FIELDS = ("iteration", "minutes", "elbo", "count_accuracy", "learning_rate")
+_EVALUATE_EVERY = 250
+_SAVE_EVERY_SECONDS = 30.0
+_NUM_TEST, _NUM_FINAL = 1_000, 5_000
+_NUM_PICTURED = 12
+_PICTURE_STAGES = (0.0, 0.05, 0.15, 0.4, 1.0)
+
+Progress = Callable[[dict[str, float]], None]
+
+
+class Run:
+    """A training run in its directory; use `start` or `resume`.
+
+    Args:
+        directory: The run directory, which exists.
+        recipe: What to compute.
+        data_dir: Folder of the data files, for scenes that need some.
+        device: Where to compute.
+    """
+
+    def __init__(self, directory: Path, recipe: Recipe, data_dir: str | None, device: torch.device | str) -> None:
+        self.directory = directory
+        self.recipe = recipe
+        self._scene = make_scene(recipe.scene, data_dir=data_dir, **recipe.scene_options)
+        self._test = self._scene.dataset("test", _NUM_TEST, recipe.seed)
+        self.trainer = Trainer(recipe, self._scene.dataset("train", recipe.num_train, recipe.seed), device)
+        self.minutes = 0.0
+        self._rows: list[dict[str, float]] = []
+
+    @classmethod
+    def start(
+        cls, directory: Path, recipe: Recipe, *, data_dir: str | None = None, device: torch.device | str = "cpu"
+    ) -> "Run":
+        """Makes a run directory, with an untrained agent in it.
+
+        Raises:
+            FileExistsError: The directory holds something already.
+            OSError: It cannot be written.
+        """
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise FileExistsError(
+                f"{directory} already holds {'a run' if (directory / CONFIG_FILE).exists() else 'something'}; "
+                "continue it with --resume, or choose another --output-dir"
+            )
+        nascent = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+        run = cls(nascent, recipe, data_dir, device)
+        try:
+            (nascent / "pictures").mkdir(parents=True)
+            text = json.dumps(asdict(recipe), indent=2) + "\n"
+            write_atomically(nascent / CONFIG_FILE, lambda path: path.write_text(text))
+            run.save()
+            nascent.rename(directory)
+        except OSError as error:
+            shutil.rmtree(nascent, ignore_errors=True)
+            raise OSError(
+                f"could not make the run directory {directory} ({error}); choose another --output-dir"
+            ) from error
+        run.directory = directory
+        return run
+
+    @classmethod
+    def resume(cls, directory: Path, *, data_dir: str | None = None, device: torch.device | str = "cpu") -> "Run":
+        """Continues a run from its last checkpoint.
+
+        Raises:
+            FileNotFoundError: The directory holds no run.
+            ValueError: Its files are damaged.
+        """
+        try:
+            recipe = from_json(Recipe, json.loads((directory / CONFIG_FILE).read_text()))
+            state = torch.load(directory / RESUME_FILE, map_location=device, weights_only=True)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{directory} holds no run to resume ({error.filename} is missing)") from error
+        except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"the run in {directory} cannot be resumed: its files are damaged ({error})") from error
+        run = cls(directory, recipe, data_dir, device)
+        run.trainer.load_state_dict(state["trainer"])
+        run.minutes, run._rows = state["minutes"], state["rows"]
+        return run
+
+    def train(
+        self, *, max_minutes: float | None = None, stop_at: int | None = None, progress: Progress | None = None
+    ) -> None:
+        """Trains until the recipe's iterations or the minutes are used up, whichever comes first.
+
+        Args:
+            max_minutes: Budget of the whole run; where it is the tighter one, the learning rate follows it.
+            stop_at: Stops at this iteration, as an interruption would.
+            progress: Called with the latest row of metrics after every iteration.
+        """
+        trainer, begun, saved = self.trainer, time.monotonic() - 60 * self.minutes, time.monotonic()
+        last = min(self.recipe.max_steps, stop_at or self.recipe.max_steps)
+        budget = 60 * max_minutes if max_minutes else float("inf")
+        elbo = torch.zeros((), device=trainer.device)
+        with SummaryWriter(self.directory / "tensorboard", purge_step=trainer.iteration) as tensorboard:
+            if trainer.iteration == 0:
+                self._picture()
+            while trainer.iteration < last and (elapsed := time.monotonic() - begun) < budget:
+                share = max(trainer.iteration / self.recipe.max_steps, elapsed / budget)
+                elbo += trainer.step(share)
+                if trainer.iteration % _EVALUATE_EVERY == 0:
+                    self.minutes = (time.monotonic() - begun) / 60
+                    self._log(elbo.item() / _EVALUATE_EVERY, tensorboard)
+                    elbo.zero_()
+                    if time.monotonic() - saved > _SAVE_EVERY_SECONDS:
+                        self.save()
+                        saved = time.monotonic()
+                if progress is not None:
+                    progress(self._rows[-1] if self._rows else {})
+            self.minutes = (time.monotonic() - begun) / 60
+            self.save()
+
+    def save(self) -> None:
+        """Saves the agent and the state to resume from."""
+        state = {"trainer": self.trainer.state_dict(), "minutes": self.minutes, "rows": self._rows}
+        write_atomically(self.directory / RESUME_FILE, lambda path: torch.save(state, path))
+        save_agent(self.trainer.agent, self.directory / AGENT_FILE, self.recipe)
+
+    def _log(self, elbo: float, tensorboard: SummaryWriter) -> None:
+        """Evaluates on held-out scenes and writes a row of metrics."""
+        trainer = self.trainer
+        if not math.isfinite(elbo):
+            raise FloatingPointError(
+                f"the ELBO is {elbo} before iteration {trainer.iteration}: training diverged. Lower --learning-rate. "
+                f"The last checkpoint in {self.directory} is good"
+            )
+        row = {
+            "iteration": trainer.iteration,
+            "minutes": round(self.minutes, 3),
+            "elbo": elbo,
+            "count_accuracy": count_accuracy(trainer.agent, self._test),
+            "learning_rate": trainer.optimizer.param_groups[0]["lr"],
+        }
+        self._rows.append(row)
+        for name in FIELDS[2:]:
+            tensorboard.add_scalar(name, row[name], trainer.iteration)
+        write_atomically(self.directory / METRICS_FILE, self._write_rows)
+        if any(
+            abs(trainer.iteration - stage * self.recipe.max_steps) < _EVALUATE_EVERY / 2 for stage in _PICTURE_STAGES
+        ):
+            self._picture()
+
+    def _write_rows(self, path: Path) -> None:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS)
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+    def _picture(self) -> None:
+        path = self.directory / "pictures" / f"scenes_{self.trainer.iteration:06d}.png"
+        images = self._test[:_NUM_PICTURED].images
+        z = self.trainer.agent.explain(images)
+        write_atomically(
+            path, lambda temporary: scenes_beside_reconstructions(as_images(images, images.shape[-1]), z, temporary)
+        )
+
+    def finish(self) -> dict[str, float]:
+        """Draws the curve, and measures the agent on held-out scenes that training never looked at."""
+        curve = self.directory / "pictures" / "count_accuracy.png"
+        write_atomically(curve, lambda path: count_accuracy_curve(self._rows, path))
+        # The seed after the recipe's: other arrangements than those the progress bar reports on.
+        scenes = self._scene.dataset("test", _NUM_FINAL, self.recipe.seed + 1)
+        generator = torch.Generator(self.trainer.device).manual_seed(self.recipe.seed)
+        return evaluate(self.trainer.agent, scenes, generator=generator)

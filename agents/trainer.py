@@ -1,0 +1,108 @@
+"""Training: unstopped rollouts through the environment, an estimator's loss, Adam.
+
+    images -> envs.reset -> unstopped_rollout -> StopProblem -> estimator -> loss.backward -> Adam
+
+Everything an iteration uses follows from the recipe and the state in `Trainer.state_dict`, so that a
+run that is killed and resumed computes the same numbers as one that is not.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.air import AIR
+from agents.estimators import make_estimator
+from agents.recipes import Recipe
+from agents.rollout import context_dim, unstopped_rollout
+from air_env.scenes import SceneDataset
+from air_env.vector_env import AIRSceneVectorEnv
+from air_env.world import World
+
+
+class Trainer:
+    """Trains an agent by a recipe.
+
+    Args:
+        recipe: What to compute.
+        train: The training images.
+        device: Where to compute.
+    """
+
+    def __init__(self, recipe: Recipe, train: SceneDataset, device: torch.device | str = "cpu") -> None:
+        self.recipe = recipe
+        self.device = torch.device(device)
+        self.iteration = 0
+        # Weights are drawn from the recipe's seed without touching the caller's global generator.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.agent = AIR(recipe.model, recipe.agent).to(self.device)
+            self.estimator = make_estimator(recipe.estimator, context_dim(self.agent)).to(self.device)
+        groups = [{"params": list(self.agent.parameters()), "lr": recipe.learning_rate}]
+        if baseline := list(self.estimator.parameters()):
+            groups.append({"params": baseline, "lr": recipe.baseline_learning_rate})
+        self._learning_rates = [group["lr"] for group in groups]
+        self.optimizer = torch.optim.Adam(groups, fused=True)
+        self._order = torch.Generator().manual_seed(recipe.seed)
+        self._noise = torch.Generator(self.device).manual_seed(recipe.seed)
+        self._permutation = torch.empty(0, dtype=torch.long)
+        self._envs = AIRSceneVectorEnv(
+            recipe.batch_size, device=self.device, check_actions=False, world=World(self.agent.model, train)
+        )
+
+    def step(self, progress: float | None = None) -> Tensor:
+        """One iteration.
+
+        Args:
+            progress: Share of the training that is done, for the learning rate; by default that of the iterations.
+
+        Returns:
+            The batch's mean ELBO in nats, detached and still on the device.
+        """
+        recipe = self.recipe
+        progress = self.iteration / recipe.max_steps if progress is None else progress
+        factor = recipe.learning_rate_factor(progress)
+        for group, learning_rate in zip(self.optimizer.param_groups, self._learning_rates, strict=True):
+            group["lr"] = learning_rate * factor
+        self.agent.model.anneal(self.iteration)
+        self.agent.presence_floor = recipe.presence_floor_at(self.iteration)
+        self._envs.reset(options={"scenes": self._next_rows()})
+        size = (recipe.batch_size, recipe.model.num_steps, self.agent.latent_dim)
+        noise = torch.randn(size, generator=self._noise, device=self.device)
+        problem = unstopped_rollout(self.agent, self._envs, noise).problem()
+        loss = self.estimator(problem, self._noise).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.iteration += 1
+        return problem.elbo().mean().detach()
+
+    def _next_rows(self) -> Tensor:
+        """The next batch's rows; every epoch is a new permutation of the training images."""
+        size = self.recipe.batch_size
+        if len(self._permutation) < size:
+            self._permutation = torch.randperm(len(self._envs.scenes), generator=self._order)
+        rows, self._permutation = self._permutation[:size], self._permutation[size:]
+        return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next iteration depends on."""
+        return {
+            "iteration": self.iteration,
+            "agent": self.agent.state_dict(),
+            "estimator": self.estimator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "permutation": self._permutation.clone(),
+            "order": self._order.get_state(),
+            "noise": self._noise.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where a trainer of the same recipe stood."""
+        self.iteration = state["iteration"]
+        self.agent.load_state_dict(state["agent"])
+        self.estimator.load_state_dict(state["estimator"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._permutation = state["permutation"]
+        self._order.set_state(state["order"].cpu())
+        self._noise.set_state(state["noise"].cpu())

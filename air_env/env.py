@@ -1,0 +1,228 @@
+"""`AIRSceneEnv`: one episode at a time, in numpy, for Gymnasium's users and tools."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import logger
+from gymnasium.error import ResetNeeded
+from torch import Tensor
+
+from air_env.frames import Frame, Window
+from air_env.model import SceneModel, SceneState
+from air_env.spaces import to_action
+from air_env.vector_env import AIRSceneVectorEnv, draw_scene
+from air_env.world import World
+
+Observation = dict[str, Any]
+Info = dict[str, Any]
+
+_RESET_OPTIONS = ("scene", "image")
+
+
+class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
+    """Explain an image one object at a time, for the log-joint of the explanation.
+
+    ## Description
+
+    An image ``x`` shows a few objects. The agent explains it step by step: every step adds one object, what it
+    looks like and where it is, to a canvas, or stops. The environment knows the generative model
+    ``p(n) * prod_i p(z_where_i) p(z_what_i) * p(x | canvas_n)`` and pays what each step adds to its logarithm, so
+    that scene explanation is reinforcement learning (Eslami et al., "Attend, Infer, Repeat", 2016). The episode is
+    a shell around `SceneModel`; `AIRSceneVectorEnv` gives the same numbers for batches, as differentiable tensors.
+
+    ## Action
+
+    ``Dict``:
+
+    | key | space | meaning |
+    |---|---|---|
+    | ``z_pres`` | ``Discrete(2)`` | 1 draws an object; 0 stops, and the latents are ignored |
+    | ``z_where`` | ``Box(-50, 50, (3,))`` | window: log of its size relative to the image, centre x, y |
+    | ``z_what`` | ``Box(-50, 50, (50,))`` | appearance code, a priori standard normal |
+
+    The centre is in image coordinates, from -1 (left, top) to 1 (right, bottom). The bounds are far beyond the
+    priors. A value outside, NaN, or a wrong shape is a ``ValueError``, also in latents that are ignored, and changes
+    nothing.
+
+    ## Observation
+
+    ``Dict``, with all the state there is (the episode is Markov):
+
+    | key | space | meaning |
+    |---|---|---|
+    | ``image`` | ``Box(0, 1, (1, H, W))`` | the image to explain, float32 |
+    | ``canvas`` | ``Box(0, N + 1, (1, H, W))`` | the objects so far, added up, float32 |
+    | ``step`` | ``Discrete(N + 1)`` | number of objects so far |
+
+    ## Rewards
+
+    In nats, with ``c_i`` the canvas after i objects:
+
+        present step i:  r_i    = log p(x|c_i) - log p(x|c_{i-1}) + log p(z_where_i) + log p(z_what_i)
+                                  + log p(z_pres_i = 1 | i - 1)
+        stop after i:    r_stop = log p(z_pres = 0 | i)                          (0 when i = N)
+
+    They telescope: with undiscounted return ``G`` and the constant ``info["log_p_x_empty"]`` of the reset,
+
+        G + log p(x | c_0) = log p(x, z, n),    E_q[G - log q(z, n | x)] + log p(x | c_0) = ELBO.
+
+    ``info["reward_terms"]`` has the four parts ``likelihood_gain``, ``log_p_z_where``, ``log_p_z_what``,
+    ``log_p_z_pres``.
+
+    ## Starting state
+
+    An empty canvas, and an image drawn uniformly from the pool. ``reset(options={"scene": i})`` chooses image i of the
+    pool, ``options={"image": array}`` brings one's own: ``[H, W]`` or ``[1, H, W]``, uint8 or float in [0, 1].
+    The truth about an image of the pool is in the info of every reset and step, for evaluation only: ``count``,
+    ``labels [object]`` (-1 where there is none), ``boxes [object, 4]`` (``x0, y0, x1, y1`` in pixels; NaN where there
+    is none).
+
+    ## Episode end
+
+    ``terminated`` when the agent stops or has drawn N objects: N belongs to the model, so it is no time limit, and
+    ``truncated`` is never true. A further step raises ``ResetNeeded``.
+
+    ## Arguments
+
+    ```python
+    import air_env, gymnasium
+    env = gymnasium.make("AIRScene-v0", scene="multi_mnist", data_dir="data", num_steps=3, render_mode="rgb_array")
+    ```
+
+    Args:
+        render_mode: None; ``rgb_array``: `render` returns image and canvas with the windows in red, green, blue, the
+            count and the rewards so far; ``human``: a matplotlib window shows that frame after every step.
+        device: Where the model computes; None leaves it where it is.
+        world: A world made before, instead of one made from the options.
+        options: Everything `make_world` takes: scene, split, num_scenes, data_dir, scene_options, model, num_steps,
+            likelihood, likelihood_scale, count_prior, ...
+
+    ## Version history
+
+    - v0: initial version.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 2}
+
+    def __init__(
+        self,
+        *,
+        render_mode: str | None = None,
+        device: torch.device | str | None = None,
+        world: World | None = None,
+        **options: Any,
+    ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode {render_mode!r} is unknown; choose None, human or rgb_array")
+        self.render_mode = render_mode
+        self._envs = AIRSceneVectorEnv(
+            1,
+            device=device,
+            grad_enabled=False,
+            render_mode=None if render_mode is None else "rgb_array",
+            world=world,
+            **options,
+        )
+        self.action_space = self._envs.single_action_space
+        self.observation_space = self._envs.single_observation_space
+        self._window: Window | None = None
+
+    @property
+    def model(self) -> SceneModel:
+        """The generative model."""
+        return self._envs.model
+
+    @property
+    def state(self) -> SceneState:
+        """Where the episode stands: tensors with a batch axis of length 1; not to be written to."""
+        return self._envs.state
+
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Observation, Info]:
+        """Starts an episode; the class documentation has the options and what the info holds.
+
+        Raises:
+            ValueError: An option is not valid; the episode goes on as it was.
+        """
+        super().reset(seed=seed)
+        options = dict(options or {})
+        if unknown := options.keys() - set(_RESET_OPTIONS):
+            raise ValueError(f"reset options {sorted(unknown)} are unknown; choose from {', '.join(_RESET_OPTIONS)}")
+        batched = {f"{name}s": value[None] if isinstance(value, Tensor) else [value] for name, value in options.items()}
+        if not batched:
+            batched["scenes"] = [draw_scene(self.np_random, len(self._envs.scenes))]
+        observation, info = self._envs.reset(options=batched)
+        self._show()
+        return _to_numpy(observation), _to_python(info)
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, Info]:
+        """Adds one object, or stops.
+
+        Args:
+            action: A dict of ``z_pres``, ``z_where`` and ``z_what``.
+
+        Raises:
+            ValueError: The action is not valid; the episode goes on as it was.
+            ResetNeeded: The episode has not begun or is finished.
+        """
+        if not self.state.active.item():
+            raise ResetNeeded("the episode is finished; call reset() to start another")
+        observation, rewards, terminations, truncations, info = self._envs.advance(to_action(action, None, self.model))
+        self._show()
+        return (
+            _to_numpy(observation),
+            rewards.item(),
+            bool(terminations.item()),
+            bool(truncations.item()),
+            _to_python(info),
+        )
+
+    def render(self) -> Frame | None:
+        """The RGB frame of the episode for ``rgb_array``; ``human`` shows it by itself."""
+        if self.render_mode is None:
+            logger.warn("render() was called without a render mode; make the environment with render_mode='rgb_array'")
+            return None
+        if self.render_mode == "human":
+            self._show()
+            return None
+        return self._frame()
+
+    def close(self) -> None:
+        """Closes the window, if there is one."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+        self._envs.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A window belongs to its process.
+        return {**self.__dict__, "_window": None}
+
+    def _frame(self) -> Frame:
+        frames = self._envs.render()
+        assert frames is not None
+        return frames[0]
+
+    def _show(self) -> None:
+        if self.render_mode == "human":
+            self._window = self._window or Window()
+            self._window.show(self._frame(), 1 / self.metadata["render_fps"])
+
+
+def _to_numpy(observation: dict[str, Tensor]) -> Observation:
+    """The observation of the only episode, in new arrays of the space's types."""
+    pixels = {name: observation[name][0].numpy(force=True).astype(np.float32) for name in ("image", "canvas")}
+    return {**pixels, "step": np.int64(observation["step"].item())}
+
+
+def _to_python(info: dict[str, Any]) -> Info:
+    """The info of the only episode: numbers, and new arrays."""
+    converted: Info = {}
+    for name, value in info.items():
+        if isinstance(value, dict):
+            converted[name] = _to_python(value)
+        else:
+            converted[name] = value[0].item() if value.dim() == 1 else value[0].numpy(force=True).copy()
+    return converted

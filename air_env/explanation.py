@@ -1,0 +1,40 @@
+"""What an episode says about an image: the latents of a whole scene."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from air_env import geometry
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The explanation ``z = (z_pres, z_where, z_what)`` of a batch of images in up to N steps.
+
+    Attributes:
+        z_pres: ``[batch, step]``, ones for the objects, then zeros (the unary code of Section 2.1).
+        z_where: ``[batch, step, 3]``, windows (`air_env.geometry`); 0 where no object is present.
+        z_what: ``[batch, step, what]``, appearance codes; 0 where no object is present.
+        reconstruction: ``[batch, channel, height, width]``, the canvas these latents draw, if it was drawn.
+    """
+
+    z_pres: Float[Tensor, "batch step"]
+    z_where: Float[Tensor, "batch step where"]
+    z_what: Float[Tensor, "batch step what"]
+    reconstruction: Float[Tensor, "batch channel height width"] | None = None
+
+    @property
+    def count(self) -> Int[Tensor, "batch"]:
+        """Number of objects of each image."""
+        return self.z_pres.sum(1).long()
+
+    def boxes(self, image_size: int) -> Float[Tensor, "batch step 4"]:
+        """The attention windows in pixels, ``(x0, y0, x1, y1)``; NaN where no object is present.
+
+        Args:
+            image_size: Side of the square image in pixels.
+        """
+        boxes = geometry.boxes(self.z_where, image_size)
+        return torch.where(self.z_pres[..., None] > 0, boxes, torch.nan)

@@ -1,0 +1,224 @@
+"""The world: the generative model of a scene, as pure, batched, differentiable functions.
+
+    p(x, z, n) = p(n) * prod_{i <= n} p(z_where_i) p(z_what_i) * p(x | render(z_1..n))     (Eq. 1)
+
+Everything the environments know is here. An episode explains one image; each `SceneModel.step`
+adds one object or stops, and is rewarded by what it adds to the log-joint. With ``c_i`` the canvas
+after i objects,
+
+    present step i:  r_i    = log p(x|c_i) - log p(x|c_{i-1}) + log p(z_where_i) + log p(z_what_i)
+                              + log p(z_pres_i = 1 | i - 1)
+    stop after i:    r_stop = log p(z_pres = 0 | i)                          (0 when i = N)
+
+so the rewards of an episode telescope:  sum r = log p(x, z, n) - log p(x | c_0).
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from air_env import geometry
+from air_env.explanation import Explanation
+from air_env.likelihoods import LIKELIHOODS
+from air_env.priors import CountPrior, GaussianPrior, hazards
+from air_env.renderers import PatchRenderer
+
+Images = Float[Tensor, "batch channel height width"]
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """Settings of a scene model with a learned patch renderer."""
+
+    image_size: int = 50
+    """Side of the square image in pixels (paper: 50)."""
+    num_steps: int = 3
+    """N, the largest number of objects (paper: 3)."""
+    likelihood: str = "gaussian"
+    """One of `LIKELIHOODS`."""
+    likelihood_scale: float = 0.3
+    """Standard deviation of a pixel (Gaussian), its scale (Laplace) or the clipping (Bernoulli)."""
+    count_prior: CountPrior = field(default_factory=CountPrior)
+    """p(n)."""
+    where_mean: tuple[float, float, float] = (-0.9, 0.0, 0.0)
+    """Prior mean of ``z_where``: log of the window's relative size, centre x and y."""
+    where_sd: tuple[float, float, float] = (0.25, 0.5, 0.5)
+    """Prior standard deviation of ``z_where``."""
+    what_dim: int = 50
+    """Length of ``z_what``, a priori standard normal."""
+    patch_size: int = 20
+    """Side of a decoded patch in pixels."""
+    decoder_hidden: int = 200
+    """Units of the decoder's hidden layer."""
+
+    def __post_init__(self) -> None:
+        if self.likelihood not in LIKELIHOODS:
+            raise ValueError(f"likelihood {self.likelihood!r} is unknown; choose one of {', '.join(LIKELIHOODS)}")
+        if self.likelihood_scale <= 0:
+            raise ValueError(f"likelihood_scale must be positive, got {self.likelihood_scale}")
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
+
+
+@dataclass(frozen=True)
+class Action:
+    """One step's choice: ``z_pres [batch]`` (1 draws an object, 0 stops) and the object's latents."""
+
+    z_pres: Tensor
+    z_where: Float[Tensor, "batch where"]
+    z_what: Float[Tensor, "batch what"]
+
+
+@dataclass(frozen=True)
+class SceneState:
+    """Where a batch of episodes stands."""
+
+    images: Images
+    """What is to be explained."""
+    canvas: Images
+    """What the objects so far draw."""
+    log_p_x: Float[Tensor, "batch"]
+    """``log p(x | canvas)``, nats."""
+    step: Int[Tensor, "batch"]
+    """Number of objects so far."""
+    active: Bool[Tensor, "batch"]
+    """Whether the episode goes on; the others are absorbing."""
+
+
+@dataclass(frozen=True)
+class RewardTerms:
+    """The parts of a reward in nats, each ``[batch]``; 0 for finished episodes."""
+
+    likelihood_gain: Float[Tensor, "batch"]
+    log_p_z_where: Float[Tensor, "batch"]
+    log_p_z_what: Float[Tensor, "batch"]
+    log_p_z_pres: Float[Tensor, "batch"]
+
+    @property
+    def total(self) -> Float[Tensor, "batch"]:
+        """The reward."""
+        return self.likelihood_gain + self.log_p_z_where + self.log_p_z_what + self.log_p_z_pres
+
+
+class SceneModel(nn.Module):
+    """The generative model; its parameters, if any, are the renderer's.
+
+    Example:
+        >>> model = SceneModel(SceneConfig(num_steps=2))
+        >>> images, z = model.sample(4, generator=torch.Generator().manual_seed(0))
+        >>> model.log_joint(images, z).shape
+        torch.Size([4])
+    """
+
+    log_p_count: Tensor
+    log_p_go: Tensor
+    log_p_stop: Tensor
+
+    def __init__(self, config: SceneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.likelihood = LIKELIHOODS[config.likelihood](config.likelihood_scale)
+        self.prior_where = GaussianPrior(config.where_mean, config.where_sd)
+        self.prior_what = GaussianPrior((0.0,) * config.what_dim, (1.0,) * config.what_dim)
+        self.renderer = PatchRenderer(config.what_dim, config.patch_size, config.decoder_hidden)
+        for name, size in [("log_p_count", 1), ("log_p_go", 0), ("log_p_stop", 1)]:
+            self.register_buffer(name, torch.empty(config.num_steps + size), persistent=False)
+        self.anneal(None)
+
+    def anneal(self, iteration: int | None) -> None:
+        """Sets the count prior to what it is at an iteration of training; None is the final prior."""
+        log_p = self.config.count_prior.log_p(self.config.num_steps, iteration)
+        go, stop = hazards(log_p)
+        self.log_p_count.copy_(log_p)
+        self.log_p_go.copy_(go)
+        self.log_p_stop.copy_(stop)
+
+    def initial(self, images: Images) -> SceneState:
+        """Starts an episode on every image, with an empty canvas."""
+        canvas = torch.zeros_like(images)
+        return SceneState(
+            images=images,
+            canvas=canvas,
+            log_p_x=self.likelihood.log_prob(images, canvas),
+            step=torch.zeros(len(images), dtype=torch.long, device=images.device),
+            active=torch.ones(len(images), dtype=torch.bool, device=images.device),
+        )
+
+    def step(self, state: SceneState, action: Action) -> tuple[SceneState, RewardTerms]:
+        """Draws one more object, or stops, in every episode; finished episodes do not change.
+
+        The latents of an episode that stops are ignored.
+        """
+        present = state.active & (action.z_pres > 0.5)
+        # Absent objects are drawn at the origin and masked, so that whatever their latents hold
+        # reaches neither values nor gradients.
+        z_where = torch.where(present[:, None], action.z_where, 0.0)
+        z_what = torch.where(present[:, None], action.z_what, 0.0)
+        drawn = self.renderer.draw(state.canvas, z_where, z_what)
+        canvas = torch.where(present[:, None, None, None], drawn, state.canvas)
+        log_p_x = torch.where(present, self.likelihood.log_prob(state.images, canvas), state.log_p_x)
+        # Where the episode is over, step may be N, which go does not have.
+        go = self.log_p_go[state.step.clamp_max(self.config.num_steps - 1)]
+        log_p_z_pres = torch.where(present, go, torch.where(state.active, self.log_p_stop[state.step], 0.0))
+        terms = RewardTerms(
+            likelihood_gain=log_p_x - state.log_p_x,
+            log_p_z_where=torch.where(present, self.prior_where.log_prob(z_where), 0.0),
+            log_p_z_what=torch.where(present, self.prior_what.log_prob(z_what), 0.0),
+            log_p_z_pres=log_p_z_pres,
+        )
+        step = state.step + present
+        active = present & (step < self.config.num_steps)
+        return SceneState(state.images, canvas, log_p_x, step, active), terms
+
+    def unroll(
+        self,
+        images: Images,
+        z_where: Float[Tensor, "batch step where"],
+        z_what: Float[Tensor, "batch step what"],
+    ) -> RewardTerms:
+        """The rewards ``[batch, step]`` of N steps that all draw an object, computed at once.
+
+        The same numbers as N calls of `step` with presence 1, for a plan that does not look at the canvas.
+        """
+        canvases = self.renderer.draw_all(torch.zeros_like(images), z_where, z_what)
+        log_p_x = self.likelihood.log_prob(images[:, None], canvases)
+        log_p_x_empty = self.likelihood.log_prob(images, torch.zeros_like(images))
+        return RewardTerms(
+            likelihood_gain=log_p_x.diff(dim=1, prepend=log_p_x_empty[:, None]),
+            log_p_z_where=self.prior_where.log_prob(z_where),
+            log_p_z_what=self.prior_what.log_prob(z_what),
+            log_p_z_pres=self.log_p_go.expand(len(images), -1),
+        )
+
+    def render(self, z: Explanation) -> Images:
+        """The canvas that an explanation draws."""
+        canvas = z.z_where.new_zeros(len(z.z_pres), 1, self.config.image_size, self.config.image_size)
+        for z_pres, z_where, z_what in zip(z.z_pres.unbind(1), z.z_where.unbind(1), z.z_what.unbind(1), strict=True):
+            drawn = self.renderer.draw(canvas, z_where, z_what)
+            canvas = torch.where(z_pres[:, None, None, None] > 0.5, drawn, canvas)
+        return canvas
+
+    def log_joint(self, images: Images, z: Explanation) -> Float[Tensor, "batch"]:
+        """``log p(x, z, n)`` of whole scenes (Eq. 1), in nats."""
+        log_p_z = self.prior_where.log_prob(z.z_where) + self.prior_what.log_prob(z.z_what)
+        log_p_latents = torch.where(z.z_pres > 0.5, log_p_z, 0.0).sum(1)
+        return self.log_p_count[z.count] + log_p_latents + self.likelihood.log_prob(images, self.render(z))
+
+    def sample(self, num_scenes: int, generator: torch.Generator | None = None) -> tuple[Images, Explanation]:
+        """Draws scenes from the model: images with their noise, and what they are made of."""
+        num_steps = self.config.num_steps
+        count = torch.multinomial(self.log_p_count.exp(), num_scenes, replacement=True, generator=generator)
+        z_pres = (torch.arange(num_steps, device=count.device) < count[:, None]).to(self.log_p_count.dtype)
+        z_where = self.prior_where.sample(num_scenes, num_steps, generator=generator) * z_pres[..., None]
+        z_what = self.prior_what.sample(num_scenes, num_steps, generator=generator) * z_pres[..., None]
+        z = Explanation(z_pres, z_where, z_what)
+        canvas = self.render(z)
+        images = self.likelihood.sample(canvas, generator)
+        return images, Explanation(z_pres, z_where, z_what, canvas)
+
+    @property
+    def where_dim(self) -> int:
+        """Length of ``z_where``."""
+        return geometry.WHERE_DIM

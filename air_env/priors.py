@@ -1,0 +1,116 @@
+"""What the world expects before it sees the image: priors over the count and over the latents.
+
+A count prior is a table ``log p(n)``, n = 0..N. An episode spends it one step at a time, through the
+hazards
+
+    p(z_pres_i = 1 | i - 1) = P(n >= i) / P(n >= i - 1),    p(z_pres = 0 | i) = p(n = i) / P(n >= i),
+
+whose product over an episode is p(n) again (paper, Section 2: "p_N(n)", Figure 2: "n ~ Geom").
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def truncated_geometric(num_steps: int, ratio: float) -> Float[Tensor, "counts"]:
+    """``log p(n)`` with p(n) proportional to ``ratio ** n``; a small ratio makes objects expensive."""
+    return torch.log_softmax(torch.arange(num_steps + 1, dtype=torch.float64) * math.log(ratio), 0)
+
+
+def binomial(num_steps: int, probability: float) -> Float[Tensor, "counts"]:
+    """``log p(n)`` of ``num_steps`` slots, each filled with the given probability."""
+    probs = torch.tensor(probability, dtype=torch.float64)
+    counts = torch.arange(num_steps + 1, dtype=torch.float64)
+    return torch.distributions.Binomial(num_steps, probs).log_prob(counts)
+
+
+def uniform(num_steps: int, parameter: float = 0.0) -> Float[Tensor, "counts"]:
+    """``log p(n)`` equal for all n; the parameter is not used."""
+    return torch.full((num_steps + 1,), -math.log(num_steps + 1), dtype=torch.float64)
+
+
+COUNT_PRIORS: dict[str, Callable[[int, float], Tensor]] = {
+    "geometric": truncated_geometric,
+    "binomial": binomial,
+    "uniform": uniform,
+}
+"""Name -> function of ``(num_steps, parameter)`` that returns ``log p(n)`` ``[num_steps + 1]``."""
+
+
+@dataclass(frozen=True)
+class CountPrior:
+    """A count prior that may be annealed, geometrically in its parameter."""
+
+    name: str = "geometric"
+    """One of `COUNT_PRIORS`."""
+    parameter: float = 0.01
+    """Ratio of the geometric, probability of the binomial; in (0, 1)."""
+    initial_parameter: float | None = None
+    """The parameter at iteration 0; None does not anneal."""
+    anneal_steps: int = 0
+    """Iterations until the parameter is reached."""
+
+    def __post_init__(self) -> None:
+        if self.name not in COUNT_PRIORS:
+            raise ValueError(f"count prior {self.name!r} is unknown; choose one of {', '.join(COUNT_PRIORS)}")
+        for parameter in (self.parameter, self.initial_parameter):
+            if parameter is not None and not 0 < parameter < 1:
+                raise ValueError(f"a count prior's parameter must lie in (0, 1), got {parameter}")
+
+    def log_p(self, num_steps: int, iteration: int | None = None) -> Float[Tensor, "counts"]:
+        """The table ``log p(n)`` in float64 at an iteration of training; None means the final one."""
+        return COUNT_PRIORS[self.name](num_steps, self._parameter_at(iteration))
+
+    def _parameter_at(self, iteration: int | None) -> float:
+        if iteration is None or self.initial_parameter is None or iteration >= self.anneal_steps:
+            return self.parameter
+        fraction = iteration / self.anneal_steps
+        return self.initial_parameter ** (1 - fraction) * self.parameter**fraction
+
+
+def hazards(log_p: Float[Tensor, "counts"]) -> tuple[Float[Tensor, "steps"], Float[Tensor, "counts"]]:
+    """Splits ``log p(n)`` into the log-probabilities of going on and of stopping.
+
+    Returns:
+        ``go [N]`` with ``go[i] = log P(n >= i + 1 | n >= i)`` and ``stop [N + 1]`` with
+        ``stop[i] = log P(n = i | n >= i)``; ``stop[N] = 0``.
+
+    Example:
+        >>> go, stop = hazards(uniform(1))
+        >>> go.exp(), stop.exp()
+        (tensor([0.5000], dtype=torch.float64), tensor([0.5000, 1.0000], dtype=torch.float64))
+    """
+    tail = log_p.flip(0).logcumsumexp(0).flip(0)
+    return tail[1:] - tail[:-1], log_p - tail
+
+
+def gaussian_log_prob(value: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
+    """Log-density of a diagonal Gaussian, summed over the last axis; nats."""
+    z = (value - mean) / sd
+    return -(0.5 * z.square() + sd.log()).sum(-1) - 0.5 * math.log(2 * math.pi) * value.shape[-1]
+
+
+class GaussianPrior(nn.Module):
+    """A diagonal Gaussian with fixed mean and standard deviation."""
+
+    mean: Tensor
+    sd: Tensor
+
+    def __init__(self, mean: tuple[float, ...], sd: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("sd", torch.tensor(sd), persistent=False)
+
+    def log_prob(self, value: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+        """Log-density in nats."""
+        return gaussian_log_prob(value, self.mean, self.sd)
+
+    def sample(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*batch dim"]:
+        """Draws values of shape ``[*shape, dim]``."""
+        noise = torch.randn(*shape, len(self.mean), generator=generator, dtype=self.mean.dtype, device=self.mean.device)
+        return self.mean + self.sd * noise

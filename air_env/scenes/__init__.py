@@ -1,0 +1,26 @@
+"""Where images come from, with ground truth."""
+
+from collections.abc import Callable
+
+from air_env.scenes.base import Scene, SceneDataset, Split
+from air_env.scenes.composer import ComposedScene, Glyphs
+from air_env.scenes.digits import digits
+from air_env.scenes.mnist import multi_mnist
+
+SCENES: dict[str, Callable[..., Scene]] = {"digits": digits, "multi_mnist": multi_mnist}
+"""Name -> function that makes the scene; all take `data_dir` and the options of their scene."""
+
+
+def make_scene(name: str, **options) -> Scene:
+    """Makes a registered scene.
+
+    Args:
+        name: One of `SCENES`.
+        options: `data_dir`, `counts`, `object_size`, ... as the scene takes them.
+    """
+    if name not in SCENES:
+        raise ValueError(f"scene {name!r} is unknown; choose one of {', '.join(SCENES)}")
+    return SCENES[name](**options)
+
+
+__all__ = ["SCENES", "ComposedScene", "Glyphs", "Scene", "SceneDataset", "Split", "make_scene"]

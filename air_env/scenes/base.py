@@ -1,0 +1,51 @@
+"""Where images come from: the interface of scenes, and their ground truth."""
+
+from dataclasses import dataclass, fields
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class SceneDataset:
+    """Images with the truth about them, for evaluation only.
+
+    Attributes:
+        images: ``[scene, channel, height, width]``, uint8.
+        count: ``[scene]``, number of objects.
+        labels: ``[scene, object]``, class of each object; -1 where there is none.
+        boxes: ``[scene, object, 4]``, borders ``(x0, y0, x1, y1)`` in pixels; NaN where there is none.
+    """
+
+    images: Tensor
+    count: Tensor
+    labels: Tensor
+    boxes: Tensor
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+        return len(self.images)
+
+    def __getitem__(self, index: slice | Tensor) -> "SceneDataset":
+        """A selection of scenes."""
+        return SceneDataset(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    def float_images(self, device: torch.device | str = "cpu") -> Tensor:
+        """The images in [0, 1], float32."""
+        return self.images.to(device).float() / 255
+
+
+class Scene(Protocol):
+    """A source of images. ``train`` and ``test`` scenes are made of different objects."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images in pixels."""
+        ...
+
+    def dataset(self, split: Split, num_scenes: int, seed: int = 0) -> SceneDataset:
+        """Makes scenes; the same arguments give the same scenes."""
+        ...

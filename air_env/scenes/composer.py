@@ -1,0 +1,127 @@
+"""Scenes composed of glyphs: a few small pictures, scaled and placed on an empty image (Section 3.1)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from air_env import geometry
+from air_env.scenes.base import SceneDataset, Split
+
+_MAX_ATTEMPTS = 1000
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """Small square pictures of one object each: ``images [glyph, side, side]`` uint8, ``labels [glyph]``."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def tight_boxes(self) -> NDArray[np.float64]:
+        """``[glyph, 4]``: the borders ``(x0, y0, x1, y1)`` of what is not black, in the glyph's pixels."""
+        rows, columns = self.images.any(2), self.images.any(1)
+        side = self.images.shape[1]
+        x0, y0 = columns.argmax(1), rows.argmax(1)
+        x1, y1 = side - columns[:, ::-1].argmax(1), side - rows[:, ::-1].argmax(1)
+        return np.stack([x0, y0, x1, y1], 1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class ComposedScene:
+    """Images of a few glyphs that do not overlap unless asked.
+
+    Every scene draws its count, then a glyph, a size and a position for each object, uniformly; where
+    boxes overlap, sizes and positions of that scene are drawn again.
+    """
+
+    glyphs: Callable[[Split], Glyphs]
+    """The glyphs of a split; the splits must be disjoint."""
+    object_size: tuple[float, float]
+    """Smallest and largest length of the longer side of an object's box, in pixels."""
+    counts: tuple[int, ...] = (0, 1, 2)
+    """Numbers of objects, equally probable (paper: 0, 1, 2)."""
+    image_size: int = 50
+    """Side of the square image in pixels (paper: 50)."""
+    overlap: bool = False
+    """Whether objects may overlap; their pixels then add up."""
+    gap: float = 1.0
+    """Smallest distance between the boxes of objects that do not overlap, in pixels."""
+
+    def __post_init__(self) -> None:
+        smallest, largest = self.object_size
+        if not 0 < smallest <= largest <= self.image_size:
+            raise ValueError(
+                f"object_size must be 0 < smallest <= largest <= image side, got {self.object_size} "
+                f"for images of {self.image_size} pixels"
+            )
+        if not self.counts or min(self.counts) < 0:
+            raise ValueError(f"counts must be one or more numbers of objects, got {self.counts}")
+
+    def dataset(self, split: Split, num_scenes: int, seed: int = 0) -> SceneDataset:
+        """Composes scenes; the same arguments give the same scenes, bit for bit."""
+        if split not in ("train", "test"):
+            raise ValueError(f"split {split!r} is unknown; choose train or test")
+        glyphs = self.glyphs(split)
+        rng = np.random.default_rng([seed, split == "test"])
+        count = rng.choice(np.array(self.counts), num_scenes)
+        present = np.arange(max(*self.counts, 1)) < count[:, None]
+        chosen = rng.integers(len(glyphs.labels), size=present.shape)
+        tight = glyphs.tight_boxes()[chosen]
+        boxes = self._arrange(tight[..., 2:] - tight[..., :2], present, rng)
+        return SceneDataset(
+            images=_paint(glyphs.images, chosen, tight, boxes, present, self.image_size),
+            count=torch.from_numpy(count),
+            labels=torch.from_numpy(np.where(present, glyphs.labels[chosen], -1)),
+            boxes=torch.from_numpy(np.where(present[..., None], boxes, np.nan)).float(),
+        )
+
+    def _arrange(self, extent: NDArray, present: NDArray, rng: np.random.Generator) -> NDArray:
+        """Boxes ``[scene, object, 4]`` for objects of the given width and height ``[scene, object, 2]``."""
+        boxes = np.empty((*present.shape, 4))
+        pending = np.arange(len(present))
+        for _ in range(_MAX_ATTEMPTS):
+            longer_side = rng.uniform(*self.object_size, size=(len(pending), present.shape[1], 1))
+            size = extent[pending] * longer_side / extent[pending].max(-1, keepdims=True)
+            corner = rng.uniform(size=size.shape) * (self.image_size - size)
+            boxes[pending] = np.concatenate([corner, corner + size], -1)
+            if not self.overlap:
+                pending = pending[self._overlapping(boxes[pending], present[pending])]
+            if self.overlap or len(pending) == 0:
+                return boxes
+        raise ValueError(
+            f"{max(self.counts)} objects of {self.object_size} pixels do not fit into images of {self.image_size} "
+            "pixels without overlap; use smaller objects, fewer of them, larger images, or overlap=True"
+        )
+
+    def _overlapping(self, boxes: NDArray, present: NDArray) -> NDArray[np.bool_]:
+        """Which scenes have two present objects closer than the gap."""
+        lower, upper = boxes[..., :2], boxes[..., 2:] + self.gap
+        apart = ((lower[:, :, None] >= upper[:, None]) | (lower[:, None] >= upper[:, :, None])).any(-1)
+        both = present[:, :, None] & present[:, None] & ~np.eye(present.shape[1], dtype=bool)
+        return (both & ~apart).any((1, 2))
+
+
+def _paint(
+    glyphs: NDArray, chosen: NDArray, tight: NDArray, boxes: NDArray, present: NDArray, image_size: int
+) -> Tensor:
+    """Images ``[scene, 1, height, width]`` uint8 in which each glyph's tight box lands on its box."""
+    # The whole glyph, margins included, is placed by the window that takes its tight box to its box.
+    zoom = (boxes[..., 2:] - boxes[..., :2]) / (tight[..., 2:] - tight[..., :2])
+    corner = boxes[..., :2] - zoom * tight[..., :2]
+    windows = np.concatenate([corner, corner + zoom * glyphs.shape[1]], -1)
+    z_where = geometry.from_boxes(torch.from_numpy(windows), image_size)
+    images = torch.empty(len(chosen), 1, image_size, image_size, dtype=torch.uint8)
+    for start in range(0, len(chosen), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        canvas = torch.zeros(len(chosen[rows]), 1, image_size, image_size)
+        for i in range(chosen.shape[1]):
+            patch = torch.from_numpy(glyphs[chosen[rows, i]])[:, None].float()
+            patch = patch * torch.from_numpy(present[rows, i])[:, None, None, None]
+            canvas += geometry.place(patch, z_where[rows, i].float(), image_size)
+        images[rows] = canvas.clamp(0, 255).round().byte()
+    return images

@@ -1,0 +1,37 @@
+"""`digits`: scenes of the 8x8 handwritten digits that come with scikit-learn; nothing to download."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from air_env.scenes.base import Split
+from air_env.scenes.composer import ComposedScene, Glyphs
+
+_NUM_TRAIN = 1400
+
+
+@cache
+def load_digits(split: Split) -> Glyphs:
+    """The first 1,400 of scikit-learn's 1,797 digits for training, the others for testing.
+
+    Source: UCI "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998).
+    """
+    from sklearn.datasets import load_digits as load
+
+    bunch = load()
+    images = np.clip(bunch.images * (255 / 16), 0, 255).round().astype(np.uint8)
+    rows = slice(None, _NUM_TRAIN) if split == "train" else slice(_NUM_TRAIN, None)
+    return Glyphs(images[rows], bunch.target[rows].astype(np.int64))
+
+
+def digits(
+    *,
+    data_dir: Path | str | None = None,
+    counts: tuple[int, ...] = (0, 1, 2),
+    object_size: tuple[float, float] = (14, 22),
+    **options,
+) -> ComposedScene:
+    """Digits of 14 to 22 pixels; `ComposedScene` has the options. `data_dir` is not used."""
+    del data_dir
+    return ComposedScene(load_digits, object_size, counts, **options)

@@ -1,0 +1,59 @@
+"""Finding data files: a user's folder first, else a checked download."""
+
+import gzip
+import hashlib
+import os
+import zlib
+from pathlib import Path
+
+import pooch
+
+DATA_DIR_VARIABLE = "AIR_DATA_DIR"
+
+
+def read_gzip(name: str, sha256: str, base_url: str, data_dir: Path | str | None = None) -> bytes:
+    """The checked content of a gzip file.
+
+    The file is looked for in ``data_dir``, else in the folder that ``AIR_DATA_DIR`` names, else it is
+    downloaded once into the user's cache.
+
+    Args:
+        name: Path of the file inside the data folder.
+        sha256: Checksum of the decompressed content.
+        base_url: Where to download the file from; the last part of ``name`` is appended.
+        data_dir: The user's folder.
+
+    Raises:
+        FileNotFoundError: The folder does not hold the file.
+        ValueError: The file is truncated or not the expected one.
+        OSError: The download failed.
+    """
+    folder = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    path = _download(name, base_url) if folder is None else Path(folder) / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; put the file there, name another folder with --data-dir or {DATA_DIR_VARIABLE}, "
+            "or name none to download it"
+        )
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is truncated or not gzip ({error}); delete it and get it again") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ValueError(
+            f"{path} has the wrong content: sha256 {found} decompressed, wanted {sha256}; delete it and get it again"
+        )
+    return content
+
+
+def _download(name: str, base_url: str) -> Path:
+    folder = pooch.os_cache("air-env") / Path(name).parent
+    try:
+        # The archives differ between mirrors, their content does not: the caller checks that.
+        return Path(pooch.retrieve(base_url + Path(name).name, None, Path(name).name, folder, progressbar=True))
+    except Exception as error:
+        raise OSError(
+            f"could not download {Path(name).name} ({error}); get it by other means and name its folder with "
+            f"--data-dir or {DATA_DIR_VARIABLE}"
+        ) from error

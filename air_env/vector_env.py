@@ -1,0 +1,312 @@
+"""`AIRSceneVectorEnv`: a batch of episodes as one differentiable torch computation."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import logger
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.seeding import np_random
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from air_env import geometry
+from air_env.frames import Frame, scene_frame
+from air_env.model import Action, RewardTerms, SceneModel, SceneState
+from air_env.scenes import SceneDataset
+from air_env.spaces import (
+    action_space,
+    observation_space,
+    to_action,
+    to_images,
+    to_indices,
+    to_latents,
+    to_mask,
+    to_seeds,
+)
+from air_env.world import World, make_world
+
+Observation = dict[str, Tensor]
+Info = dict[str, Any]
+
+_RESET_OPTIONS = ("reset_mask", "scenes", "images")
+
+
+class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
+    """Explains a batch of images, one object a step; torch tensors in and out.
+
+    The spaces are those of `AIRSceneEnv`, batched. Rewards are differentiable functions of the actions
+    and of the renderer's parameters; the graph reaches back to the last reset of all episodes. There is
+    no automatic reset: finished episodes are absorbing with reward 0 until they are reset.
+
+    Observations are the state's own tensors, not copies. They are never changed afterwards, so they may
+    be kept; clone them before writing to them.
+
+    Args:
+        num_envs: Number of episodes.
+        device: Where the model is moved to and the tensors live; None leaves it where it is.
+        grad_enabled: False cuts the graph of every step.
+        check_actions: False skips the checks of values, which on a GPU wait for it. Latents that are not
+            finite or out of bounds then spoil the state of their episode.
+        render_mode: None or ``rgb_array``.
+        world: A world made before, instead of one made from the options.
+        options: Everything `make_world` takes: scene, num_steps, data_dir, likelihood, ...
+
+    Example:
+        >>> envs = AIRSceneVectorEnv(num_envs=2, num_scenes=10)
+        >>> observation, info = envs.reset(seed=0)
+        >>> observation["image"].shape
+        torch.Size([2, 1, 50, 50])
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        device: torch.device | str | None = None,
+        grad_enabled: bool = True,
+        check_actions: bool = True,
+        render_mode: str | None = None,
+        world: World | None = None,
+        **options: Any,
+    ) -> None:
+        self.metadata = {
+            "autoreset_mode": AutoresetMode.DISABLED,
+            "render_modes": ["rgb_array"],
+            "render_fps": 2,
+        }
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode {render_mode!r} is unknown; choose None or rgb_array")
+        if world is not None and options:
+            raise ValueError(f"{', '.join(options)} cannot change a world that is given; make the world with them")
+        if world is None:
+            world = make_world(**options)
+        self.num_envs = num_envs
+        self.grad_enabled = grad_enabled
+        self.check_actions = check_actions
+        self.render_mode = render_mode
+        self.model: SceneModel = world.model if device is None else world.model.to(device)
+        self.scenes: SceneDataset = world.scenes
+        self.single_action_space = action_space(self.model)
+        self.single_observation_space = observation_space(self.model)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._rngs = [np_random()[0] for _ in range(num_envs)]
+        self._state: SceneState | None = None
+        self._truth: dict[str, Tensor] = {}
+        self._known = np.zeros(num_envs, bool)
+        self._trace: _Trace | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self.model.log_p_count.device
+
+    @property
+    def state(self) -> SceneState:
+        """Where the episodes stand."""
+        if self._state is None:
+            raise ResetNeeded("the episodes have not begun; call reset() first")
+        return self._state
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Observation, Info]:
+        """Starts new episodes.
+
+        Args:
+            seed: Seed of the first episode's scenes, the others' follow; or one for each. Only the episodes
+                that start are seeded.
+            options: ``reset_mask [num_envs]`` (bool) starts only these; ``scenes [num_envs]`` (int) chooses
+                scenes of the pool; ``images [num_envs, 1, height, width]`` or ``[num_envs, height, width]``
+                (uint8, or float in [0, 1]) brings one's own.
+
+        Returns:
+            Observation and info. The info has ``log_p_x_empty [num_envs]``, the constant that an episode's
+            rewards lack to be a log-joint, and the truth where it is known: ``count``, ``labels``, ``boxes``
+            as in `SceneDataset`. Episodes on images of one's own have -1, -1 and NaN there; if there are no
+            others, the info has no truth.
+
+        Raises:
+            ValueError: An option or the seed is not as above. Nothing has changed then.
+            ResetNeeded: The first reset must start all episodes.
+        """
+        options = dict(options or {})
+        if unknown := options.keys() - set(_RESET_OPTIONS):
+            raise ValueError(f"reset options {sorted(unknown)} are unknown; choose from {', '.join(_RESET_OPTIONS)}")
+        if "scenes" in options and "images" in options:
+            raise ValueError("reset options 'scenes' and 'images' exclude each other; give one of them")
+        mask = to_mask(options.get("reset_mask"), self.num_envs)
+        if self._state is None and not mask.all():
+            raise ResetNeeded("the first reset must start all episodes; call it without reset_mask")
+        seeds = to_seeds(seed, self.num_envs)
+        own_images = "images" in options
+        if own_images:
+            images, truth = to_images(options["images"], self.model, self.num_envs), self._unknown_truth()
+        elif "scenes" in options:
+            images, truth = self._look_up(to_indices(options["scenes"], self.num_envs, len(self.scenes)))
+        else:
+            images = truth = None
+
+        # Everything has been checked: from here on the environment changes.
+        for i in np.flatnonzero(mask):
+            if seeds[i] is not None:
+                self._rngs[i] = np_random(seeds[i])[0]
+        if images is None or truth is None:
+            drawn = [draw_scene(self._rngs[i], len(self.scenes)) if mask[i] else 0 for i in range(self.num_envs)]
+            images, truth = self._look_up(torch.tensor(drawn))
+        self._known = np.where(mask, not own_images, self._known)
+        log_p_x_empty = self._begin(mask, images, truth)
+        return self._observation(), {"log_p_x_empty": log_p_x_empty, **self._known_truth()}
+
+    def step(self, actions: Any) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:
+        """Adds one object to every scene, or stops there.
+
+        Args:
+            actions: A dict of ``z_pres [num_envs]`` (1 draws an object, 0 stops), ``z_where [num_envs, 3]``,
+                ``z_what [num_envs, what]``: tensors, whose graph is kept, or arrays.
+
+        Returns:
+            Observation (``image``, ``canvas``, ``step``); rewards ``[num_envs]`` in nats; terminations, which
+            stay true until the reset; truncations, never true; info with ``reward_terms``, the four parts of
+            `RewardTerms`, and the truth as at the reset.
+
+        Raises:
+            ValueError: The action is not valid (`to_action`). Nothing has changed then.
+            ResetNeeded: The episodes have not begun.
+        """
+        return self.advance(to_action(actions, self.num_envs, self.model, check=self.check_actions))
+
+    def unroll(self, z_where: Tensor, z_what: Tensor) -> RewardTerms:
+        """The rewards ``[num_envs, N]`` of a plan: N objects for each current image, all at once.
+
+        The same numbers as a reset to these images and N steps with presence 1, for a plan that does not
+        look at the canvas. The episodes stay where they are.
+
+        Args:
+            z_where: ``[num_envs, N, 3]``, windows of the objects.
+            z_what: ``[num_envs, N, what]``, their appearance.
+
+        Raises:
+            ValueError: The latents are not valid.
+            ResetNeeded: The episodes have not begun.
+        """
+        model, check = self.model, self.check_actions
+        plan = (self.num_envs, model.config.num_steps)
+        z_where = to_latents("z_where", z_where, (*plan, model.where_dim), model, check=check)
+        z_what = to_latents("z_what", z_what, (*plan, model.config.what_dim), model, check=check)
+        with self._graph():
+            return model.unroll(self.state.images, z_where, z_what)
+
+    def render(self) -> tuple[Frame, ...] | None:
+        """One RGB frame for each episode: image and canvas with the windows, count and rewards so far."""
+        if self.render_mode is None:
+            logger.warn("render() was called without a render mode; make the environment with render_mode='rgb_array'")
+            return None
+        state, trace = self.state, self._trace
+        assert trace is not None
+        pixels = (state.images, state.canvas, trace.boxes)
+        images, canvases, boxes = (part.detach().cpu().numpy() for part in pixels)
+        rows = zip(state.step.tolist(), state.active.tolist(), trace.total.tolist(), strict=True)
+        return tuple(
+            scene_frame(
+                images[i], canvases[i], boxes[i], (f"count {n}{'' if on else ', finished'}", f"reward {total:.1f} nats")
+            )
+            for i, (n, on, total) in enumerate(rows)
+        )
+
+    def advance(self, action: Action) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:
+        """`step` with an `Action` that is known to be valid, in the model's device and dtype."""
+        before = self.state
+        with self._graph():
+            after, terms = self.model.step(before, action)
+            rewards = terms.total
+        if self._trace is not None:
+            self._trace = self._trace.extended(before, after, action, rewards)
+        self._state = after
+        # `dataclasses.asdict` would copy the tensors and cut their graph.
+        parts = {field.name: getattr(terms, field.name) for field in fields(terms)}
+        info = {"reward_terms": parts, **self._known_truth()}
+        return self._observation(), rewards, ~after.active, torch.zeros_like(after.active), info
+
+    def _begin(self, mask: NDArray[np.bool_], images: Tensor, truth: dict[str, Tensor]) -> Float[Tensor, "batch"]:
+        """Puts the masked episodes at the start of new images; returns ``log p(x | c_0)`` of all."""
+        old, restarts = self._state, torch.from_numpy(mask).to(self.device)
+        if old is not None and not mask.all():
+            images = _where(restarts, images, old.images)
+            truth = {name: _where(restarts, part, self._truth[name]) for name, part in truth.items()}
+        state = fresh = self.model.initial(images)
+        if old is not None and not mask.all():
+            state = SceneState(
+                **{f.name: _where(restarts, getattr(fresh, f.name), getattr(old, f.name)) for f in fields(fresh)}
+            )
+        if self.render_mode is not None:
+            empty = _Trace.empty(fresh, self.model.config.num_steps)
+            self._trace = empty if self._trace is None else self._trace.restarted(restarts, empty)
+        self._state, self._truth = state, truth
+        return fresh.log_p_x
+
+    def _look_up(self, chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Images and truth of scenes of the pool."""
+        scenes = self.scenes[chosen]
+        truth = {name: getattr(scenes, name).to(self.device) for name in ("count", "labels", "boxes")}
+        return to_images(scenes.images, self.model), truth
+
+    def _unknown_truth(self) -> dict[str, Tensor]:
+        """The truth of images that are not of the pool."""
+        unknown = {"count": -1, "labels": -1, "boxes": torch.nan}
+        parts = {name: getattr(self.scenes, name) for name in unknown}
+        return {
+            name: part.new_full((self.num_envs, *part.shape[1:]), unknown[name], device=self.device)
+            for name, part in parts.items()
+        }
+
+    def _observation(self) -> Observation:
+        return {"image": self.state.images, "canvas": self.state.canvas, "step": self.state.step}
+
+    def _known_truth(self) -> dict[str, Tensor]:
+        return dict(self._truth) if self._known.any() else {}
+
+    def _graph(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.grad_enabled else torch.no_grad()
+
+
+def draw_scene(rng: np.random.Generator, num_scenes: int) -> int:
+    """The scene of the pool that a reset starts; the single and the vector environment share it."""
+    return int(rng.integers(num_scenes))
+
+
+def _where(mask: Bool[Tensor, "batch"], new: Tensor, old: Tensor) -> Tensor:
+    """Rows of ``new`` where the mask holds, of ``old`` elsewhere."""
+    return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """What `render` shows beside the state; kept only when there is a render mode."""
+
+    boxes: Float[Tensor, "batch step 4"]
+    """Windows in pixels; NaN for steps not taken."""
+    total: Float[Tensor, "batch"]
+    """The rewards so far, in nats."""
+
+    @classmethod
+    def empty(cls, state: SceneState, num_steps: int) -> "_Trace":
+        return cls(state.images.new_full((len(state.images), num_steps, 4), torch.nan), torch.zeros_like(state.log_p_x))
+
+    def restarted(self, mask: Tensor, empty: "_Trace") -> "_Trace":
+        return _Trace(_where(mask, empty.boxes, self.boxes), _where(mask, empty.total, self.total))
+
+    def extended(self, before: SceneState, after: SceneState, action: Action, rewards: Tensor) -> "_Trace":
+        slots = torch.arange(self.boxes.shape[1], device=before.step.device)
+        drawn = (after.step > before.step)[:, None] & (slots == before.step[:, None])
+        boxes = geometry.boxes(action.z_where.detach(), before.images.shape[-1])
+        return _Trace(torch.where(drawn[..., None], boxes[:, None], self.boxes), self.total + rewards.detach())

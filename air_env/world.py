@@ -1,0 +1,129 @@
+"""A world is a scene model and images for it to explain; environments are shells around one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_model
+
+from air_env.model import SceneConfig, SceneModel
+from air_env.priors import CountPrior
+from air_env.renderers import PatchRenderer
+from air_env.scenes import Scene, SceneDataset, Split, make_scene
+
+DEFAULT_RENDERER = "digits.safetensors"
+"""Weights of a patch renderer trained on `digits`, shipped with the package in ``air_env/weights``."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A generative model and a pool of scenes."""
+
+    model: SceneModel
+    scenes: SceneDataset
+
+
+def make_world(
+    scene: str | Scene = "digits",
+    *,
+    split: Split = "train",
+    num_scenes: int = 2_000,
+    scene_seed: int = 0,
+    data_dir: Path | str | None = None,
+    scene_options: Mapping[str, Any] | None = None,
+    model: SceneModel | None = None,
+    num_steps: int | None = None,
+    likelihood: str | None = None,
+    likelihood_scale: float | None = None,
+    count_prior: CountPrior | str | None = None,
+) -> World:
+    """Makes the world of an environment.
+
+    Args:
+        scene: One of `SCENES`, or a scene of one's own.
+        split: ``train`` or ``test``; their scenes are made of different objects.
+        num_scenes: Size of the pool that resets draw from.
+        scene_seed: Seed of the pool.
+        data_dir: Folder of the data files, for scenes that need some.
+        scene_options: Further options of a registered scene: ``counts``, ``object_size``, ``overlap``, ...
+        model: The generative model, an agent's for example. By default one with the shipped renderer.
+        num_steps: N, the largest number of objects. This and the following change the default model.
+        likelihood: One of `LIKELIHOODS`.
+        likelihood_scale: Its scale.
+        count_prior: p(n), or the name of one of `COUNT_PRIORS`.
+
+    Raises:
+        ValueError: An option is unknown, out of range, or not for this scene or model.
+        FileNotFoundError: A data file or the shipped renderer is missing.
+    """
+    if num_scenes < 1:
+        raise ValueError(f"num_scenes must be at least 1, got {num_scenes}")
+    settings = {
+        "num_steps": num_steps,
+        "likelihood": likelihood,
+        "likelihood_scale": likelihood_scale,
+        "count_prior": CountPrior(count_prior) if isinstance(count_prior, str) else count_prior,
+    }
+    changes = {name: value for name, value in settings.items() if value is not None}
+    if model is not None and changes:
+        raise ValueError(f"{', '.join(changes)} cannot change a model that is given; make the model with them")
+    scenes = _make_scenes(scene, split, num_scenes, scene_seed, data_dir, scene_options or {})
+    side = scenes.images.shape[-1]
+    if model is None:
+        model = SceneModel(replace(SceneConfig(image_size=side), **changes))
+        load_renderer(model.renderer)
+    if side != model.config.image_size:
+        raise ValueError(
+            f"the scenes have {side} pixels a side, the model wants {model.config.image_size}; "
+            "give both the same image_size"
+        )
+    return World(model, scenes)
+
+
+def load_renderer(renderer: PatchRenderer) -> None:
+    """Loads the shipped weights into a renderer of the default size.
+
+    Raises:
+        FileNotFoundError: The package was installed without them.
+        RuntimeError: They do not fit.
+    """
+    with resources.as_file(resources.files("air_env") / "weights" / DEFAULT_RENDERER) as path:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}, the weights of the default renderer, does not exist; install the package again, or give "
+                "a model of your own: model=SceneModel(SceneConfig(...))"
+            )
+        load_model(renderer, path)
+
+
+def _make_scenes(
+    scene: str | Scene,
+    split: Split,
+    num_scenes: int,
+    seed: int,
+    data_dir: Path | str | None,
+    options: Mapping[str, Any],
+) -> SceneDataset:
+    if not isinstance(scene, str):
+        if options or data_dir is not None:
+            raise ValueError("scene_options and data_dir are for registered scenes; make the scene with them")
+        return scene.dataset(split, num_scenes, seed)
+    # Lists, as JSON and command lines give them, and arrays cannot be keys of the cache.
+    listed = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in options.items()}
+    frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in listed.items()}
+    folder = None if data_dir is None else str(data_dir)
+    try:
+        hash(tuple(frozen.values()))
+    except TypeError:
+        return _pool.__wrapped__(scene, split, num_scenes, seed, folder, **frozen)
+    return _pool(scene, split, num_scenes, seed, folder, **frozen)
+
+
+@lru_cache(maxsize=8)
+def _pool(name: str, split: Split, num_scenes: int, seed: int, data_dir: str | None, **options: Any) -> SceneDataset:
+    """Scenes are made once a process: they are the same for all its environments."""
+    return make_scene(name, data_dir=data_dir, **options).dataset(split, num_scenes, seed)

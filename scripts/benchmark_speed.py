@@ -1,0 +1,335 @@
+"""How fast training, explanation and the environments are, and how far from what the machine can do.
+
+    python scripts/benchmark_speed.py
+    python scripts/benchmark_speed.py --threads 1 --only training --seconds 5
+
+Beside each speed stands the floating-point rate it reaches: the operations of one call (matrix products and
+convolutions, forward and backward, as `torch.utils.flop_counter` counts them) over its time, as a share of the rate of
+a 2048x2048 float32 matrix product. That product is timed before, between and after the repeats of each measurement, on
+the same threads. `median` is over the repeats, `best` the fastest; where they are far apart, the machine was busy with
+something else.
+"""
+
+import csv
+import io
+import itertools
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from agents import AIR, AgentConfig
+from agents.checkpoints import write_atomically
+from agents.devices import pick_device
+from agents.recipes import get_recipe
+from agents.trainer import Trainer
+from air_env import AIRSceneEnv, AIRSceneVectorEnv, SceneConfig, SceneModel, World
+from air_env.scenes import SceneDataset, make_scene
+
+_MATMUL_SIDE = 2048
+_NUM_SCENES = 2_000
+_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measures the speed of training, explanation and the environments."""
+
+    threads: tuple[int, ...] = ()
+    """Numbers of CPU threads; default: 1 and all cores."""
+    device: str = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    seconds: float = 2.0
+    """Time spent on each measurement, not counting the matrix products and the warm-up."""
+    only: str = ""
+    """Leaves out benchmarks whose name does not contain this."""
+    json: bool = False
+    """Prints one JSON object instead of the table."""
+    output_dir: Path | None = None
+    """Folder to write speed.json and speed.csv to; default: writes nothing."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all benchmarks share: the device, and a pool of scenes that needs no download."""
+
+    device: str
+    scenes: SceneDataset
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Something to be timed."""
+
+    name: str
+    """What it is, with its batch size."""
+    unit: str
+    """``items/s``, or ``ms`` for the time of one call."""
+    items: int
+    """Items that one call deals with."""
+    call: Callable[[], object]
+    """Does it once."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One row of the table; rates are in GFLOP/s."""
+
+    threads: int
+    """CPU threads."""
+    name: str
+    """Of the workload."""
+    unit: str
+    """Of the next two: ``.../s``, or ``ms`` for the time of one call."""
+    median: float
+    """Over the repeats."""
+    best: float
+    """Of the repeats."""
+    gflop_per_call: float
+    """Operations counted in one call, in billions."""
+    rate: float
+    """Floating-point rate of the median repeat."""
+    matmul_rate: float
+    """Median rate of the matrix products around the repeats."""
+    matmul_rate_best: float
+    """Of the fastest of them."""
+    share: float
+    """``rate / matmul_rate``."""
+    share_best: float
+    """The same of the fastest repeat and the fastest product."""
+
+
+def training(setting: Setting) -> Iterator[Workload]:
+    """Whole training iterations: rollout, rewards, estimator, backward, Adam."""
+    for estimator, batch_size in itertools.product(("half_critic", "exact"), (64, 256)):
+        recipe = replace(get_recipe("multi_mnist"), estimator=estimator, batch_size=batch_size)
+        trainer = Trainer(recipe, setting.scenes, setting.device)
+        yield Workload(f"training {estimator}, batch {batch_size}", "images/s", batch_size, trainer.step)
+
+
+def explaining(setting: Setting) -> Iterator[Workload]:
+    """`AIR.explain` of images in which it finds as many objects as it may, which takes longest."""
+    agent = AIR(SceneConfig(), AgentConfig()).to(setting.device).eval()
+    torch.nn.init.constant_(agent.presence.bias, 10.0)
+    for num_images in (1, 256):
+        images = setting.scenes.images[:num_images]
+        name = f"explain, {num_images} image{'s' * (num_images > 1)}"
+        yield Workload(name, "ms", num_images, lambda images=images: agent.explain(images))
+
+
+def single_environment(setting: Setting) -> Iterator[Workload]:
+    """Whole episodes of `AIRSceneEnv`, resets included: numpy in and out."""
+    model = SceneModel(SceneConfig()).to(setting.device)
+    env = AIRSceneEnv(world=World(model, setting.scenes))
+    env.reset(seed=0)
+    *latents, num_steps = (*_latents(model, 1), model.config.num_steps)
+    z_where, z_what = (part[0, 0].numpy() for part in latents)
+    action = {"z_pres": np.int64(1), "z_where": z_where, "z_what": z_what}
+
+    def episode() -> None:
+        env.reset()
+        for _ in range(num_steps):
+            env.step(action)
+
+    yield Workload("environment", "steps/s", num_steps, episode)
+
+
+def vector_environment(setting: Setting) -> Iterator[Workload]:
+    """Whole episodes of `AIRSceneVectorEnv`, resets included; with gradients also their backward pass."""
+    for num_envs, grad_enabled in itertools.product((64, 1024), (False, True)):
+        model = SceneModel(SceneConfig()).to(setting.device)
+        envs = AIRSceneVectorEnv(num_envs, grad_enabled=grad_enabled, world=World(model, setting.scenes))
+        envs.reset(seed=0)
+        plan = [part.to(setting.device).requires_grad_(grad_enabled) for part in _latents(model, num_envs)]
+        kind = "with gradients" if grad_enabled else "no gradients"
+        name = f"{num_envs} environments, {kind}"
+        steps = num_envs * model.config.num_steps
+        yield Workload(name, "steps/s", steps, lambda envs=envs, plan=plan: _episodes(envs, *plan))
+
+
+def _episodes(envs: AIRSceneVectorEnv, z_where: Tensor, z_what: Tensor) -> None:
+    envs.reset()
+    z_pres = torch.ones(envs.num_envs, device=envs.device)
+    total = torch.zeros(envs.num_envs, device=envs.device)
+    for where, what in zip(z_where.unbind(1), z_what.unbind(1), strict=True):
+        _, rewards, _, _, _ = envs.step({"z_pres": z_pres, "z_where": where, "z_what": what})
+        total = total + rewards
+    if envs.grad_enabled:
+        total.sum().backward()
+
+
+def _latents(model: SceneModel, num_envs: int) -> tuple[Tensor, Tensor]:
+    """Windows and appearances from the prior, ``[num_envs, N, ...]``, on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    config = model.config
+    noise = torch.randn(num_envs, config.num_steps, model.where_dim + config.what_dim, generator=generator)
+    where, what = noise.split([model.where_dim, config.what_dim], 2)
+    return where * torch.tensor(config.where_sd) + torch.tensor(config.where_mean), what.contiguous()
+
+
+BENCHMARKS: list[Callable[[Setting], Iterator[Workload]]] = [
+    training,
+    explaining,
+    single_environment,
+    vector_environment,
+]
+"""A new benchmark is a function that yields workloads, and a line here."""
+
+
+def main() -> None:
+    arguments = tyro.cli(Arguments, description=__doc__)
+    try:
+        report = benchmark(arguments)
+        print(json.dumps(report, indent=2) if arguments.json else table(report))
+        if arguments.output_dir is not None:
+            write(arguments.output_dir / "speed.json", json.dumps(report, indent=2) + "\n")
+            write(arguments.output_dir / "speed.csv", as_csv(report))
+            print(f"\nwrote speed.json and speed.csv to {arguments.output_dir}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def benchmark(arguments: Arguments) -> dict[str, Any]:
+    """The machine, and the measurements for every number of threads."""
+    if arguments.seconds <= 0:
+        raise ValueError(f"--seconds must be positive, got {arguments.seconds}")
+    if any(threads < 1 for threads in arguments.threads):
+        raise ValueError(f"--threads must be at least 1, got {arguments.threads}")
+    device = pick_device(arguments.device)
+    setting = Setting(device, make_scene("digits").dataset("train", _NUM_SCENES))
+    measurements = []
+    before = torch.get_num_threads()
+    try:
+        for threads in arguments.threads or default_threads(device):
+            torch.set_num_threads(threads)
+            workloads = [w for function in BENCHMARKS for w in function(setting) if arguments.only in w.name]
+            if not workloads:
+                raise ValueError(f"no benchmark's name contains {arguments.only!r}; try training, explain, environment")
+            for workload in tqdm(workloads, f"threads: {threads}", dynamic_ncols=True, leave=False):
+                measurements.append(asdict(measure(workload, threads, device, arguments.seconds)))
+    finally:
+        torch.set_num_threads(before)
+    return machine(device) | {"measurements": measurements}
+
+
+def default_threads(device: str) -> list[int]:
+    """1 and all cores; all cores where a GPU does the work."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return sorted({1, cores}) if torch.device(device).type == "cpu" else [cores]
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the measurements were made on."""
+    gpu = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    return {
+        "device": gpu or f"{device}, {platform.machine()}",
+        "cores": os.cpu_count(),
+        "load_average": load,
+        "torch": torch.__version__,
+    }
+
+
+def measure(workload: Workload, threads: int, device: str, seconds: float) -> Measurement:
+    """Times a workload between matrix products."""
+    workload.call()
+    with FlopCounterMode(display=False) as counter:
+        workload.call()
+    gflop, once = counter.get_total_flops() / 1e9, timed(workload.call, 1, device)
+    num_calls = max(1, round(seconds / _REPEATS / once))
+    left, right = torch.randn(2, _MATMUL_SIDE, _MATMUL_SIDE, device=device)
+    matmul_gflop = 2 * _MATMUL_SIDE**3 / 1e9
+    # A GPU's product takes microseconds: as many as fill a repeat's time.
+    product: Callable[[], object] = lambda: left @ right  # noqa: E731
+    product()
+    num_products = max(1, round(min(seconds / _REPEATS, 0.1) / timed(product, 1, device)))
+    products, calls = [timed(product, num_products, device)], []
+    for _ in range(_REPEATS):
+        calls.append(timed(workload.call, num_calls, device))
+        products.append(timed(product, num_products, device))
+    typical, best = median(calls), min(calls)
+    matmul_rate, matmul_rate_best = matmul_gflop / median(products), matmul_gflop / min(products)
+    speeds = [1e3 * call if workload.unit == "ms" else workload.items / call for call in (typical, best)]
+    return Measurement(
+        threads=threads,
+        name=workload.name,
+        unit=workload.unit,
+        median=speeds[0],
+        best=speeds[1],
+        gflop_per_call=gflop,
+        rate=gflop / typical,
+        matmul_rate=matmul_rate,
+        matmul_rate_best=matmul_rate_best,
+        share=gflop / typical / matmul_rate,
+        share_best=gflop / best / matmul_rate_best,
+    )
+
+
+def timed(call: Callable[[], object], num_calls: int, device: str) -> float:
+    """Seconds that a call takes, averaged over a few in a row."""
+    synchronise(device)
+    begun = time.perf_counter()
+    for _ in range(num_calls):
+        call()
+    synchronise(device)
+    return (time.perf_counter() - begun) / num_calls
+
+
+def synchronise(device: str) -> None:
+    """Waits for what a GPU still has to do."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def table(report: dict[str, Any]) -> str:
+    """The measurements, for people."""
+    lines = [
+        f"{report['device']}, {report['cores']} cores, torch {report['torch']}, load average {report['load_average']}",
+        "",
+        f"{'':41s}{'':>12s}{'':>12s}{'':10s}{'GFLOP/s':>9s}{'matmul':>9s}{'share of matmul':>17s}",
+        f"{'threads':9s}{'benchmark':32s}{'median':>12s}{'best':>12s}{'':10s}{'median':>9s}{'median':>9s}"
+        f"{'median':>9s}{'best':>8s}",
+    ]
+    for row in (Measurement(**values) for values in report["measurements"]):
+        digits = 2 if row.unit == "ms" else 0
+        lines.append(
+            f"{row.threads:<9d}{row.name:32s}{row.median:12,.{digits}f}{row.best:12,.{digits}f} {row.unit:9s}"
+            f"{row.rate:9.1f}{row.matmul_rate:9.1f}{row.share:9.2f}{row.share_best:8.2f}"
+        )
+    return "\n".join(lines)
+
+
+def as_csv(report: dict[str, Any]) -> str:
+    """The measurements as comma-separated values."""
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, [field.name for field in fields(Measurement)])
+    writer.writeheader()
+    writer.writerows(report["measurements"])
+    return file.getvalue()
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file, and the folder it is in."""
+
+    def write_text(temporary: Path) -> None:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text)
+
+    write_atomically(path, write_text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Measures a trained agent on held-out scenes, made of objects that no agent was trained on.
+
+    python scripts/evaluate_agent.py digits
+    python scripts/evaluate_agent.py runs/multi_mnist-half_critic-0 --counts 3
+    python scripts/evaluate_agent.py runs/multi_mnist-half_critic-0 --json
+
+The table and the JSON hold what `agents.evaluation.evaluate` says they hold.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from agents import AIR, load_agent
+from agents.checkpoints import load_recipe, write_atomically
+from agents.devices import pick_device
+from agents.evaluation import evaluate
+from air_env.scenes import SceneDataset, make_scene
+
+_LINES = (
+    ("count accuracy", "count_accuracy"),
+    ("  of sampled counts", "count_accuracy_sampled"),
+    ("box IoU", "box_iou"),
+    ("  with tight boxes", "box_iou_tight"),
+    ("ELBO", "elbo"),
+    ("  log p(x | z)", "log_likelihood"),
+    ("  KL of z_where", "kl_where"),
+    ("  KL of z_what", "kl_what"),
+    ("  KL of the count", "kl_count"),
+    ("IWAE bound", "iwae"),
+)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measures a trained agent on held-out scenes."""
+
+    agent: Annotated[str, tyro.conf.Positional]
+    """A run directory, an agent.safetensors file, or the name of a shipped agent (digits)."""
+    scene: str | None = None
+    """digits, multi_mnist, ...; default: the scene the agent was trained on, with the options it had then."""
+    data_dir: Path | None = None
+    """Folder that holds mnist/ and so on; default: AIR_DATA_DIR, else a cached download."""
+    num_scenes: int = 5_000
+    """Number of scenes."""
+    seed: int | None = None
+    """Decides the scenes and all samples; default: one more than the seed of training, as at its end."""
+    num_samples: int = 20
+    """Samples of the importance-weighted bound (IWAE)."""
+    counts: tuple[int, ...] | None = None
+    """Numbers of objects, equally probable; default: the scene's."""
+    device: str = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    json: bool = False
+    """Prints one flat JSON object instead of the table."""
+    output_dir: Path | None = None
+    """Folder to write evaluation_SCENE.json to; default: writes nothing."""
+
+
+def main() -> None:
+    arguments = tyro.cli(Arguments, description=__doc__)
+    try:
+        metrics = measure(arguments)
+        text = json.dumps(metrics, indent=2, allow_nan=False)
+        print(text if arguments.json else table(metrics))
+        if arguments.output_dir is not None:
+            path = arguments.output_dir / f"evaluation_{metrics['scene']}.json"
+            write(path, text + "\n")
+            print(f"\nwrote {path}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def measure(arguments: Arguments) -> dict[str, Any]:
+    """The metrics of `evaluate`, then what was measured; undefined ones are None."""
+    for name in ("num_scenes", "num_samples"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(arguments, name)}")
+    device = pick_device(arguments.device)
+    agent = load_agent(arguments.agent, device)
+    name, options, seed = choose_scene(arguments, agent)
+    scene = make_scene(name, data_dir=arguments.data_dir, **options)
+    with tqdm(total=arguments.num_scenes, unit="scene", delay=1, dynamic_ncols=True) as bar:
+        scenes = WatchedScenes(scene.dataset("test", arguments.num_scenes, seed), bar)
+        generator = torch.Generator(device).manual_seed(seed)
+        metrics = evaluate(agent, scenes, num_samples=arguments.num_samples, generator=generator)
+    setting = {"scene": name, "num_scenes": len(scenes), "seed": seed, "num_samples": arguments.num_samples}
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()} | setting
+
+
+def choose_scene(arguments: Arguments, agent: AIR) -> tuple[str, dict[str, Any], int]:
+    """Name and options of the scene, and the seed: as asked for, else as in training."""
+    try:
+        recipe = load_recipe(arguments.agent)
+    except ValueError as error:
+        if arguments.scene is None:
+            raise ValueError(f"{error}; name a scene with --scene") from error
+        recipe = None
+    name = arguments.scene or (recipe.scene if recipe else "")
+    options: dict[str, Any] = {"image_size": agent.model.config.image_size}
+    if recipe is not None and recipe.scene == name:
+        options |= recipe.scene_options
+    if arguments.counts is not None:
+        options["counts"] = arguments.counts
+    seed = arguments.seed if arguments.seed is not None else (recipe.seed if recipe else 0) + 1
+    return name, options, seed
+
+
+class WatchedScenes(SceneDataset):
+    """Scenes that move a progress bar along as they are taken."""
+
+    def __init__(self, scenes: SceneDataset, bar: tqdm) -> None:
+        super().__init__(scenes.images, scenes.count, scenes.labels, scenes.boxes)
+        object.__setattr__(self, "_bar", bar)
+
+    def __getitem__(self, index: slice | torch.Tensor) -> SceneDataset:
+        """A selection of scenes, which the bar counts as done."""
+        chosen = super().__getitem__(index)
+        self._bar.update(len(chosen))
+        return chosen
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """What the metrics say, for people."""
+    units = {"elbo": "nats", "iwae": f"nats, {metrics['num_samples']} samples"}
+    lines = [f"{metrics['num_scenes']:,} held-out scenes of {metrics['scene']}, seed {metrics['seed']}", ""]
+    for label, name in _LINES:
+        lines.append(f"{label:24s}{number(metrics[name]):>10s}  {units.get(name, '')}".rstrip())
+    return "\n".join([*lines, "", *confusion_grid(metrics)])
+
+
+def confusion_grid(metrics: dict[str, Any]) -> Iterator[str]:
+    """One line for each true count: the shares of its scenes that were counted as 0, 1, 2, ..."""
+    cells = {tuple(map(int, name.split("_")[1:])): metrics[name] for name in metrics if name.startswith("confusion_")}
+    columns = sorted({j for _, j in cells})
+    yield "true count | counted as" + "".join(f"{j:8d}" for j in columns)
+    for i in sorted({i for i, _ in cells}):
+        yield f"{i:10d} |{'':11s}" + "".join(f"{number(cells[i, j]):>8s}" for j in columns)
+
+
+def number(value: float | None) -> str:
+    """A metric with as many digits as mean something."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file, and the folder it is in."""
+
+    def write_text(temporary: Path) -> None:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text)
+
+    write_atomically(path, write_text)
+
+
+if __name__ == "__main__":
+    main()

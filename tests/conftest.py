@@ -1,0 +1,55 @@
+"""Settings of the test session: one thread, shapes checked against their annotations, no chance in hypothesis.
+
+The packages must not be imported here, or their annotations would go unchecked; tiny models are in `tiny`.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from beartype import beartype
+from hypothesis import settings
+from jaxtyping import AbstractArray, install_import_hook
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+torch.set_num_threads(1)
+settings.register_profile("air", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.load_profile("air")
+
+
+def check_shapes(function: Any) -> Any:
+    """Checks the tensors that a function takes and returns, but not whether an int was given for a float."""
+    hints = function.__annotations__
+    function.__annotations__ = {name: hint for name, hint in hints.items() if _holds_array(hint)}
+    return beartype(function)
+
+
+def _holds_array(hint: Any) -> bool:
+    is_array = isinstance(hint, type) and issubclass(hint, AbstractArray)
+    return is_array or any(_holds_array(part) for part in get_args(hint))
+
+
+install_import_hook(["air_env", "agents"], "conftest.check_shapes")
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """Where the MNIST files are; the test is skipped if they are not there."""
+    folder = Path(os.environ.get("AIR_DATA_DIR", SHARED_DATA))
+    if not (folder / "mnist").is_dir():
+        pytest.skip(f"needs the MNIST files: set AIR_DATA_DIR to a folder that holds mnist/ (looked in {folder})")
+    return folder
+
+
+@pytest.fixture
+def no_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets AIR_DATA_DIR and refuses downloads, so that no test depends on the machine or the network."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("tests do not download")
+
+    monkeypatch.delenv("AIR_DATA_DIR", raising=False)
+    monkeypatch.setattr("pooch.retrieve", refuse)
