@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.images import as_images
 from agents.networks import Gaussian, GaussianHead, ImageEmbedding
 from air_env import geometry
 from air_env.explanation import Explanation
 from air_env.model import Images, SceneConfig, SceneModel
+from air_env.spaces import to_images
 
 _EXPLAIN_BATCH = 1024
 
@@ -127,19 +127,18 @@ class AIR(nn.Module):
         Stops computing for an image as soon as no larger count can be more probable.
 
         Args:
-            images: ``[batch, side, side]`` or ``[batch, 1, side, side]``, numpy or torch; uint8 or float in [0, 1].
+            images: ``[batch, side, side]`` or ``[batch, 1, side, side]``, numpy or torch; uint8, or float in [0, 1].
             num_steps: Largest number of objects; by default the model's.
 
         Returns:
             The explanation, with its reconstruction, on the agent's device.
 
         Raises:
-            ValueError: The images are not of that form or hold NaN.
+            ValueError: The images are not of that form (`to_images`).
         """
-        device = self.model.log_p_count.device
-        batch = as_images(images, self.model.config.image_size).to(device, self.model.log_p_count.dtype)
         num_steps = num_steps or self.model.config.num_steps
-        parts = [self._explain(chunk, num_steps) for chunk in batch.split(_EXPLAIN_BATCH)]
+        chunks = to_images(images, self.model).split(_EXPLAIN_BATCH)
+        parts = [self._explain(chunk, num_steps) for chunk in chunks]
         z = Explanation(*(torch.cat([getattr(p, k) for p in parts]) for k in ("z_pres", "z_where", "z_what")))
         return Explanation(z.z_pres, z.z_where, z.z_what, self.model.render(z))
 

@@ -37,7 +37,7 @@ class Recipe:
     presence_floor: float = 0.1
     """Smallest probability of going on and of stopping in q at the start of training (our choice): a count
     that is never sampled is never learned."""
-    presence_floor_steps: int = 1_500
+    presence_floor_steps: int = 2_000
     """Iterations over which the floor falls linearly to 0."""
     decay: float = 0.4
     """Last part of training over which the learning rates fall to 0, as a share of all iterations."""
@@ -63,11 +63,19 @@ class Recipe:
         return min(1.0, (1 - progress) / self.decay) if self.decay > 0 else 1.0
 
 
-_COUNT_PRIOR = CountPrior("geometric", parameter=1e-5, initial_parameter=1e-2, anneal_steps=1_500)
-
+# A lenient prior first, or no second object is ever tried; then a strict one, or one digit is explained by
+# several windows. Windows are small a priori, or they are wider than their digits.
 RECIPES: dict[str, Recipe] = {
-    "digits": Recipe(scene="digits", max_steps=3_000, model=SceneConfig(count_prior=_COUNT_PRIOR)),
-    "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000, model=SceneConfig(count_prior=_COUNT_PRIOR)),
+    "digits": Recipe(
+        scene="digits",
+        max_steps=2_500,
+        model=SceneConfig(count_prior=CountPrior("geometric", 1e-6, initial_parameter=1e-2, anneal_steps=1_000)),
+    ),
+    "multi_mnist": Recipe(
+        scene="multi_mnist",
+        max_steps=6_000,
+        model=SceneConfig(count_prior=CountPrior("geometric", 1e-5, initial_parameter=1e-2, anneal_steps=1_500)),
+    ),
 }
 """Name -> recipe; the README says what each reaches."""
 

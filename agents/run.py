@@ -26,7 +26,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from agents.checkpoints import AGENT_FILE, from_json, save_agent, write_atomically
 from agents.evaluation import count_accuracy, evaluate
-from agents.images import as_images
 from agents.pictures import count_accuracy_curve, scenes_beside_reconstructions
 from agents.recipes import Recipe
 from agents.trainer import Trainer
@@ -183,11 +182,9 @@ class Run:
 
     def _picture(self) -> None:
         path = self.directory / "pictures" / f"scenes_{self.trainer.iteration:06d}.png"
-        images = self._test[:_NUM_PICTURED].images
+        images = self._test[:_NUM_PICTURED].float_images()
         z = self.trainer.agent.explain(images)
-        write_atomically(
-            path, lambda temporary: scenes_beside_reconstructions(as_images(images, images.shape[-1]), z, temporary)
-        )
+        write_atomically(path, lambda temporary: scenes_beside_reconstructions(images, z, temporary))
 
     def finish(self) -> dict[str, float]:
         """Draws the curve, and measures the agent on held-out scenes that training never looked at."""

@@ -15,12 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 Images = Float[Tensor, "*batch channel height width"]
+BroadcastImages = Float[Tensor, "*#batch channel height width"]
 
 
 class Likelihood(Protocol):
     """The distribution of an image around its canvas; pixels are independent."""
 
-    def log_prob(self, image: Images, canvas: Images) -> Float[Tensor, "*batch"]:
+    def log_prob(self, image: BroadcastImages, canvas: BroadcastImages) -> Float[Tensor, "*#batch"]:
         """``log p(image | canvas)``."""
         ...
 
@@ -35,7 +36,7 @@ class Gaussian:
 
     scale: float = 0.3
 
-    def log_prob(self, image: Images, canvas: Images) -> Float[Tensor, "*batch"]:
+    def log_prob(self, image: BroadcastImages, canvas: BroadcastImages) -> Float[Tensor, "*#batch"]:
         """``log p(image | canvas)``."""
         squared_error = F.mse_loss(canvas, image.expand_as(canvas), reduction="none").sum((-3, -2, -1))
         constant = _num_pixels(image) * (math.log(self.scale) + 0.5 * math.log(2 * math.pi))
@@ -57,7 +58,7 @@ class Laplace:
 
     scale: float = 0.2
 
-    def log_prob(self, image: Images, canvas: Images) -> Float[Tensor, "*batch"]:
+    def log_prob(self, image: BroadcastImages, canvas: BroadcastImages) -> Float[Tensor, "*#batch"]:
         """``log p(image | canvas)``."""
         error = (image - canvas).abs().sum((-3, -2, -1))
         return -error / self.scale - _num_pixels(image) * math.log(2 * self.scale)
@@ -79,7 +80,7 @@ class Bernoulli:
 
     scale: float = 1e-3
 
-    def log_prob(self, image: Images, canvas: Images) -> Float[Tensor, "*batch"]:
+    def log_prob(self, image: BroadcastImages, canvas: BroadcastImages) -> Float[Tensor, "*#batch"]:
         """``log p(image | canvas)``, the cross-entropy where pixels are grey."""
         canvas = canvas.clamp(self.scale, 1 - self.scale)
         return -F.binary_cross_entropy(canvas, image.expand_as(canvas), reduction="none").sum(

@@ -42,7 +42,7 @@ class SceneConfig:
     """Standard deviation of a pixel (Gaussian), its scale (Laplace) or the clipping (Bernoulli)."""
     count_prior: CountPrior = field(default_factory=CountPrior)
     """p(n)."""
-    where_mean: tuple[float, float, float] = (-0.9, 0.0, 0.0)
+    where_mean: tuple[float, float, float] = (-1.3, 0.0, 0.0)
     """Prior mean of ``z_where``: log of the window's relative size, centre x and y."""
     where_sd: tuple[float, float, float] = (0.25, 0.5, 0.5)
     """Prior standard deviation of ``z_where``."""
@@ -89,15 +89,15 @@ class SceneState:
 
 @dataclass(frozen=True)
 class RewardTerms:
-    """The parts of a reward in nats, each ``[batch]``; 0 for finished episodes."""
+    """The parts of a reward in nats, each ``[batch]`` or ``[batch, step]``; 0 for finished episodes."""
 
-    likelihood_gain: Float[Tensor, "batch"]
-    log_p_z_where: Float[Tensor, "batch"]
-    log_p_z_what: Float[Tensor, "batch"]
-    log_p_z_pres: Float[Tensor, "batch"]
+    likelihood_gain: Float[Tensor, "*batch"]
+    log_p_z_where: Float[Tensor, "*batch"]
+    log_p_z_what: Float[Tensor, "*batch"]
+    log_p_z_pres: Float[Tensor, "*batch"]
 
     @property
-    def total(self) -> Float[Tensor, "batch"]:
+    def total(self) -> Float[Tensor, "*batch"]:
         """The reward."""
         return self.likelihood_gain + self.log_p_z_where + self.log_p_z_what + self.log_p_z_pres
 
@@ -125,10 +125,15 @@ class SceneModel(nn.Module):
         self.renderer = PatchRenderer(config.what_dim, config.patch_size, config.decoder_hidden)
         for name, size in [("log_p_count", 1), ("log_p_go", 0), ("log_p_stop", 1)]:
             self.register_buffer(name, torch.empty(config.num_steps + size), persistent=False)
+        self._count_parameter: float | None = None
         self.anneal(None)
 
     def anneal(self, iteration: int | None) -> None:
         """Sets the count prior to what it is at an iteration of training; None is the final prior."""
+        parameter = self.config.count_prior.parameter_at(iteration)
+        if parameter == self._count_parameter:
+            return
+        self._count_parameter = parameter
         log_p = self.config.count_prior.log_p(self.config.num_steps, iteration)
         go, stop = hazards(log_p)
         self.log_p_count.copy_(log_p)

@@ -64,9 +64,10 @@ class CountPrior:
 
     def log_p(self, num_steps: int, iteration: int | None = None) -> Float[Tensor, "counts"]:
         """The table ``log p(n)`` in float64 at an iteration of training; None means the final one."""
-        return COUNT_PRIORS[self.name](num_steps, self._parameter_at(iteration))
+        return COUNT_PRIORS[self.name](num_steps, self.parameter_at(iteration))
 
-    def _parameter_at(self, iteration: int | None) -> float:
+    def parameter_at(self, iteration: int | None) -> float:
+        """The parameter at an iteration of training; None means the final one."""
         if iteration is None or self.initial_parameter is None or iteration >= self.anneal_steps:
             return self.parameter
         fraction = iteration / self.anneal_steps

@@ -117,6 +117,8 @@ def choose_scene(arguments: Arguments, agent: AIR) -> tuple[str, dict[str, Any],
 class WatchedScenes(SceneDataset):
     """Scenes that move a progress bar along as they are taken."""
 
+    _bar: tqdm
+
     def __init__(self, scenes: SceneDataset, bar: tqdm) -> None:
         super().__init__(scenes.images, scenes.count, scenes.labels, scenes.boxes)
         object.__setattr__(self, "_bar", bar)

@@ -155,22 +155,25 @@ def grey_and_alpha(image: Image.Image) -> tuple[Grey, Grey]:
 def bright_on_black(grey: Grey, alpha: Grey, invert: Invert) -> tuple[Grey, bool]:
     """Objects bright, background black; and whether that inverted the picture.
 
-    What is transparent shows a background opposite to what is opaque. The median of the border is what the
-    background is: it becomes 0, so that grey paper is black too.
+    What is transparent shows a background opposite to what is opaque. The border shows what the background
+    is: all that is no brighter becomes 0, so that grey and grainy paper is black too.
     """
     dark_on_light = invert == "yes"
     if invert == "auto":
         opaque = alpha > 0.5
         backdrop = float(opaque.any() and np.median(grey[opaque]) < 0.5)
-        dark_on_light = border_median(alpha * grey + (1 - alpha) * backdrop) > 0.5
+        dark_on_light = bool(np.median(border(alpha * grey + (1 - alpha) * backdrop)) > 0.5)
     pixels = alpha * (1 - grey if dark_on_light else grey)
-    background = min(border_median(pixels), 0.5)
+    level = np.median(border(pixels))
+    grain = np.median(np.abs(border(pixels) - level))
+    # 4.5 median deviations are three standard deviations of Gaussian noise.
+    background = min(float(level + 4.5 * grain), 0.5)
     return np.clip((pixels - background) / (1 - background), 0, 1).astype(np.float32), dark_on_light
 
 
-def border_median(pixels: Grey) -> float:
-    """The median of the outermost pixels."""
-    return float(np.median(np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])))
+def border(pixels: Grey) -> Grey:
+    """The outermost pixels, in a row."""
+    return np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
 
 
 def fit(pixels: Grey, side: int) -> Grey:

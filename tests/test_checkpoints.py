@@ -1,0 +1,184 @@
+"""Agents on disk: exact, atomic, and wary of what a person hands in."""
+
+import json
+import os
+import pickle
+import re
+import resource
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import RECIPE, SIDE, assert_equal, make_agent, make_images
+
+from agents import AIR, load_agent, save_agent
+from agents.checkpoints import AGENT_FILE, load_recipe, write_atomically
+from air_env.likelihoods import LIKELIHOODS
+from air_env.priors import CountPrior
+
+
+class Bomb:
+    """A pickle that makes a folder when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@contextmanager
+def small_disk(num_bytes: int):
+    """No file may grow beyond this, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def agent() -> AIR:
+    return make_agent().float()
+
+
+@pytest.fixture
+def path(agent, tmp_path) -> Path:
+    path = tmp_path / AGENT_FILE
+    save_agent(agent, path, RECIPE)
+    return path
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_an_agent_survives_the_disk_bit_for_bit(likelihood, tmp_path):
+    agent = make_agent(likelihood=likelihood, count_prior=CountPrior("binomial", 0.3)).float()
+    save_agent(agent, tmp_path / AGENT_FILE, RECIPE)
+    loaded = load_agent(tmp_path)
+    assert (loaded.config, loaded.model.config) == (agent.config, agent.model.config)
+    assert_equal(dict(loaded.state_dict()), dict(agent.state_dict()))
+    images = make_images(20)
+    for name in ("z_pres", "z_where", "z_what", "reconstruction"):
+        assert_equal(getattr(loaded.explain(images), name), getattr(agent.explain(images), name))
+
+
+def test_a_loaded_agent_is_for_use_and_knows_its_recipe(path):
+    assert not load_agent(path).training
+    recipe = load_recipe(path.parent)
+    assert (recipe.scene, recipe.model, recipe.agent) == (RECIPE.scene, RECIPE.model, RECIPE.agent)
+
+
+def test_a_loaded_agent_has_the_final_count_prior(tmp_path):
+    prior = CountPrior("geometric", 1e-4, initial_parameter=0.5, anneal_steps=10)
+    agent = make_agent(count_prior=prior).float()
+    agent.model.anneal(0)
+    save_agent(agent, tmp_path / AGENT_FILE)
+    assert_equal(load_agent(tmp_path).model.log_p_count, prior.log_p(3).float())
+
+
+def test_an_agent_that_does_not_exist_is_answered_with_what_to_name(tmp_path):
+    for source in (tmp_path, tmp_path / "nowhere", "digitz"):
+        with pytest.raises(FileNotFoundError, match=rf"no agent at .*run directory .*{AGENT_FILE}.*shipped agent"):
+            load_agent(source)
+
+
+def test_an_agent_without_a_recipe_says_so(agent, tmp_path):
+    save_agent(agent, tmp_path / AGENT_FILE)
+    with pytest.raises(ValueError, match="does not say by which recipe"):
+        load_recipe(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.9, 0.9999])
+def test_a_truncated_agent_is_refused(path, share):
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is damaged or not a safetensors file .*train it"):
+        load_agent(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an agent", b"\xff" * 1000, b"\x00" * 8], ids=str)
+def test_a_file_of_another_kind_is_refused(path, content):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged or not a safetensors file"):
+        load_agent(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"format": "air-env agent 999", "config": "{}"}])
+def test_foreign_tensors_are_refused(path, metadata):
+    save_file({"weight": torch.zeros(3)}, path, metadata)
+    with pytest.raises(ValueError, match="is not an agent of this package"):
+        load_agent(path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        None,
+        "{",
+        "[]",
+        "{}",
+        '{"scene": {}, "agent": {}}',
+        '{"scene": {"likelihood": "cauchy"}, "agent": {}}',
+        '{"scene": {"image_size": "large"}, "agent": {}}',
+        '{"scene": {"future_setting": 1}, "agent": {}}',
+        '{"scene": 3, "agent": {}}',
+    ],
+)
+def test_an_agent_of_another_version_is_refused(agent, path, config):
+    metadata = {"format": "air-env agent 1"} | ({} if config is None else {"config": config})
+    save_file(dict(agent.state_dict()), path, metadata)
+    with pytest.raises(ValueError, match="does not fit this version of the agent .*train it again"):
+        load_agent(path)
+
+
+@pytest.mark.parametrize("recipe", ["{", "[]", "{}", '{"scene": "digits", "max_steps": 1, "future_setting": 1}'])
+def test_a_recipe_of_another_version_is_refused(agent, path, recipe):
+    save_file(dict(agent.state_dict()), path, {"format": "air-env agent 1", "recipe": recipe})
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        load_recipe(path)
+
+
+def test_a_pickle_in_the_place_of_an_agent_is_not_executed(path, tmp_path):
+    path.write_bytes(pickle.dumps(Bomb(tmp_path / "boom")))
+    with pytest.raises(ValueError, match="is damaged or not a safetensors file"):
+        load_agent(path)
+    torch.save(Bomb(tmp_path / "boom"), path)
+    with pytest.raises(ValueError, match="is damaged or not a safetensors file"):
+        load_agent(path)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_a_full_disk_leaves_the_last_agent_and_says_what_to_do(agent, path):
+    before = path.read_bytes()
+    with small_disk(1000), pytest.raises(OSError, match="could not write .*free some space.*is untouched"):
+        save_agent(agent, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [AGENT_FILE]
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error(agent, tmp_path):
+    with pytest.raises(OSError, match="could not write .*make the folder writable"):
+        save_agent(agent, tmp_path / "nowhere" / AGENT_FILE)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), RuntimeError("enforce fail")])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    def write(path: Path) -> None:
+        path.write_text("half")
+        raise error
+
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(OSError, match="could not write"):
+        write_atomically(path, write)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_metadata_of_an_agent_are_readable_without_this_package(path):
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        config = json.loads(file.metadata()["config"])
+    assert config["scene"]["image_size"] == SIDE

@@ -1,0 +1,90 @@
+"""Likelihoods against the distributions of torch."""
+
+import math
+
+import pytest
+import torch
+from tiny import assert_equal, generator, normal, z_score
+from torch.distributions import Bernoulli, Laplace, Normal
+
+from air_env.likelihoods import LIKELIHOODS
+from air_env.model import SceneConfig, SceneModel
+
+SCALES = {"gaussian": 0.3, "laplace": 0.2, "bernoulli": 1e-3}
+
+
+def pixel_distribution(name, canvas):
+    """The distribution of every pixel, from torch."""
+    if name == "bernoulli":
+        clipped = canvas.clip(SCALES[name], 1 - SCALES[name])
+        return Bernoulli(clipped, validate_args=False)
+    return {"gaussian": Normal, "laplace": Laplace}[name](canvas, SCALES[name])
+
+
+def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Pixels in [0, 1], with 0 and 1 among them."""
+    return (0.5 + 0.5 * normal(*shape, seed=seed)).clip(0, 1)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("shape", [(1, 6, 6), (5, 1, 6, 6), (2, 5, 3, 6, 4)])
+def test_log_prob_is_that_of_torch_summed_over_the_image(name, shape):
+    image, canvas = pixels(*shape), 2 * pixels(*shape, seed=1)
+    expected = pixel_distribution(name, canvas).log_prob(image).sum((-3, -2, -1))
+    log_prob = LIKELIHOODS[name](SCALES[name]).log_prob(image, canvas)
+    assert log_prob.shape == shape[:-3]
+    assert_equal(log_prob, expected, 1e-9)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_one_image_can_be_compared_with_many_canvases(name):
+    likelihood = LIKELIHOODS[name](SCALES[name])
+    images, canvases = pixels(4, 1, 6, 6), pixels(4, 3, 1, 6, 6, seed=1)
+    one_by_one = torch.stack([likelihood.log_prob(images, canvases[:, i]) for i in range(3)], 1)
+    assert_equal(likelihood.log_prob(images[:, None], canvases), one_by_one, 1e-12)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_samples_have_the_mean_and_the_variance_of_the_distribution(name):
+    canvas = pixels(1, 4, 4)
+    samples = LIKELIHOODS[name](SCALES[name]).sample(canvas.expand(2000, 1, 4, 4), generator())
+    expected = pixel_distribution(name, canvas)
+    deviations = (samples - expected.mean).flatten()
+    assert abs(z_score(deviations)) < 4
+    assert abs(z_score(deviations.square() - expected.variance.expand(2000, 1, 4, 4).flatten())) < 4
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_samples_follow_the_generator_alone(name):
+    likelihood, canvas = LIKELIHOODS[name](SCALES[name]), pixels(1, 6, 6).clip(0.3, 0.7)
+    torch.manual_seed(0)
+    first = likelihood.sample(canvas, generator(3))
+    torch.manual_seed(1)
+    assert_equal(likelihood.sample(canvas, generator(3)), first)
+    assert not torch.equal(likelihood.sample(canvas, generator(4)), first)
+
+
+def test_no_bernoulli_pixel_costs_more_than_the_clipping_allows():
+    black, white = torch.zeros(1, 1, 1).double(), torch.ones(1, 1, 1).double()
+    log_prob = LIKELIHOODS["bernoulli"](0.01).log_prob(white, black)
+    assert log_prob.item() == pytest.approx(math.log(0.01), abs=1e-12)
+
+
+def test_an_unknown_likelihood_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="'gauss' is unknown; choose one of gaussian, laplace, bernoulli"):
+        SceneConfig(likelihood="gauss")
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "scale"),
+    [("gaussian", 0), ("laplace", -0.1), ("gaussian", math.nan), ("bernoulli", 0.5), ("bernoulli", 0.7)],
+)
+def test_a_scale_out_of_range_is_refused(likelihood, scale):
+    with pytest.raises(ValueError, match="likelihood_scale"):
+        SceneConfig(likelihood=likelihood, likelihood_scale=scale)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_a_likelihood_chosen_by_name_has_its_own_scale(name):
+    # A clipping of 0.3, the Gaussian's scale, would leave a Bernoulli pixel between 0.3 and 0.7.
+    assert SceneModel(SceneConfig(likelihood=name)).likelihood == LIKELIHOODS[name](SCALES[name])

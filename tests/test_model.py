@@ -1,0 +1,226 @@
+"""The generative model: rewards against an independent log-joint, absorbing states, samples."""
+
+import math
+from dataclasses import fields
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import (
+    NUM_STEPS,
+    SIDE,
+    WHAT,
+    WHERE,
+    assert_equal,
+    generator,
+    make_images,
+    make_model,
+    normal,
+    z_score,
+)
+from torch import Tensor
+from torch.distributions import Bernoulli, Laplace, Normal
+
+from air_env.explanation import Explanation
+from air_env.likelihoods import LIKELIHOODS
+from air_env.model import Action, RewardTerms, SceneConfig, SceneModel, SceneState
+from air_env.priors import COUNT_PRIORS, CountPrior
+
+SCALES = {"gaussian": 0.3, "laplace": 0.2, "bernoulli": 1e-3}
+COUNTS = torch.arange(NUM_STEPS + 1)
+PRESENT = torch.arange(NUM_STEPS) < COUNTS[:, None]
+
+
+def latents(batch: int = len(COUNTS), seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Windows that are seen, and appearances beyond the linear part of the sigmoid."""
+    z_where = normal(batch, NUM_STEPS, WHERE, seed=seed) * 0.4 - torch.tensor([0.7, 0.0, 0.0])
+    return z_where, 3 * normal(batch, NUM_STEPS, WHAT, seed=seed + 1)
+
+
+def episode(model: SceneModel, images: Tensor, z: tuple[Tensor, Tensor]) -> tuple[list[SceneState], list[RewardTerms]]:
+    """N steps that draw as many objects in each image as COUNTS says."""
+    states, rewards = [model.initial(images)], []
+    for i in range(NUM_STEPS):
+        state, terms = model.step(states[-1], Action(PRESENT[:, i], z[0][:, i], z[1][:, i]))
+        states.append(state)
+        rewards.append(terms)
+    return states, rewards
+
+
+def log_joint_by_hand(model: SceneModel, image: Tensor, z_where: Tensor, z_what: Tensor) -> Tensor:
+    """``log p(x, z, n)`` of one image and its n objects, from torch's distributions and `grid_sample`."""
+    config, prior = model.config, model.config.count_prior
+    weights = {
+        "geometric": [prior.parameter**n for n in range(NUM_STEPS + 1)],
+        "uniform": [1.0] * (NUM_STEPS + 1),
+        "binomial": [
+            math.comb(NUM_STEPS, n) * prior.parameter**n * (1 - prior.parameter) ** (NUM_STEPS - n)
+            for n in range(NUM_STEPS + 1)
+        ],
+    }[prior.name]
+    log_p = torch.tensor(weights[len(z_where)] / sum(weights)).double().log()
+    canvas = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.float64)
+    for where, what in zip(z_where, z_what, strict=True):
+        log_p = log_p + Normal(torch.tensor(config.where_mean), torch.tensor(config.where_sd)).log_prob(where).sum()
+        log_p = log_p + Normal(torch.zeros(WHAT), torch.ones(WHAT)).log_prob(what).sum()
+        inverse, patch = (-where[0]).exp(), model.renderer.decoder(what).sigmoid().view(1, 1, 5, 5)
+        zero = torch.zeros_like(inverse)
+        affine = torch.stack([inverse, zero, -where[1] * inverse, zero, inverse, -where[2] * inverse]).view(1, 2, 3)
+        canvas = canvas + F.grid_sample(patch, F.affine_grid(affine, [1, 1, SIDE, SIDE], align_corners=False),
+                                        align_corners=False)  # fmt: skip
+    scale = config.likelihood_scale
+    pixels = {
+        "gaussian": lambda: Normal(canvas[0], scale),
+        "laplace": lambda: Laplace(canvas[0], scale),
+        "bernoulli": lambda: Bernoulli(canvas[0].clip(scale, 1 - scale), validate_args=False),
+    }[config.likelihood]()
+    return log_p + pixels.log_prob(image).sum()
+
+
+@pytest.fixture
+def float64_constants():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("float64_constants")
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("count_prior", [CountPrior(name, 0.3) for name in COUNT_PRIORS], ids=list(COUNT_PRIORS))
+def test_rewards_telescope_to_the_log_joint(likelihood, count_prior):
+    model = make_model(likelihood=likelihood, likelihood_scale=SCALES[likelihood], count_prior=count_prior)
+    images, (z_where, z_what) = make_images(len(COUNTS)), latents()
+    states, rewards = episode(model, images, (z_where, z_what))
+    returns = states[0].log_p_x + sum(terms.total for terms in rewards)
+    whole = model.log_joint(images, Explanation(PRESENT.double(), z_where, z_what))
+    by_hand = torch.stack(
+        [log_joint_by_hand(model, images[b], z_where[b, :n], z_what[b, :n]) for b, n in enumerate(COUNTS.tolist())]
+    )
+    assert_equal(returns, by_hand, 1e-9)
+    assert_equal(whole, by_hand, 1e-9)
+
+
+def test_the_state_carries_the_likelihood_of_its_canvas_and_the_number_of_objects():
+    model, images = make_model(), make_images(len(COUNTS))
+    states, _ = episode(model, images, latents())
+    for i, state in enumerate(states):
+        assert_equal(state.log_p_x, model.likelihood.log_prob(images, state.canvas), 1e-9)
+        assert_equal(state.step, COUNTS.clamp(max=i))
+        assert_equal(state.active, (COUNTS >= i) & (i < NUM_STEPS))
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_unroll_equals_steps_that_all_draw_an_object(likelihood):
+    model, images = make_model(likelihood=likelihood), make_images(4)
+    z_where, z_what = latents(4)
+    state, rewards = model.initial(images), []
+    for i in range(NUM_STEPS):
+        state, terms = model.step(state, Action(torch.ones(4), z_where[:, i], z_what[:, i]))
+        rewards.append(terms)
+    at_once = model.unroll(images, z_where, z_what)
+    for field in fields(RewardTerms):
+        stacked = torch.stack([getattr(terms, field.name) for terms in rewards], 1)
+        assert_equal(getattr(at_once, field.name), stacked, 1e-12)
+
+
+def test_finished_episodes_are_absorbing_with_reward_zero():
+    model, images = make_model(), make_images(len(COUNTS))
+    states, _ = episode(model, images, latents())
+    assert not states[-1].active.any()
+    action = Action(torch.ones(len(COUNTS)), *(part[:, 0] for part in latents(seed=5)))
+    after, terms = model.step(states[-1], action)
+    for field in fields(RewardTerms):
+        assert_equal(getattr(terms, field.name), torch.zeros(len(COUNTS), dtype=torch.float64))
+    for field in fields(SceneState):
+        assert_equal(getattr(after, field.name), getattr(states[-1], field.name))
+
+
+def values_and_gradients(model: SceneModel, total, z: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """The total of the model's log-joint, and its gradients in the latents and in the decoder."""
+    leaves = [part.clone().requires_grad_() for part in z]
+    value = total(leaves)
+    gradients = torch.autograd.grad(value.sum(), [*leaves, *model.parameters()])
+    return [value, *(part[PRESENT] for part in gradients[:2]), *(part[~PRESENT] for part in gradients[:2]),
+            *gradients[2:]]  # fmt: skip
+
+
+@pytest.mark.parametrize("garbage", [math.nan, math.inf, -1e300])
+@pytest.mark.parametrize("way", ["steps", "log_joint"])
+def test_latents_of_absent_objects_reach_neither_values_nor_gradients(way, garbage):
+    model, images, z = make_model(), make_images(len(COUNTS)), latents()
+
+    def total(z):
+        if way == "log_joint":
+            return model.log_joint(images, Explanation(PRESENT.double(), *z))
+        return sum(terms.total for terms in episode(model, images, z)[1])
+
+    clean = values_and_gradients(model, total, z)
+    dirty = values_and_gradients(model, total, tuple(part.masked_fill(~PRESENT[..., None], garbage) for part in z))
+    assert all(part.isfinite().all() for part in clean)
+    assert_equal(dirty, clean, 1e-12)
+    # The last axis of the gradients in absent latents: nothing comes back.
+    assert not any(part.any() for part in clean[3:5])
+
+
+def test_gradients_of_the_rewards_reach_latents_and_decoder():
+    model, images = make_model(), make_images(len(COUNTS))
+    gradients = values_and_gradients(
+        model, lambda z: sum(terms.total for terms in episode(model, images, z)[1]), latents()
+    )
+    for gradient in (*gradients[1:3], *gradients[5:]):
+        assert gradient.count_nonzero() > 0.3 * gradient.numel()
+
+
+def test_counts_of_sampled_scenes_follow_the_prior():
+    model = make_model(count_prior=CountPrior("geometric", 0.5))
+    _, z = model.sample(4000, generator())
+    for n, probability in enumerate(model.log_p_count.exp().tolist()):
+        assert abs(z_score((z.count == n).double(), probability)) < 4
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_sampled_scenes_are_consistent(likelihood):
+    model = make_model(
+        likelihood=likelihood, likelihood_scale=SCALES[likelihood], count_prior=CountPrior("uniform")
+    )
+    images, z = model.sample(200, generator())
+    assert images.shape == (200, 1, SIDE, SIDE)
+    assert model.log_joint(images, z).isfinite().all()
+    assert_equal(z.reconstruction, model.render(z))
+    assert set(z.count.tolist()) == set(range(NUM_STEPS + 1))
+    # The code is unary, and absent objects are 0.
+    assert (z.z_pres.diff(dim=1) <= 0).all()
+    absent = z.z_pres == 0
+    assert not z.z_where[absent].any()
+    assert not z.z_what[absent].any()
+    assert abs(z_score(z.z_where[~absent][:, 0], model.config.where_mean[0])) < 4
+    # Residuals are the likelihood's noise: their log-density is that of fresh samples.
+    again = model.likelihood.log_prob(model.likelihood.sample(z.reconstruction, generator(1)), z.reconstruction)
+    assert abs(z_score(model.likelihood.log_prob(images, z.reconstruction) - again)) < 4
+
+
+def test_samples_follow_the_generator_alone():
+    model = make_model(count_prior=CountPrior("uniform"))
+    torch.manual_seed(0)
+    first = model.sample(5, generator(3))
+    torch.manual_seed(1)
+    second = model.sample(5, generator(3))
+    assert_equal(first[0], second[0])
+    assert_equal(first[1].z_what, second[1].z_what)
+
+
+@pytest.mark.parametrize("count_prior", COUNT_PRIORS)
+def test_the_prior_of_the_count_sums_to_one(count_prior):
+    model = make_model(count_prior=CountPrior(count_prior, 0.2))
+    assert model.log_p_count.exp().sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def test_weights_are_the_renderers_alone():
+    # Buffers are constants of the configuration: no checkpoint can change them.
+    assert {name.split(".")[0] for name in make_model().state_dict()} == {"renderer"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_steps", 0), ("likelihood_scale", 0.0), ("image_size", 0)])
+def test_settings_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=rf"{name} must be .*, got {value}"):
+        SceneConfig(**{name: value})

@@ -1,0 +1,352 @@
+"""The scripts for using an agent: evaluate_agent, explain_images, benchmark_speed."""
+
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agents import AIR, AgentConfig, load_agent, save_agent
+from agents.recipes import Recipe
+from air_env import SceneConfig
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+SIDE = 12
+
+
+def load_script(name: str) -> ModuleType:
+    """Scripts are not a package: each is loaded from its file."""
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+evaluate_agent = load_script("evaluate_agent")
+explain_images = load_script("explain_images")
+benchmark_speed = load_script("benchmark_speed")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Runs a script as the command line does; returns its exit status, standard output and errors."""
+
+    def run(script: ModuleType, *arguments: object) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, arguments)])
+        status = None
+        try:
+            script.main()
+        except SystemExit as exit_:
+            status = exit_.code
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def agent_file(tmp_path) -> Path:
+    """A tiny agent that always finds two objects, and the recipe that it could have been trained by."""
+    scene = SceneConfig(image_size=SIDE, num_steps=2, what_dim=4, patch_size=5, decoder_hidden=8)
+    config = AgentConfig(embedding=8, hidden=8, glimpse_size=5, encoder_hidden=8)
+    options = {"image_size": SIDE, "object_size": (4, 6)}
+    recipe = Recipe("digits", 10, scene_options=options, num_train=64, model=scene, agent=config, seed=3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        agent = AIR(scene, config)
+    torch.nn.init.constant_(agent.presence.bias, 10.0)
+    save_agent(agent, tmp_path / "agent.safetensors", recipe)
+    return tmp_path / "agent.safetensors"
+
+
+def save_png(path: Path, array: np.ndarray) -> Path:
+    Image.fromarray(array).save(path)
+    return path
+
+
+def square_picture(background: int, foreground: int, shape: tuple[int, int] = (60, 60)) -> np.ndarray:
+    """A square of 20 pixels from (10, 5), that is x 10 to 30, y 5 to 25."""
+    pixels = np.full(shape, background, np.uint8)
+    pixels[5:25, 10:30] = foreground
+    return pixels
+
+
+@pytest.mark.parametrize("script", [evaluate_agent, explain_images, benchmark_speed], ids=lambda s: s.__name__)
+def test_help_names_every_argument(run_script, script):
+    status, out, _ = run_script(script, "--help")
+    assert status == 0
+    assert all(name.replace("_", "-") in out.lower() for name in script.Arguments.__dataclass_fields__)
+
+
+# evaluate_agent
+
+
+def test_evaluation_is_flat_json_with_count_accuracy_first(run_script, agent_file):
+    status, out, _ = run_script(evaluate_agent, agent_file, "--num-scenes", 40, "--num-samples", 2, "--json")
+    assert status is None
+    metrics = json.loads(out)
+    assert next(iter(metrics)) == "count_accuracy"
+    assert all(value is None or isinstance(value, int | float | str) for value in metrics.values())
+    # An agent that always finds two is right where there are two.
+    assert (metrics["confusion_0_2"], metrics["confusion_1_2"], metrics["confusion_2_2"]) == (1, 1, 1)
+    assert 0 < metrics["count_accuracy"] < 1
+    assert (metrics["scene"], metrics["num_scenes"], metrics["seed"]) == ("digits", 40, 4)
+
+
+def test_evaluation_writes_what_it_prints(run_script, agent_file, tmp_path):
+    options = ("--num-scenes", 10, "--num-samples", 1, "--counts", 2, "--output-dir", tmp_path / "new" / "folder")
+    _, out, _ = run_script(evaluate_agent, agent_file, *options)
+    metrics = json.loads((tmp_path / "new" / "folder" / "evaluation_digits.json").read_text())
+    assert metrics["count_accuracy"] == 1
+    assert "count accuracy              1.0000" in out
+    assert "         2 |             0.0000  0.0000  1.0000" in out
+
+
+def test_undefined_metrics_are_null(run_script, agent_file):
+    options = ("--num-scenes", 4, "--num-samples", 1, "--counts", 0, "--json")
+    _, out, _ = run_script(evaluate_agent, agent_file, *options)
+    assert json.loads(out)["box_iou"] is None
+
+
+def test_an_agent_without_recipe_needs_a_scene(run_script, agent_file):
+    save_agent(load_agent(agent_file), agent_file)
+    status, _, _ = run_script(evaluate_agent, agent_file)
+    assert "--scene" in str(status)
+    options = ("--scene", "digits", "--counts", 0, "--num-scenes", 4, "--num-samples", 1, "--json")
+    # The digits of the default scene are larger than the images of this agent.
+    status, _, _ = run_script(evaluate_agent, agent_file, *options)
+    assert "object_size" in str(status)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere",), "there is no agent at nowhere"),
+        (("AGENT", "--scene", "nonsense"), "scene 'nonsense' is unknown; choose one of digits"),
+        (("AGENT", "--num-scenes", "0"), "--num-scenes must be at least 1"),
+        (("AGENT", "--device", "nonsense"), "device 'nonsense' cannot be used"),
+    ],
+)
+def test_evaluation_refuses_what_makes_no_sense(run_script, agent_file, arguments, message):
+    status, out, _ = run_script(evaluate_agent, *(agent_file if a == "AGENT" else a for a in arguments))
+    assert str(status).startswith("error: ")
+    assert message in str(status)
+    assert out == ""
+
+
+# explain_images
+
+
+def test_known_shape_lands_where_it_was(tmp_path):
+    path = save_png(tmp_path / "square.png", square_picture(0, 255))
+    picture = explain_images.read_picture(path, 60)
+    assert picture.size == (60, 60)
+    assert not picture.inverted
+    np.testing.assert_array_equal(picture.pixels, square_picture(0, 1))
+
+
+def test_scaling_averages(tmp_path):
+    path = save_png(tmp_path / "square.png", square_picture(0, 255))
+    pixels = explain_images.read_picture(path, SIDE).pixels
+    # Every pixel stands for 5x5: the square has 4x4 of them.
+    assert pixels.shape == (SIDE, SIDE)
+    assert pixels.sum() == pytest.approx(16, rel=0.03)
+    assert pixels[2:4, 3:5].min() > 0.95
+
+
+@pytest.mark.parametrize(("invert", "inverted"), [("auto", True), ("yes", True), ("no", False)])
+def test_dark_on_light_is_inverted(tmp_path, invert, inverted):
+    path = save_png(tmp_path / "ink.png", square_picture(255, 0))
+    picture = explain_images.read_picture(path, 60, invert)
+    assert picture.inverted is inverted
+    if inverted:
+        np.testing.assert_array_equal(picture.pixels, square_picture(0, 1))
+
+
+def test_grey_paper_becomes_black(tmp_path):
+    path = save_png(tmp_path / "paper.png", square_picture(204, 0))
+    np.testing.assert_allclose(explain_images.read_picture(path, 60).pixels, square_picture(0, 1), atol=1e-6)
+
+
+def test_the_grain_of_paper_becomes_black(tmp_path):
+    noise = np.random.default_rng(0).normal(200, 5, (60, 60))
+    noise[5:25, 10:30] = 0
+    pixels = explain_images.read_picture(save_png(tmp_path / "paper.png", noise.astype(np.uint8)), 60).pixels
+    background = pixels[square_picture(1, 0).astype(bool)]
+    assert (background == 0).mean() > 0.99
+    assert background.max() < 0.05
+    np.testing.assert_allclose(pixels[5:25, 10:30], 1)
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+def test_transparent_background_is_opposite_to_what_is_drawn(tmp_path, ink):
+    rgba = np.stack([*[square_picture(255 - ink, ink)] * 3, square_picture(0, 255)], 2)
+    # What a transparent pixel hides must not matter.
+    rgba[40:50, :, :3] = 77
+    picture = explain_images.read_picture(save_png(tmp_path / "transparent.png", rgba), 60)
+    np.testing.assert_array_equal(picture.pixels, square_picture(0, 1))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_every_mode_reads_the_same(tmp_path, mode):
+    if mode == "I;16":
+        image = Image.fromarray(square_picture(0, 255).astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(square_picture(0, 255)).convert(mode)
+    image.save(tmp_path / "picture.png")
+    picture = explain_images.read_picture(tmp_path / "picture.png", 60)
+    np.testing.assert_allclose(picture.pixels, square_picture(0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(40, 100), (100, 40), (41, 100), (100, 41)])
+def test_boxes_map_back_to_the_pixels_of_the_file(tmp_path, shape):
+    path = save_png(tmp_path / "wide.png", square_picture(0, 255, shape))
+    picture = explain_images.read_picture(path, 50)
+    assert picture.size == shape[::-1]
+    rows, columns = (np.flatnonzero(picture.pixels.max(axis) > 0.5) for axis in (1, 0))
+    box = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float64)
+    found = explain_images.to_file_pixels(box, picture.size, 50)
+    np.testing.assert_allclose(found, [[10, 5, 30, 25]], atol=1)
+    back = explain_images.to_file_pixels(np.array([[0.0, 0, 50, 50]]), picture.size, 50)[0]
+    assert back[2] - back[0] == back[3] - back[1] == 100
+
+
+def test_exif_orientation_is_followed(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    lying = np.rot90(square_picture(0, 255, (40, 60)))
+    Image.fromarray(lying).save(tmp_path / "photo.jpg", quality=100, exif=exif)
+    picture = explain_images.read_picture(tmp_path / "photo.jpg", 60)
+    assert picture.size == (60, 40)
+    expected = np.pad(square_picture(0, 1, (40, 60)), ((10, 10), (0, 0)))
+    np.testing.assert_allclose(picture.pixels, expected, atol=0.05)
+
+
+def test_bad_files_are_named_and_the_others_are_explained(run_script, agent_file, tmp_path):
+    good = save_png(tmp_path / "good.png", square_picture(0, 255))
+    content = good.read_bytes()
+    (tmp_path / "truncated.png").write_bytes(content[: len(content) // 2])
+    (tmp_path / "foreign.png").write_text("no picture")
+    (tmp_path / "folder.png").mkdir()
+    names = ("missing", "truncated", "foreign", "folder")
+    bad = [tmp_path / f"{name}.png" for name in names]
+    status, out, _ = run_script(explain_images, agent_file, *bad, good, "--output-dir", tmp_path / "found")
+    for path, words in zip(
+        bad, ("does not exist", "save or copy it again", "save it as PNG", "cannot be"), strict=True
+    ):
+        (line,) = (line for line in str(status).splitlines() if str(path) in line)
+        assert line.startswith("error: ")
+        assert words in line
+    results = json.loads((tmp_path / "found" / "explanations.json").read_text())
+    assert [result["file"] for result in results] == [str(good)]
+    assert str(good) in out
+
+
+def test_explanations_are_the_agents(run_script, agent_file, tmp_path):
+    wide = square_picture(0, 255, (30, 60))
+    paths = [save_png(tmp_path / f"{i}.png", picture) for i, picture in enumerate((wide, square_picture(255, 0)))]
+    status, out, _ = run_script(explain_images, agent_file, *paths, "--output-dir", tmp_path / "found")
+    assert status is None
+    results = json.loads((tmp_path / "found" / "explanations.json").read_text())
+    images = np.stack([explain_images.read_picture(path, SIDE).pixels for path in paths])
+    z = load_agent(agent_file).explain(images)
+    for i, (result, scale, up) in enumerate(zip(results, (5, 5), (15, 0), strict=True)):
+        assert result["count"] == z.count[i] == 2
+        assert result["count_probability"] > 0.99
+        np.testing.assert_allclose(result["z_where"], z.z_where[i], atol=1e-5)
+        np.testing.assert_allclose(result["z_what"], z.z_what[i], atol=1e-5)
+        np.testing.assert_allclose(result["boxes"], z.boxes(SIDE)[i].numpy() * scale - [0, up, 0, up], atol=0.01)
+    assert [result["inverted"] for result in results] == [False, True]
+    with Image.open(tmp_path / "found" / "explanations.png") as sheet:
+        assert sheet.width > sheet.height
+    assert all(str(path) in out for path in paths)
+
+
+def test_probabilities_of_counts_sum_to_one(agent_file):
+    agent = load_agent(agent_file)
+    probabilities = explain_images.count_probabilities(agent, torch.rand(3, 1, SIDE, SIDE), 4)
+    assert probabilities.shape == (3, 5)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(3))
+
+
+def test_explaining_refuses_what_makes_no_sense(run_script, agent_file, tmp_path):
+    status, _, _ = run_script(explain_images, agent_file, tmp_path / "a.png", "--num-steps", 0)
+    assert "--num-steps must be at least 1" in str(status)
+    status, _, _ = run_script(explain_images, "nowhere", tmp_path / "a.png")
+    assert "there is no agent at nowhere" in str(status)
+    status, _, _ = run_script(explain_images, agent_file)
+    assert status
+
+
+def test_an_output_folder_that_cannot_be_made_is_an_error(run_script, agent_file, tmp_path):
+    good = save_png(tmp_path / "good.png", square_picture(0, 255))
+    status, _, _ = run_script(explain_images, agent_file, good, "--output-dir", good / "below a file")
+    assert str(status).startswith("error: ")
+    assert str(good) in str(status)
+
+
+# benchmark_speed
+
+
+def test_benchmark_reports_speed_and_share_of_a_matrix_product(run_script, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark_speed, "_MATMUL_SIDE", 256)
+    options = ("--threads", 1, "--only", "explain", "--seconds", 0.01, "--device", "cpu")
+    status, out, _ = run_script(benchmark_speed, *options, "--json", "--output-dir", tmp_path / "speed")
+    assert status is None
+    report = json.loads(out)
+    rows = report["measurements"]
+    assert [row["name"] for row in rows] == ["explain, 1 image", "explain, 256 images"]
+    for row in rows:
+        assert 0 < row["best"] <= row["median"]
+        assert row["share"] == pytest.approx(row["rate"] / row["matmul_rate"])
+    assert rows[1]["gflop_per_call"] == pytest.approx(256 * rows[0]["gflop_per_call"])
+    assert json.loads((tmp_path / "speed" / "speed.json").read_text()) == report
+    with (tmp_path / "speed" / "speed.csv").open() as file:
+        assert [line["name"] for line in csv.DictReader(file)] == [row["name"] for row in rows]
+    assert "explain, 256 images" in benchmark_speed.table(report)
+
+
+def test_every_workload_runs_and_is_counted():
+    decoder, place = 2 * (50 * 200 + 200 * 20 * 20), 2 * (50 * 20 * 20 + 50 * 20 * 50)
+    setting = benchmark_speed.Setting("cpu", benchmark_speed.make_scene("digits").dataset("train", 256))
+    workloads = [workload for function in benchmark_speed.BENCHMARKS for workload in function(setting)]
+    names = [workload.name for workload in workloads]
+    assert len(set(names)) == len(names)
+    for wanted in ("batch 64", "batch 256", "1 image", "256 images", "64 environments", "1024 environments"):
+        assert any(wanted in name for name in names)
+    for workload in workloads:
+        with benchmark_speed.FlopCounterMode(display=False) as counter:
+            workload.call()
+        assert counter.get_total_flops() >= 3 * (decoder + place)
+        if workload.unit == "steps/s" and "with gradients" not in workload.name:
+            assert counter.get_total_flops() == workload.items * (decoder + place)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--only", "nonsense", "no benchmark's name contains 'nonsense'"),
+        ("--seconds", 0, "--seconds must be positive"),
+        ("--threads", 0, "--threads must be at least 1"),
+        ("--device", "nonsense", "device 'nonsense' cannot be used"),
+    ],
+)
+def test_benchmark_refuses_what_makes_no_sense(run_script, option, value, message):
+    status, _, _ = run_script(benchmark_speed, option, value)
+    assert message in str(status)
