@@ -38,6 +38,27 @@ class AgentConfig:
 
 
 @dataclass(frozen=True)
+class Exploration:
+    """A fixed probability of going on that is mixed into q, whatever the network thinks (our choice).
+
+        q(z_pres_i = 1) = (1 - weight) sigmoid(logit_i) + weight * presence
+
+    Training starts with weight 1, so that every count is explained before the agent may choose among them, and
+    ends with 0: a count that is never sampled is never learned, and what is not learned is never chosen. It is
+    part of q, so that every estimator stays what it is.
+    """
+
+    weight: float = 0.0
+    presence: float = 0.75
+
+    def mix(self, logit: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """The logit of the mixture."""
+        if self.weight == 0:
+            return logit
+        return torch.logit(self.weight * self.presence + (1 - self.weight) * logit.sigmoid())
+
+
+@dataclass(frozen=True)
 class AgentState:
     """What the core remembers between steps.
 
@@ -82,8 +103,7 @@ class AIR(nn.Module):
         self.where = GaussianHead(config.hidden, where_dim, initial_sd=0.3)
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(config.glimpse_size**2, config.encoder_hidden), nn.ReLU())
         self.what = GaussianHead(config.encoder_hidden, what_dim, initial_sd=0.7)
-        self.presence_floor = 0.0
-        """Smallest probability of going on and of stopping, part of q; training starts with one and ends at 0."""
+        self.exploration = Exploration()
 
     @property
     def latent_dim(self) -> int:
@@ -105,9 +125,7 @@ class AIR(nn.Module):
         inputs = torch.cat([state.features, state.z_previous], 1)
         hidden, cell = self.core(inputs, (state.hidden, state.cell))
         where = self.where(hidden, self.model.prior_where)
-        logit, floor = self.presence(hidden)[:, 0], self.presence_floor
-        if floor > 0:
-            logit = torch.logit(floor + (1 - 2 * floor) * logit.sigmoid())
+        logit = self.exploration.mix(self.presence(hidden)[:, 0])
         return AgentState(state.features, hidden, cell, state.z_previous), logit, where
 
     def describe(self, images: Images, z_where: Float[Tensor, "batch where"]) -> Gaussian:

@@ -15,7 +15,7 @@ from typing import Any
 import dacite
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from agents.air import AIR, AgentConfig
 from agents.recipes import Recipe
@@ -53,7 +53,8 @@ def save_agent(agent: AIR, path: Path, recipe: Recipe | None = None) -> None:
     if recipe is not None:
         metadata["recipe"] = json.dumps(asdict(recipe))
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in agent.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    content = save(tensors, metadata)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_agent(source: str | Path, device: torch.device | str = "cpu") -> AIR:
@@ -84,7 +85,10 @@ def load_recipe(source: str | Path) -> Recipe:
     metadata, _ = _read(path)
     if "recipe" not in metadata:
         raise ValueError(f"{path} does not say by which recipe it was trained")
-    return from_json(Recipe, json.loads(metadata["recipe"]))
+    try:
+        return from_json(Recipe, json.loads(metadata["recipe"]))
+    except (ValueError, TypeError, dacite.DaciteError) as error:
+        raise ValueError(f"{path} has a recipe that this version does not know ({error}); train it again") from error
 
 
 def from_json(cls: type[Any], values: dict[str, Any]) -> Any:

@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.air import AgentConfig
+from agents.air import AgentConfig, Exploration
 from agents.estimators import ESTIMATORS
 from air_env.model import SceneConfig
-from air_env.priors import CountPrior
 from air_env.scenes import SCENES
 
 
@@ -34,11 +33,8 @@ class Recipe:
     """Of Adam, for the inference network and the renderer (our choice; paper: 1e-4 with RMSProp)."""
     baseline_learning_rate: float = 1e-2
     """Of Adam, for learned baselines: they have to keep up with what they predict."""
-    presence_floor: float = 0.1
-    """Smallest probability of going on and of stopping in q at the start of training (our choice): a count
-    that is never sampled is never learned."""
-    presence_floor_steps: int = 2_000
-    """Iterations over which the floor falls linearly to 0."""
+    exploration_steps: int = 2_000
+    """Iterations over which the weight of `Exploration` falls linearly from 1 to 0; 0 does without."""
     decay: float = 0.4
     """Last part of training over which the learning rates fall to 0, as a share of all iterations."""
     seed: int = 0
@@ -54,28 +50,18 @@ class Recipe:
         if self.batch_size > self.num_train:
             raise ValueError(f"batch_size {self.batch_size} exceeds the {self.num_train} training images")
 
-    def presence_floor_at(self, iteration: int) -> float:
-        """The floor at an iteration of training."""
-        return self.presence_floor * max(0.0, 1 - iteration / max(self.presence_floor_steps, 1))
+    def exploration_at(self, iteration: int) -> Exploration:
+        """What is mixed into q at an iteration of training."""
+        return Exploration(max(0.0, 1 - iteration / self.exploration_steps) if self.exploration_steps else 0.0)
 
     def learning_rate_factor(self, progress: float) -> float:
         """What the learning rates are multiplied by at a share of the training: 1, then linearly to 0."""
         return min(1.0, (1 - progress) / self.decay) if self.decay > 0 else 1.0
 
 
-# A lenient prior first, or no second object is ever tried; then a strict one, or one digit is explained by
-# several windows. Windows are small a priori, or they are wider than their digits.
 RECIPES: dict[str, Recipe] = {
-    "digits": Recipe(
-        scene="digits",
-        max_steps=2_500,
-        model=SceneConfig(count_prior=CountPrior("geometric", 1e-6, initial_parameter=1e-2, anneal_steps=1_000)),
-    ),
-    "multi_mnist": Recipe(
-        scene="multi_mnist",
-        max_steps=6_000,
-        model=SceneConfig(count_prior=CountPrior("geometric", 1e-5, initial_parameter=1e-2, anneal_steps=1_500)),
-    ),
+    "digits": Recipe(scene="digits", max_steps=3_000, exploration_steps=1_500),
+    "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000),
 }
 """Name -> recipe; the README says what each reaches."""
 

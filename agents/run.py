@@ -3,6 +3,7 @@
     config.json           the recipe
     metrics.csv           one row per evaluation; also in tensorboard/
     agent.safetensors     the agent (`load_agent`)
+    evaluation.json       the finished agent on held-out scenes
     resume.pt             everything the next iteration depends on
     pictures/             scenes with windows beside reconstructions at stages of training; the curve
 
@@ -31,13 +32,12 @@ from agents.recipes import Recipe
 from agents.trainer import Trainer
 from air_env.scenes import make_scene
 
-CONFIG_FILE, METRICS_FILE, RESUME_FILE = "config.json", "metrics.csv", "resume.pt"
+CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, RESUME_FILE = "config.json", "metrics.csv", "evaluation.json", "resume.pt"
 FIELDS = ("iteration", "minutes", "elbo", "count_accuracy", "learning_rate")
 _EVALUATE_EVERY = 250
 _SAVE_EVERY_SECONDS = 30.0
 _NUM_TEST, _NUM_FINAL = 1_000, 5_000
 _NUM_PICTURED = 12
-_PICTURE_STAGES = (0.0, 0.05, 0.15, 0.4, 1.0)
 
 Progress = Callable[[dict[str, float]], None]
 
@@ -60,6 +60,8 @@ class Run:
         self.trainer = Trainer(recipe, self._scene.dataset("train", recipe.num_train, recipe.seed), device)
         self.minutes = 0.0
         self._rows: list[dict[str, float]] = []
+        # Of the iterations since the last evaluation; summed on the device, which nothing waits for.
+        self._elbo_sum = torch.zeros((), device=self.trainer.device)
 
     @classmethod
     def start(
@@ -109,7 +111,7 @@ class Run:
             raise ValueError(f"the run in {directory} cannot be resumed: its files are damaged ({error})") from error
         run = cls(directory, recipe, data_dir, device)
         run.trainer.load_state_dict(state["trainer"])
-        run.minutes, run._rows = state["minutes"], state["rows"]
+        run.minutes, run._rows, run._elbo_sum = state["minutes"], state["rows"], state["elbo_sum"]
         return run
 
     def train(
@@ -125,17 +127,16 @@ class Run:
         trainer, begun, saved = self.trainer, time.monotonic() - 60 * self.minutes, time.monotonic()
         last = min(self.recipe.max_steps, stop_at or self.recipe.max_steps)
         budget = 60 * max_minutes if max_minutes else float("inf")
-        elbo = torch.zeros((), device=trainer.device)
         with SummaryWriter(self.directory / "tensorboard", purge_step=trainer.iteration) as tensorboard:
             if trainer.iteration == 0:
                 self._picture()
             while trainer.iteration < last and (elapsed := time.monotonic() - begun) < budget:
                 share = max(trainer.iteration / self.recipe.max_steps, elapsed / budget)
-                elbo += trainer.step(share)
+                self._elbo_sum += trainer.step(share)
                 if trainer.iteration % _EVALUATE_EVERY == 0:
                     self.minutes = (time.monotonic() - begun) / 60
-                    self._log(elbo.item() / _EVALUATE_EVERY, tensorboard)
-                    elbo.zero_()
+                    self._log(self._elbo_sum.item() / _EVALUATE_EVERY, tensorboard)
+                    self._elbo_sum.zero_()
                     if time.monotonic() - saved > _SAVE_EVERY_SECONDS:
                         self.save()
                         saved = time.monotonic()
@@ -146,7 +147,12 @@ class Run:
 
     def save(self) -> None:
         """Saves the agent and the state to resume from."""
-        state = {"trainer": self.trainer.state_dict(), "minutes": self.minutes, "rows": self._rows}
+        state = {
+            "trainer": self.trainer.state_dict(),
+            "minutes": self.minutes,
+            "rows": self._rows,
+            "elbo_sum": self._elbo_sum,
+        }
         write_atomically(self.directory / RESUME_FILE, lambda path: torch.save(state, path))
         save_agent(self.trainer.agent, self.directory / AGENT_FILE, self.recipe)
 
@@ -169,9 +175,7 @@ class Run:
         for name in FIELDS[2:]:
             tensorboard.add_scalar(name, row[name], trainer.iteration)
         write_atomically(self.directory / METRICS_FILE, self._write_rows)
-        if any(
-            abs(trainer.iteration - stage * self.recipe.max_steps) < _EVALUATE_EVERY / 2 for stage in _PICTURE_STAGES
-        ):
+        if (trainer.iteration // _EVALUATE_EVERY).bit_count() == 1:  # at the 1st, 2nd, 4th, 8th, ... evaluation
             self._picture()
 
     def _write_rows(self, path: Path) -> None:
@@ -182,15 +186,25 @@ class Run:
 
     def _picture(self) -> None:
         path = self.directory / "pictures" / f"scenes_{self.trainer.iteration:06d}.png"
-        images = self._test[:_NUM_PICTURED].float_images()
+        # Empty scenes are explained, but nothing to look at.
+        images = self._test[self._test.count > 0][:_NUM_PICTURED].float_images()
         z = self.trainer.agent.explain(images)
         write_atomically(path, lambda temporary: scenes_beside_reconstructions(images, z, temporary))
 
     def finish(self) -> dict[str, float]:
-        """Draws the curve, and measures the agent on held-out scenes that training never looked at."""
+        """Draws the last pictures, and measures the agent on held-out scenes that training never looked at.
+
+        Returns:
+            The metrics of `evaluate`, which are also in evaluation.json, with the run's iterations and minutes.
+        """
+        self._picture()
         curve = self.directory / "pictures" / "count_accuracy.png"
         write_atomically(curve, lambda path: count_accuracy_curve(self._rows, path))
         # The seed after the recipe's: other arrangements than those the progress bar reports on.
         scenes = self._scene.dataset("test", _NUM_FINAL, self.recipe.seed + 1)
-        generator = torch.Generator(self.trainer.device).manual_seed(self.recipe.seed)
-        return evaluate(self.trainer.agent, scenes, generator=generator)
+        generator = torch.Generator(self.trainer.device).manual_seed(self.recipe.seed + 1)
+        metrics = evaluate(self.trainer.agent, scenes, generator=generator)
+        metrics |= {"iterations": self.trainer.iteration, "minutes": self.minutes}
+        text = json.dumps(metrics, indent=2) + "\n"
+        write_atomically(self.directory / EVALUATION_FILE, lambda path: path.write_text(text))
+        return metrics

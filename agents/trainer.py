@@ -65,7 +65,7 @@ class Trainer:
         for group, learning_rate in zip(self.optimizer.param_groups, self._learning_rates, strict=True):
             group["lr"] = learning_rate * factor
         self.agent.model.anneal(self.iteration)
-        self.agent.presence_floor = recipe.presence_floor_at(self.iteration)
+        self.agent.exploration = recipe.exploration_at(self.iteration)
         self._envs.reset(options={"scenes": self._next_rows()})
         size = (recipe.batch_size, recipe.model.num_steps, self.agent.latent_dim)
         noise = torch.randn(size, generator=self._noise, device=self.device)

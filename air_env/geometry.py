@@ -120,6 +120,6 @@ def _bilinear(scale: Tensor, shift: Tensor, size_in: int, size_out: int) -> tupl
     u = (torch.arange(size_out, **options) * 2 + 1) / size_out - 1
     # Pixel j has its centre at v = (2 j + 1) / size_in - 1.
     pixel = torch.addcmul((shift * (size_in / 2) + (size_in - 1) / 2)[..., None], scale[..., None] * (size_in / 2), u)
-    distance = (pixel[..., None] - torch.arange(size_in, **options)).abs()
-    columns, rows = (1 - distance).relu()[:, :, None].unbind(1)
+    pixel = pixel[..., None] - torch.arange(size_in, **options)
+    columns, rows = (1 - pixel.abs()).relu()[:, :, None].unbind(1)
     return columns, rows

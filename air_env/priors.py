@@ -48,7 +48,7 @@ class CountPrior:
 
     name: str = "geometric"
     """One of `COUNT_PRIORS`."""
-    parameter: float = 0.01
+    parameter: float = 1e-5
     """Ratio of the geometric, probability of the binomial; in (0, 1)."""
     initial_parameter: float | None = None
     """The parameter at iteration 0; None does not anneal."""

@@ -94,7 +94,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         self.check_actions = check_actions
         self.render_mode = render_mode
         self.model: SceneModel = world.model if device is None else world.model.to(device)
-        self.scenes: SceneDataset = world.scenes
+        self.scenes: SceneDataset = world.scenes.to(self.device)
         self.single_action_space = action_space(self.model)
         self.single_observation_space = observation_space(self.model)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -256,8 +256,8 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
 
     def _look_up(self, chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Images and truth of scenes of the pool."""
-        scenes = self.scenes[chosen]
-        truth = {name: getattr(scenes, name).to(self.device) for name in ("count", "labels", "boxes")}
+        scenes = self.scenes[chosen.to(self.device)]
+        truth = {name: getattr(scenes, name) for name in ("count", "labels", "boxes")}
         return to_images(scenes.images, self.model), truth
 
     def _unknown_truth(self) -> dict[str, Tensor]:

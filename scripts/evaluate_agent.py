@@ -43,7 +43,7 @@ _LINES = (
 class Arguments:
     """Measures a trained agent on held-out scenes."""
 
-    agent: Annotated[str, tyro.conf.Positional]
+    agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
     """A run directory, an agent.safetensors file, or the name of a shipped agent (digits)."""
     scene: str | None = None
     """digits, multi_mnist, ...; default: the scene the agent was trained on, with the options it had then."""

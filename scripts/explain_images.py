@@ -44,9 +44,9 @@ _MAX_CAPTION = 26
 class Arguments:
     """Counts and locates the objects in pictures."""
 
-    agent: Annotated[str, tyro.conf.Positional]
+    agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
     """A run directory, an agent.safetensors file, or the name of a shipped agent (digits)."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
     """PNG or JPEG files (also GIF, BMP, WebP)."""
     output_dir: Path = Path("explanations")
     """Folder for explanations.png and explanations.json; replaces those of an earlier call."""

@@ -5,7 +5,6 @@
     python scripts/train_agent.py --resume runs/digits-half_critic-0
 """
 
-import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,7 +55,6 @@ def main() -> None:
         metrics = train(run, arguments.max_minutes)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
-    (run.directory / "evaluation.json").write_text(json.dumps(metrics, indent=2) + "\n")
     print(f"\nheld-out scenes, {run.minutes:.1f} minutes of training:")
     for name in ("count_accuracy", "count_accuracy_sampled", "box_iou", "elbo", "iwae"):
         print(f"  {name:24s}{metrics[name]:10.4f}")

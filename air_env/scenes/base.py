@@ -33,6 +33,10 @@ class SceneDataset:
         """A selection of scenes."""
         return SceneDataset(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
+    def to(self, device: torch.device | str) -> "SceneDataset":
+        """The scenes on a device."""
+        return SceneDataset(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
     def float_images(self, device: torch.device | str = "cpu") -> Tensor:
         """The images in [0, 1], float32."""
         return self.images.to(device).float() / 255

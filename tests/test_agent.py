@@ -1,0 +1,253 @@
+"""The agent in use: `explain` against brute force, the images it takes and refuses."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny import (
+    NUM_STEPS,
+    SIDE,
+    WHAT,
+    WHERE,
+    assert_equal,
+    count_probabilities,
+    make_agent,
+    make_images,
+    make_scenes,
+    normal,
+    roll_out,
+)
+from torch import Tensor, nn
+
+from agents import AIR, air, load_agent
+from air_env.explanation import Explanation
+from air_env.scenes import make_scene
+
+PARTS = ("z_pres", "z_where", "z_what", "reconstruction")
+
+
+NUM_IMAGES = 60
+
+
+class Capricious(nn.Module):
+    """Presence logits that differ from image to image and from step to step, between -4 and 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return 4 * torch.sin(300 * hidden.sum(1, keepdim=True)) + self.bias
+
+
+@pytest.fixture
+def agent() -> AIR:
+    """An agent that finds every number of objects in some image."""
+    agent = make_agent()
+    agent.presence = Capricious()
+    return agent
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return make_images(NUM_IMAGES)
+
+
+def posterior_means(agent: AIR, images: Tensor):
+    """The rollout that follows the posterior means."""
+    with torch.no_grad():
+        return roll_out(agent, images, torch.zeros(len(images), NUM_STEPS, WHERE + WHAT, dtype=torch.float64))
+
+
+def test_explain_takes_the_most_probable_count_along_the_posterior_means(agent, images):
+    rollout, explanation = posterior_means(agent, images), agent.explain(images)
+    q = count_probabilities(rollout.logits)
+    count = q.argmax(1)
+    assert set(count.tolist()) == set(range(NUM_STEPS + 1))
+    assert_equal(explanation.count, count)
+    present = torch.arange(NUM_STEPS) < count[:, None]
+    assert_equal(explanation.z_pres, present.double())
+    for name in ("z_where", "z_what"):
+        expected = torch.where(present[..., None], getattr(rollout, name), 0.0)
+        assert_equal(getattr(explanation, name), expected, 1e-9)
+
+
+def test_the_reconstruction_is_what_the_explanation_draws(agent, images):
+    explanation = agent.explain(images)
+    canvas = torch.zeros_like(images)
+    for i in range(NUM_STEPS):
+        drawn = agent.model.renderer.draw(canvas, explanation.z_where[:, i], explanation.z_what[:, i])
+        canvas = torch.where(explanation.z_pres[:, i, None, None, None] > 0, drawn, canvas)
+    assert_equal(explanation.reconstruction, canvas.detach(), 1e-9)
+
+
+def test_the_composition_of_a_batch_does_not_matter(agent, images, monkeypatch):
+    whole = agent.explain(images)
+    one_by_one = [agent.explain(image[None]) for image in images[:20]]
+    backwards = agent.explain(images.flip(0))
+    monkeypatch.setattr(air, "_EXPLAIN_BATCH", 70)
+    in_chunks = agent.explain(images)
+    for name in PARTS:
+        expected = getattr(whole, name)
+        assert_equal(torch.cat([getattr(one, name) for one in one_by_one]), expected[:20], 1e-9)
+        assert_equal(getattr(backwards, name).flip(0), expected, 1e-9)
+        assert_equal(getattr(in_chunks, name), expected, 1e-9)
+
+
+def test_explain_computes_no_object_that_cannot_be_in_the_answer(agent, images, monkeypatch):
+    q = count_probabilities(posterior_means(agent, images).logits)
+    # Object i is needed as long as no smaller count is more probable than all larger ones together.
+    needed = [int((q[:, i:].sum(1) > q[:, :i].amax(1)).sum()) for i in range(1, NUM_STEPS + 1)]
+    described = []
+    describe = agent.describe
+
+    def count_rows(images, z_where):
+        described.append(len(images))
+        return describe(images, z_where)
+
+    monkeypatch.setattr(agent, "describe", count_rows)
+    agent.explain(images)
+    assert described == needed
+    assert NUM_IMAGES > needed[0] > needed[1] > needed[2] > 0
+
+
+@pytest.mark.parametrize(("bias", "count"), [(-50.0, 0), (50.0, NUM_STEPS)])
+def test_an_agent_without_doubt_stops_at_once_or_never(agent, images, monkeypatch, bias, count):
+    with torch.no_grad():
+        agent.presence.bias.fill_(bias)
+    if count == 0:
+        monkeypatch.setattr(agent, "describe", None)
+    explanation = agent.explain(images)
+    assert (explanation.count == count).all()
+    assert (explanation.reconstruction.sum((1, 2, 3)) > 0).all() == (count > 0)
+
+
+def test_explain_can_look_for_more_objects_than_it_was_trained_for(agent, images):
+    with torch.no_grad():
+        agent.presence.bias.fill_(50)
+    explanation = agent.explain(images, num_steps=5)
+    assert explanation.z_where.shape == (NUM_IMAGES, 5, WHERE)
+    assert (explanation.count == 5).all()
+    assert_equal(explanation.z_where[:, :NUM_STEPS], agent.explain(images).z_where, 1e-9)
+
+
+@pytest.mark.parametrize("num_steps", [0, -1])
+def test_explain_refuses_a_number_of_steps_without_meaning(agent, images, num_steps):
+    with pytest.raises(ValueError, match=f"num_steps must be at least 1, got {num_steps}"):
+        agent.explain(images, num_steps=num_steps)
+
+
+def test_explain_leaves_no_graph_and_draws_no_random_numbers(agent, images):
+    before = torch.get_rng_state()
+    explanation = agent.explain(images.requires_grad_())
+    assert not any(getattr(explanation, name).requires_grad for name in PARTS)
+    assert_equal(torch.get_rng_state(), before)
+
+
+def test_no_images_have_an_empty_explanation(agent):
+    explanation = agent.explain(torch.zeros(0, SIDE, SIDE))
+    assert explanation.count.shape == (0,)
+    assert explanation.boxes(SIDE).shape == (0, NUM_STEPS, 4)
+
+
+def test_boxes_are_windows_in_pixels_and_nan_for_absent_objects():
+    z_where = torch.tensor([[[math.log(0.5), -0.5, 0.5], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])
+    explanation = Explanation(torch.tensor([[1.0, 0.0, 0.0]]), z_where, torch.zeros(1, 3, WHAT))
+    assert explanation.count.tolist() == [1]
+    boxes = explanation.boxes(SIDE)
+    assert_equal(boxes[0, 0], torch.tensor([0.0, 6.0, 6.0, 12.0]), 1e-5)
+    assert boxes[0, 1:].isnan().all()
+
+
+def forms(pixels: np.ndarray) -> dict[str, object]:
+    """The same images, uint8 ``[B, S, S]``, in every form that people have them."""
+    read_only = pixels.copy()
+    read_only.flags.writeable = False
+    tensor = torch.from_numpy(pixels)
+    return {
+        "numpy": pixels,
+        "numpy with channel": pixels[:, None],
+        "read-only": read_only,
+        "mirrored twice": pixels[:, ::-1].copy()[:, ::-1],
+        "fortran": np.asfortranarray(pixels),
+        "numpy float64": pixels / 255,
+        "numpy float32": (pixels / 255).astype(np.float32),
+        "big-endian": (pixels / 255).astype(">f8"),
+        "list": (pixels / 255).tolist(),
+        "torch": tensor,
+        "torch with channel": tensor[:, None],
+        "torch float32": tensor.float() / 255,
+        "torch float64": tensor.double() / 255,
+        "torch with gradient": (tensor.double() / 255).requires_grad_(),
+    }
+
+
+@pytest.mark.parametrize("form", forms(np.zeros((1, 2, 2), np.uint8)))
+def test_images_are_taken_in_every_form(agent, form):
+    pixels = make_scenes(10).images[:, 0].numpy()
+    kept = pixels.copy()
+    expected = agent.explain(torch.from_numpy(pixels).double()[:, None] / 255)
+    explanation = agent.explain(forms(pixels)[form])
+    for name in PARTS:
+        assert_equal(getattr(explanation, name), getattr(expected, name), 1e-5)
+    assert (pixels == kept).all()
+
+
+GOOD = np.full((2, SIDE, SIDE), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (GOOD[0], r"\(12, 12\), wanted \(batch, 1, 12, 12\)"),
+        (GOOD[:, :-1], r"\(2, 11, 12\), wanted \(batch, 1, 12, 12\) .*resize or crop"),
+        (np.zeros((2, 50, 50)), r"\(2, 50, 50\), wanted .*resize or crop"),
+        (np.zeros((2, SIDE, SIDE, 3)), r"\(2, 12, 12, 3\), wanted .*grey"),
+        (np.zeros((2, 3, SIDE, SIDE)), r"\(2, 3, 12, 12\), wanted .*grey"),
+        (GOOD * math.nan, "NaN, wanted pixels in"),
+        (np.where(np.arange(SIDE) == 3, np.inf, GOOD), "inf.*wanted"),
+        (GOOD * 255, r"127.5, wanted \[0, 1\]; pass uint8 .*or divide"),
+        (GOOD - 1, r"from -0.5 .*wanted \[0, 1\]"),
+        (np.full((2, SIDE, SIDE), 255), r"255, wanted \[0, 1\]; pass uint8"),
+        (GOOD.astype(complex), "real numbers"),
+        (torch.zeros(2, SIDE, SIDE, dtype=torch.complex64), "real"),
+        ("photo.png", "array of real numbers"),
+        (None, "array of real numbers"),
+        ([GOOD[0], GOOD[0, :5]], "array of numbers"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_images_of_another_kind_are_refused_with_the_remedy(agent, images, message):
+    with pytest.raises(ValueError, match=message):
+        agent.explain(images)
+
+
+@pytest.mark.parametrize("floor", [0.1, 1e-4, 1e-8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_presence_floor_bounds_both_probabilities(dtype, floor):
+    agent = make_agent().to(dtype)
+    images = make_images(5).to(dtype)
+    for bias in (-200.0, -20.0, 0.0, 20.0, 200.0):
+        with torch.no_grad():
+            agent.presence.bias.fill_(bias)
+        agent.presence_floor = 0.0
+        plain = roll_out(agent, images, normal(5, NUM_STEPS, WHERE + WHAT).to(dtype)).logits.double().sigmoid()
+        agent.presence_floor = floor
+        problem = roll_out(agent, images, normal(5, NUM_STEPS, WHERE + WHAT).to(dtype)).problem()
+        assert problem.logits.isfinite().all()
+        assert_equal(problem.logits.double().sigmoid(), floor + (1 - 2 * floor) * plain, 1e-5)
+        agent.zero_grad()
+        problem.elbo().sum().backward()
+        assert all(p.grad.isfinite().all() for p in agent.parameters() if p.grad is not None)
+
+
+def test_the_shipped_agent_counts_held_out_digits():
+    agent = load_agent("digits")
+    scenes = make_scene("digits").dataset("test", 500, seed=7)
+    assert (agent.explain(scenes.images).count == scenes.count).double().mean() >= 0.97
+
+
+def test_a_shipped_agent_is_named_where_there_is_none_of_the_name_given():
+    with pytest.raises(FileNotFoundError, match="no agent at digitz; .*shipped agent: digits"):
+        load_agent("digitz")

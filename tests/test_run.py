@@ -1,0 +1,341 @@
+"""Run directories: exact to resume, never half written, and wary of what is in them."""
+
+import csv
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_checkpoints import Bomb, small_disk
+from tiny import RECIPE, assert_equal
+
+from agents import load_agent, run
+from agents.checkpoints import AGENT_FILE, load_recipe
+from agents.evaluation import evaluate
+from agents.run import CONFIG_FILE, FIELDS, METRICS_FILE, RESUME_FILE, Run
+from agents.trainer import Trainer
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Evaluates often and on few scenes."""
+    for name, value in {"_EVALUATE_EVERY": 4, "_NUM_TEST": 16, "_NUM_FINAL": 16, "_NUM_PICTURED": 2}.items():
+        monkeypatch.setattr(run, name, value)
+
+
+def rows_of(directory: Path) -> list[dict[str, str]]:
+    with (directory / METRICS_FILE).open() as file:
+        return list(csv.DictReader(file))
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def poison(trainer: Trainer, iteration: int) -> None:
+    """Makes the trainer diverge in an iteration."""
+    step = trainer.step
+
+    def step_and_diverge(progress=None):
+        elbo = step(progress)
+        if trainer.iteration == iteration:
+            with torch.no_grad():
+                for parameter in trainer.agent.parameters():
+                    parameter.fill_(math.nan)
+        return elbo
+
+    trainer.step = step_and_diverge
+
+
+def test_a_new_run_is_usable_at_once(tmp_path):
+    Run.start(tmp_path / "a" / "b", RECIPE)
+    assert load_agent(tmp_path / "a" / "b").model.config == RECIPE.model
+    assert load_recipe(tmp_path / "a" / "b").max_steps == RECIPE.max_steps
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+    assert Run.resume(tmp_path / "a" / "b").trainer.iteration == 0
+
+
+def test_a_finished_run_holds_what_was_promised(tmp_path):
+    directory = tmp_path / "run"
+    finished = Run.start(directory, RECIPE)
+    finished.train()
+    metrics = finished.finish()
+    assert next(iter(metrics)) == "count_accuracy"
+    assert {path.name for path in directory.iterdir()} == {
+        CONFIG_FILE, METRICS_FILE, RESUME_FILE, AGENT_FILE, "pictures", "tensorboard"
+    }  # fmt: skip
+    rows = rows_of(directory)
+    assert tuple(rows[0]) == FIELDS
+    assert [int(row["iteration"]) for row in rows] == [4, 8, 12]
+    assert all(math.isfinite(float(value)) for row in rows for value in row.values())
+    pictures = sorted(path.name for path in (directory / "pictures").iterdir())
+    assert pictures[0] == "count_accuracy.png"
+    assert len(pictures) > 2
+    assert any((directory / "tensorboard").iterdir())
+    assert json.loads((directory / CONFIG_FILE).read_text())["batch_size"] == RECIPE.batch_size
+
+
+def test_the_logged_elbo_is_the_mean_since_the_last_row(tmp_path):
+    started = Run.start(tmp_path / "run", RECIPE)
+    step, elbos = started.trainer.step, []
+
+    def record(progress=None):
+        elbos.append(step(progress))
+        return elbos[-1]
+
+    started.trainer.step = record
+    started.train()
+    logged = [float(row["elbo"]) for row in rows_of(tmp_path / "run")]
+    assert logged == pytest.approx([torch.stack(elbos[i : i + 4]).mean().item() for i in (0, 4, 8)], rel=1e-5)
+
+
+@pytest.mark.parametrize("stop_at", [8, 6], ids=["at a row", "between rows"])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, stop_at):
+    whole = Run.start(tmp_path / "whole", RECIPE)
+    whole.train()
+    Run.start(tmp_path / "parts", RECIPE).train(stop_at=stop_at)
+    resumed = Run.resume(tmp_path / "parts")
+    assert resumed.trainer.iteration == stop_at
+    resumed.train()
+    assert_equal(resumed.trainer.state_dict(), whole.trainer.state_dict())
+    agents = [dict(load_agent(tmp_path / name).state_dict()) for name in ("whole", "parts")]
+    assert_equal(agents[1], agents[0])
+    rows = [[{**row, "minutes": None} for row in rows_of(tmp_path / name)] for name in ("whole", "parts")]
+    assert rows[1] == rows[0]
+    assert resumed.finish() == pytest.approx(whole.finish(), nan_ok=True, abs=0)
+
+
+def test_rows_written_after_the_last_checkpoint_are_not_repeated(tmp_path):
+    directory = tmp_path / "run"
+    first = Run.start(directory, RECIPE)
+    first.train(stop_at=4)
+    # Killed after a row, before the next checkpoint.
+    first.save = lambda: None
+    first.train(stop_at=8)
+    assert [int(row["iteration"]) for row in rows_of(directory)] == [4, 8]
+    Run.resume(directory).train()
+    assert [int(row["iteration"]) for row in rows_of(directory)] == [4, 8, 12]
+
+
+def test_a_finished_run_can_be_resumed_and_stays_as_it_is(tmp_path):
+    first = Run.start(tmp_path / "run", RECIPE)
+    first.train()
+    second = Run.resume(tmp_path / "run")
+    second.train()
+    assert_equal(second.trainer.state_dict(), first.trainer.state_dict())
+
+
+def test_minutes_are_those_of_the_whole_run(tmp_path):
+    first = Run.start(tmp_path / "run", RECIPE)
+    first.train(stop_at=4)
+    first.minutes = 7.0
+    first.save()
+    second = Run.resume(tmp_path / "run")
+    second.train(max_minutes=7.0)
+    assert second.trainer.iteration == 4, "its minutes were used up"
+    second.train(max_minutes=100)
+    assert second.minutes >= 7
+
+
+def test_the_final_figures_are_those_of_the_saved_agent(tmp_path):
+    # The training of 12 iterations ends before the count prior and the presence floor have come to rest.
+    finished = Run.start(tmp_path / "run", RECIPE)
+    finished.train()
+    scenes = finished._scene.dataset("test", 16, RECIPE.seed + 1)
+    saved = evaluate(load_agent(tmp_path / "run"), scenes, generator=torch.Generator().manual_seed(RECIPE.seed))
+    assert finished.finish() == pytest.approx(saved, nan_ok=True, rel=1e-6)
+
+
+@pytest.mark.parametrize(("content", "message"), [(CONFIG_FILE, "a run"), ("notes.txt", "something")])
+def test_a_directory_that_holds_something_is_refused(tmp_path, content, message):
+    (tmp_path / content).write_text("mine")
+    before = files_of(tmp_path)
+    with pytest.raises(FileExistsError, match=f"already holds {message}; .*--resume.*--output-dir"):
+        Run.start(tmp_path, RECIPE)
+    assert files_of(tmp_path) == before
+
+
+def test_a_second_run_in_the_same_directory_is_refused(tmp_path):
+    Run.start(tmp_path / "run", RECIPE)
+    before = files_of(tmp_path)
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        Run.start(tmp_path / "run", replace(RECIPE, seed=1))
+    assert files_of(tmp_path) == before
+
+
+def test_an_empty_directory_is_taken(tmp_path):
+    Run.start(tmp_path, RECIPE)
+    assert (tmp_path / AGENT_FILE).is_file()
+
+
+@pytest.mark.parametrize("missing", [CONFIG_FILE, RESUME_FILE, None])
+def test_a_directory_without_a_run_cannot_be_resumed(tmp_path, missing):
+    if missing is not None:
+        Run.start(tmp_path, RECIPE)
+        (tmp_path / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=f"holds no run to resume .*{missing or CONFIG_FILE} is missing"):
+        Run.resume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        *((RESUME_FILE, lambda content, share=share: content[: int(share * len(content))]) for share in (0, 0.5, 0.99)),
+        (RESUME_FILE, lambda content: b"not a checkpoint"),
+        (RESUME_FILE, lambda content: bytes(len(content))),
+        (CONFIG_FILE, lambda content: content[:50]),
+        (CONFIG_FILE, lambda content: b"\xff\xfe"),
+        (CONFIG_FILE, lambda content: b"[]"),
+        (CONFIG_FILE, lambda content: b"{}"),
+        (CONFIG_FILE, lambda content: content.replace(b'"num_train"', b'"future_setting"')),
+        (CONFIG_FILE, lambda content: content.replace(b'"half_critic"', b'"quarter_critic"')),
+        (CONFIG_FILE, lambda content: content.replace(b'"decoder_hidden": 8', b'"decoder_hidden": 9')),
+    ],
+)
+def test_a_damaged_run_is_refused(tmp_path, file, damage):
+    Run.start(tmp_path, RECIPE)
+    content = (tmp_path / file).read_bytes()
+    (tmp_path / file).write_bytes(damage(content))
+    assert (tmp_path / file).read_bytes() != content
+    with pytest.raises(ValueError, match=rf"(?s)run in {re.escape(str(tmp_path))} cannot be resumed"):
+        Run.resume(tmp_path)
+
+
+@pytest.mark.parametrize("state", [{}, [1, 2], {"trainer": {}, "minutes": 0.0, "rows": []}, torch.zeros(3)], ids=str)
+def test_a_foreign_checkpoint_is_refused(tmp_path, state):
+    Run.start(tmp_path, RECIPE)
+    torch.save(state, tmp_path / RESUME_FILE)
+    with pytest.raises(ValueError, match="cannot be resumed"):
+        Run.resume(tmp_path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_in_the_place_of_a_checkpoint_is_not_executed(tmp_path, zipped):
+    Run.start(tmp_path / "run", RECIPE)
+    bomb = {"trainer": Bomb(tmp_path / "boom"), "minutes": 0.0, "rows": []}
+    torch.save(bomb, tmp_path / "run" / RESUME_FILE, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match="cannot be resumed") as caught:
+        Run.resume(tmp_path / "run")
+    assert not (tmp_path / "boom").exists()
+    # Torch's own message explains how to load the file nevertheless.
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_the_last_checkpoint(tmp_path):
+    directory = tmp_path / "run"
+    Run.start(directory, RECIPE).train(stop_at=4)
+    saved = Run.resume(directory).trainer.state_dict()
+    before = {name: (directory / name).read_bytes() for name in (RESUME_FILE, AGENT_FILE)}
+    started = Run.resume(directory)
+    with small_disk(5_000), pytest.raises(OSError, match="could not write .*free some space"):
+        started.train(stop_at=8)
+    assert {name: (directory / name).read_bytes() for name in before} == before
+    assert not list(directory.glob(".*"))
+    assert_equal(Run.resume(directory).trainer.state_dict(), saved)
+    load_agent(directory)
+
+
+@pytest.mark.parametrize("failing", ["torch.save", "agents.checkpoints.save_file", "pathlib.Path.replace"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeypatch, failing):
+    started = Run.start(tmp_path / "run", RECIPE)
+    saved = {name: value.clone() for name, value in load_agent(tmp_path / "run").state_dict().items()}
+
+    def fail(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(failing, fail)
+        with pytest.raises(OSError, match="could not write .*Read-only file system.*make the folder writable"):
+            started.train(stop_at=2)
+    assert_equal(dict(load_agent(tmp_path / "run").state_dict()), saved)
+    Run.resume(tmp_path / "run").train()
+
+
+def test_a_run_directory_that_cannot_be_made_is_a_clear_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match="could not make the run directory .*choose another --output-dir"):
+        Run.start(tmp_path / "file" / "run", RECIPE)
+
+    def fail(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(OSError, match="could not make the run directory .*Permission denied.*choose another"):
+        Run.start(tmp_path / "run", RECIPE)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_that_cannot_begin_on_a_full_disk_leaves_nothing(tmp_path):
+    with small_disk(5_000), pytest.raises(OSError, match="could not make the run directory"):
+        Run.start(tmp_path / "run", RECIPE)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("iteration", [5, 8, 11], ids=["between rows", "before a row", "after the last row"])
+def test_divergence_names_the_iteration_and_leaves_a_good_checkpoint(tmp_path, iteration):
+    directory = tmp_path / "run"
+    started = Run.start(directory, replace(RECIPE, max_steps=11))
+    started.train(stop_at=4)
+    poison(started.trainer, iteration)
+    with pytest.raises(FloatingPointError, match=r"iteration (8|12|11).*diverged.*--learning-rate"):
+        started.train()
+    assert all(value.isfinite().all() for value in load_agent(directory).state_dict().values())
+    assert Run.resume(directory).trainer.iteration == 4
+
+
+KILLED = """
+import os, random, signal, sys, time
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from agents import load_agent, run
+from agents.run import Run
+from air_env.scenes.digits import load_digits
+from tiny import RECIPE
+from dataclasses import replace
+
+# Once, not in every child.
+load_digits("train"), load_digits("test")
+run._EVALUATE_EVERY, run._SAVE_EVERY_SECONDS, run._NUM_TEST, run._NUM_PICTURED = 1, 0.0, 4, 1
+recipe = replace(RECIPE, max_steps=100_000)
+directory, rng, found = Path(sys.argv[1]), random.Random(0), []
+
+def wait_for(condition):
+    while not condition():
+        time.sleep(0.001)
+
+for kill in range(8):
+    child = os.fork()
+    if child == 0:
+        (Run.resume(directory) if directory.exists() else Run.start(directory, recipe)).train()
+        os._exit(1)
+    if kill > 2:
+        # The later kills find a run that has saved something.
+        before = directory.exists() and (directory / "resume.pt").stat().st_mtime_ns
+        wait_for(lambda: directory.exists() and (directory / "resume.pt").stat().st_mtime_ns != before)
+    time.sleep(rng.uniform(0, 0.2))
+    os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, "it ended by itself"
+    if directory.exists():
+        agent = load_agent(directory)
+        assert all(value.isfinite().all() for value in agent.state_dict().values())
+        found.append(Run.resume(directory).trainer.iteration)
+print(found)
+"""
+
+
+def test_a_killed_run_can_be_used_and_resumed_or_was_never_there(tmp_path):
+    tests = Path(__file__).parent
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "run"), str(tests)]
+    environment = os.environ | {"PYTHONPATH": str(tests.parent), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert result.returncode == 0, result.stderr[-2000:]
+    iterations = json.loads(result.stdout)
+    assert len(iterations) >= 5
+    assert iterations == sorted(iterations)
+    assert iterations[-1] > 0

@@ -1,0 +1,325 @@
+"""Scenes: ground truth that is exact, splits that share nothing, data files that are checked."""
+
+import gzip
+import hashlib
+import math
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from tiny import SIDE, assert_equal, tiny_scene, z_score
+from torch import Tensor
+
+from air_env.scenes import SCENES, ComposedScene, Glyphs, SceneDataset, make_scene
+from air_env.scenes.digits import load_digits
+from air_env.scenes.files import read_gzip
+from air_env.scenes.mnist import load_mnist
+
+BRIGHTNESS = (60, 150, 240)
+
+
+def solid(split: str = "train") -> Glyphs:
+    """Solid rectangles with wide margins; the label is told by the brightness."""
+    images = np.zeros((3, 24, 24), np.uint8)
+    for label, (x0, y0, x1, y1) in enumerate([(6, 6, 18, 18), (8, 5, 14, 19), (4, 10, 20, 16)]):
+        images[label, y0:y1, x0:x1] = BRIGHTNESS[label]
+    return Glyphs(images, np.arange(3))
+
+
+def solid_scene(**options) -> ComposedScene:
+    return ComposedScene(solid, **{"object_size": (10, 16), "image_size": 40} | options)
+
+
+def objects(scenes: SceneDataset):
+    """Image, label and box of all objects."""
+    for image, count, labels, boxes in zip(
+        scenes.images[:, 0], scenes.count.tolist(), scenes.labels, scenes.boxes, strict=True
+    ):
+        for label, box in zip(labels[:count].tolist(), boxes[:count].tolist(), strict=True):
+            yield image, label, box
+
+
+def assert_same_scenes(first: SceneDataset, second: SceneDataset) -> None:
+    for name in ("images", "count", "labels", "boxes"):
+        assert_equal(getattr(first, name), getattr(second, name))
+
+
+def test_the_same_arguments_give_the_same_scenes_whatever_the_global_generators():
+    np.random.seed(0)  # noqa: NPY002
+    first = tiny_scene().dataset("train", 50, seed=3)
+    np.random.seed(1)  # noqa: NPY002
+    assert_same_scenes(tiny_scene().dataset("train", 50, seed=3), first)
+
+
+@pytest.mark.parametrize(("split", "seed"), [("train", 4), ("test", 3)])
+def test_another_seed_or_split_gives_other_scenes(split, seed):
+    first, second = tiny_scene().dataset("train", 50, seed=3), tiny_scene().dataset(split, 50, seed=seed)
+    assert not torch.equal(first.count, second.count)
+    assert not torch.equal(first.boxes.nan_to_num(), second.boxes.nan_to_num())
+
+
+def test_the_splits_of_digits_share_no_glyph():
+    train, test = load_digits("train"), load_digits("test")
+    assert len(train.images) + len(test.images) == 1797
+    assert not {image.tobytes() for image in train.images} & {image.tobytes() for image in test.images}
+
+
+def test_the_splits_of_mnist_share_no_glyph(data_dir):
+    train, test = load_mnist("train", data_dir), load_mnist("test", data_dir)
+    assert (len(train.images), len(test.images)) == (60_000, 10_000)
+    assert not {image.tobytes() for image in train.images} & {image.tobytes() for image in test.images}
+
+
+def test_scenes_are_made_of_the_glyphs_of_their_split():
+    asked = []
+    scene = ComposedScene(lambda split: asked.append(split) or solid(), (10, 16), image_size=40)
+    for split in ("train", "test"):
+        scene.dataset(split, 1)
+    assert asked == ["train", "test"]
+
+
+@pytest.mark.parametrize("scene", [tiny_scene(), solid_scene(), solid_scene(counts=(0, 4), object_size=(4, 8))])
+def test_scenes_have_the_promised_form(scene):
+    scenes = scene.dataset("test", 60)
+    most = max(scene.counts)
+    assert len(scenes) == 60
+    assert (scenes.images.shape, scenes.images.dtype) == ((60, 1, scene.image_size, scene.image_size), torch.uint8)
+    assert (scenes.labels.shape, scenes.boxes.shape) == ((60, most), (60, most, 4))
+    present = torch.arange(most) < scenes.count[:, None]
+    assert_equal(scenes.labels >= 0, present)
+    assert (scenes.labels[~present] == -1).all()
+    assert_equal(~scenes.boxes.isnan().any(2), present)
+    assert_equal(scenes.boxes.isnan().all(2), ~present)
+    assert_equal(scenes.float_images(), scenes.images.float() / 255)
+    assert_same_scenes(scenes[10:20], replace(scenes, **{k: v[10:20] for k, v in vars(scenes).items()}))
+
+
+def test_boxes_are_exact_to_the_pixel():
+    # The edge of a rectangle, interpolated, has half its brightness where the box ends.
+    for image, label, (x0, y0, x1, y1) in objects(solid_scene(counts=(1,)).dataset("train", 200)):
+        column, row = int((x0 + x1) / 2), int((y0 + y1) / 2)
+        centres = torch.arange(40) + 0.5
+        half = BRIGHTNESS[label] / 2
+        for profile, lower, upper in [(image[row], x0, x1), (image[:, column], y0, y1)]:
+            inside = (centres > lower + 0.01) & (centres < upper - 0.01)
+            outside = (centres < lower - 0.01) | (centres > upper + 0.01)
+            assert (profile[inside] >= half - 0.5).all()
+            assert (profile[outside] <= half + 0.5).all()
+
+
+def test_labels_belong_to_the_objects_in_their_boxes():
+    found = set()
+    for image, label, (x0, y0, x1, y1) in objects(solid_scene(counts=(0, 1, 2)).dataset("train", 100)):
+        assert image[int((y0 + y1) / 2), int((x0 + x1) / 2)] == BRIGHTNESS[label]
+        found.add(label)
+    assert found == {0, 1, 2}
+
+
+def ink_extends_beyond(image: Tensor, boxes: list[list[float]], reach: float) -> bool:
+    """Whether there is ink in a pixel whose centre is further than this from all boxes."""
+    centre = torch.arange(image.shape[-1]) + 0.5
+    covered = torch.zeros(image.shape, dtype=torch.bool)
+    for x0, y0, x1, y1 in boxes:
+        columns = (centre >= x0 - reach) & (centre <= x1 + reach)
+        rows = (centre >= y0 - reach) & (centre <= y1 + reach)
+        covered |= rows[:, None] & columns
+    return bool(image[~covered].any())
+
+
+def test_boxes_of_digits_hold_all_ink_and_touch_it():
+    scenes = make_scene("digits").dataset("test", 300)
+    sides = load_digits("test").tight_boxes()
+    shortest = (sides[:, 2:] - sides[:, :2]).max(1).min()
+    for image, count, boxes in zip(scenes.images[:, 0], scenes.count.tolist(), scenes.boxes.tolist(), strict=True):
+        # Interpolation spreads ink by half a pixel of the glyph.
+        zoom = max((max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes[:count]), default=0) / shortest
+        assert not ink_extends_beyond(image, boxes[:count], zoom / 2 + 0.01)
+        for x0, y0, x1, y1 in boxes[:count]:
+            own = image[max(0, round(y0)) : round(y1), max(0, round(x0)) : round(x1)]
+            rows, columns = own.any(1).nonzero()[:, 0], own.any(0).nonzero()[:, 0]
+            for used, length in [(rows, own.shape[0]), (columns, own.shape[1])]:
+                assert used[0] <= zoom / 2 + 1
+                assert used[-1] >= length - zoom / 2 - 2
+
+
+def test_boxes_have_the_wanted_size_and_lie_inside_the_image():
+    scenes = make_scene("digits", object_size=(14, 22)).dataset("train", 300)
+    boxes = torch.stack([torch.tensor(box) for _, _, box in objects(scenes)])
+    longer = (boxes[:, 2:] - boxes[:, :2]).amax(1)
+    assert 14 - 1e-3 <= longer.min() < 14.5
+    assert 21.5 < longer.max() <= 22 + 1e-3
+    assert boxes.min() >= -1e-4
+    assert boxes.max() <= 50 + 1e-4
+    # Everywhere in the image.
+    assert boxes[:, :2].amin(0).max() < 1
+    assert boxes[:, 2:].amax(0).min() > 49
+
+
+@pytest.mark.parametrize("scene", ["digits", "solid"])
+def test_objects_do_not_overlap_unless_asked(scene):
+    options = {"counts": (3,), "object_size": (8, 12)}
+
+    def closest(**more) -> list[float]:
+        made = make_scene("digits", **options, **more) if scene == "digits" else solid_scene(**options, **more)
+        scenes = made.dataset("train", 100)
+        return [
+            max(max(a[i] - b[i + 2], b[i] - a[i + 2]) for i in (0, 1))
+            for boxes in scenes.boxes.tolist()
+            for a, b in combinations(boxes, 2)
+        ]
+
+    assert 1 - 1e-4 <= min(closest()) < 1.5
+    assert min(closest(gap=3.0)) >= 3 - 1e-4
+    assert min(closest(overlap=True)) < 0
+
+
+def test_pixels_of_overlapping_objects_add_up_and_saturate():
+    scenes = solid_scene(counts=(4,), object_size=(20, 20), overlap=True).dataset("train", 20)
+    assert scenes.images.max() == 255
+    assert ((scenes.images > 60) & (scenes.images < 240)).any()
+
+
+@pytest.mark.parametrize("counts", [(0, 1, 2), (1,), (2, 5), [0, 3]])
+def test_counts_are_equally_probable(counts):
+    count = solid_scene(counts=counts, object_size=(2, 4)).dataset("train", 3000).count
+    assert set(count.tolist()) == set(counts)
+    for n in counts:
+        if len(counts) > 1:
+            assert abs(z_score((count == n).double(), 1 / len(counts))) < 4
+
+
+def test_an_impossible_arrangement_is_refused_with_the_remedy():
+    scene = tiny_scene(counts=(5,), object_size=(8, 8))
+    with pytest.raises(ValueError, match=r"5 objects of \(8, 8\) pixels do not fit .*use smaller .*overlap=True"):
+        scene.dataset("train", 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"object_size": (0, 5)}, r"object_size must be 0 < smallest <= largest <= image side, got \(0, 5\)"),
+        ({"object_size": (6, 5)}, "object_size must be"),
+        ({"object_size": (5, SIDE + 1)}, "object_size must be .*images of 12 pixels"),
+        ({"object_size": (5, math.nan)}, "object_size must be"),
+        ({"object_size": 5}, "object_size must be"),
+        ({"counts": ()}, "counts must be one or more"),
+        ({"counts": (-1, 2)}, r"counts must be one or more numbers of objects, got \(-1, 2\)"),
+        ({"counts": 2}, "counts must be one or more"),
+        ({"counts": (0.5,)}, "counts must be one or more"),
+        ({"gap": -1.0}, "gap must be"),
+        ({"objct_size": (4, 6)}, "option.* 'objct_size' .*unknown; choose .*object_size"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_scene(**options)
+
+
+def test_an_unknown_scene_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match=f"scene 'digitz' is unknown; choose one of {', '.join(SCENES)}"):
+        make_scene("digitz")
+
+
+@pytest.mark.parametrize("split", ["validation", "Train", None])
+def test_an_unknown_split_is_refused(split):
+    with pytest.raises(ValueError, match=f"split {split!r} is unknown; choose train or test"):
+        tiny_scene().dataset(split, 2)
+
+
+@pytest.mark.parametrize("num_scenes", [0, -1])
+def test_no_scenes_are_no_dataset(num_scenes):
+    with pytest.raises(ValueError, match=f"num_scenes must be at least 1, got {num_scenes}"):
+        tiny_scene().dataset("train", num_scenes)
+
+
+def test_multi_mnist_shows_mnist(data_dir):
+    scenes = make_scene("multi_mnist", data_dir=data_dir, counts=(1,), object_size=(20, 20)).dataset("test", 30)
+    assert scenes.images.shape == (30, 1, 50, 50)
+    # At 20 pixels, a digit has the size it has in the original files.
+    digits = load_mnist("test", data_dir)
+    ink = {label: digits.images[digits.labels == label].sum((1, 2)) for label in range(10)}
+    for image, label, _ in objects(scenes):
+        assert np.abs(ink[label] / image.sum().item() - 1).min() < 0.02
+
+
+def test_the_data_folder_can_be_named_by_the_environment(data_dir, monkeypatch, tmp_path):
+    load_mnist.cache_clear()
+    monkeypatch.setenv("AIR_DATA_DIR", str(data_dir))
+    first = make_scene("multi_mnist").dataset("test", 2)
+    # A folder named by the call comes first.
+    monkeypatch.setenv("AIR_DATA_DIR", str(tmp_path))
+    assert_same_scenes(make_scene("multi_mnist", data_dir=data_dir).dataset("test", 2), first)
+    load_mnist.cache_clear()
+
+
+@pytest.mark.usefixtures("no_data_dir")
+@pytest.mark.parametrize("way", ["argument", "environment"])
+def test_a_missing_data_file_is_named_with_the_remedy(way, tmp_path, monkeypatch):
+    load_mnist.cache_clear()
+    if way == "environment":
+        monkeypatch.setenv("AIR_DATA_DIR", str(tmp_path))
+    options = {"data_dir": tmp_path} if way == "argument" else {}
+    message = rf"{tmp_path}/mnist/t10k-images-idx3-ubyte.gz does not exist; .*--data-dir or AIR_DATA_DIR"
+    with pytest.raises(FileNotFoundError, match=message):
+        make_scene("multi_mnist", **options).dataset("test", 2)
+
+
+CONTENT = bytes(range(256)) * 50
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+def read(path):
+    return read_gzip(path.name, SHA256, "https://nowhere.invalid/", path.parent)
+
+
+def test_a_whole_file_is_read(tmp_path):
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(CONTENT))
+    assert read(path) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        (gzip.compress(CONTENT)[:-20], "is truncated or not gzip"),
+        (gzip.compress(CONTENT)[:5], "is truncated or not gzip"),
+        (b"", "is truncated or not gzip|has the wrong content"),
+        (CONTENT, "is truncated or not gzip"),
+        (b"<html>404</html>", "is truncated or not gzip"),
+        (gzip.compress(CONTENT)[:30] + b"\x00" * 10 + gzip.compress(CONTENT)[40:], "is truncated or not gzip"),
+        (gzip.compress(CONTENT) + b"more", "is truncated or not gzip"),
+        (gzip.compress(CONTENT[:-1]), "has the wrong content: sha256 .* wanted"),
+        (gzip.compress(b""), "has the wrong content: sha256 .* wanted"),
+    ],
+    ids=["truncated", "header", "empty", "plain", "html", "corrupt", "trailing", "other content", "no content"],
+)
+def test_a_damaged_data_file_is_refused_with_the_remedy(tmp_path, damaged, message):
+    path = tmp_path / "file.gz"
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=rf"{path} ({message}).*; delete it and get it again"):
+        read(path)
+
+
+@pytest.mark.usefixtures("no_data_dir")
+def test_a_failed_download_is_a_clear_error():
+    load_mnist.cache_clear()
+    message = "could not download t10k-images-idx3-ubyte.gz .*do not download.*--data-dir or AIR_DATA_DIR"
+    with pytest.raises(OSError, match=message):
+        make_scene("multi_mnist").dataset("test", 2)
+
+
+@pytest.mark.usefixtures("no_data_dir")
+def test_a_download_is_cached_and_checked(tmp_path, monkeypatch):
+    asked = []
+
+    def retrieve(url, known_hash, name, folder, **options):
+        asked.append((url, name))
+        (tmp_path / name).write_bytes(gzip.compress(CONTENT[1:]))
+        return str(tmp_path / name)
+
+    monkeypatch.setattr("pooch.retrieve", retrieve)
+    with pytest.raises(ValueError, match="has the wrong content"):
+        read_gzip("folder/file.gz", SHA256, "https://example.invalid/data/")
+    assert asked == [("https://example.invalid/data/file.gz", "file.gz")]
