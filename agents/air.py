@@ -8,9 +8,11 @@ another object and where; the window is then read out of the image and encoded i
     z_what_i ~ N(encoder(attend(x, z_where_i)))
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -33,6 +35,9 @@ class AgentConfig:
     """Units of the LSTM (paper: 256)."""
     glimpse_size: int = 20
     """Side of the glimpse in pixels (paper: 20)."""
+    initial_scale: float = 0.5
+    """Size of the windows before training, relative to the image (our choice): a window that does not touch an
+    object gets no gradient towards it."""
     encoder_hidden: int = 200
     """Units of the glimpse encoder's hidden layer (our choice)."""
 
@@ -55,7 +60,13 @@ class Exploration:
         """The logit of the mixture."""
         if self.weight == 0:
             return logit
-        return torch.logit(self.weight * self.presence + (1 - self.weight) * logit.sigmoid())
+        # In logarithms, so that a small weight keeps saturated logits finite.
+        own = math.log1p(-self.weight) if self.weight < 1 else -math.inf
+        go, stop = (
+            torch.logaddexp(torch.full_like(logit, math.log(self.weight * fixed)), own + F.logsigmoid(signed))
+            for fixed, signed in ((self.presence, logit), (1 - self.presence, -logit))
+        )
+        return go - stop
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,10 @@ class AIR(nn.Module):
         self.embed = ImageEmbedding(scene.image_size, config.embedding)
         self.core = nn.LSTMCell(config.embedding + self.latent_dim, config.hidden)
         self.presence = nn.Linear(config.hidden, 1)
-        self.where = GaussianHead(config.hidden, where_dim, initial_sd=0.3)
+        first_window = torch.tensor([math.log(config.initial_scale), 0.0, 0.0])
+        prior = self.model.prior_where
+        initial_mean = (first_window - prior.mean) / prior.sd
+        self.where = GaussianHead(config.hidden, where_dim, initial_sd=0.5, initial_mean=initial_mean)
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(config.glimpse_size**2, config.encoder_hidden), nn.ReLU())
         self.what = GaussianHead(config.encoder_hidden, what_dim, initial_sd=0.7)
         self.exploration = Exploration()

@@ -4,6 +4,7 @@ Nothing a user hands in is unpickled: safetensors holds tensors and strings only
 is loaded with ``weights_only=True``.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -29,21 +30,32 @@ _WEIGHTS = resources.files("agents") / "weights"
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Writes a file beside its place, then moves it there: the old file lives until the new one is whole.
 
+    Args:
+        path: Where it belongs; its folder is made if need be.
+        write: Writes it to the path that it is called with.
+
     Raises:
         OSError: The folder is full or read-only; what was there before is untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise OSError(
             f"could not write {path} ({error}); free some space or make the folder writable. "
             "What was saved there before is untouched"
         ) from error
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Writes a text file as `write_atomically` does."""
+    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def save_agent(agent: AIR, path: Path, recipe: Recipe | None = None) -> None:

@@ -1,7 +1,7 @@
 """How good an agent is: counts, windows and bounds on scenes it never saw."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,12 @@ def count_accuracy(agent: AIR, scenes: SceneDataset) -> float:
 
 @torch.no_grad()
 def evaluate(
-    agent: AIR, scenes: SceneDataset, *, num_samples: int = 20, generator: torch.Generator | None = None
+    agent: AIR,
+    scenes: SceneDataset,
+    *,
+    num_samples: int = 20,
+    generator: torch.Generator | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> dict[str, float]:
     """Measures an agent.
 
@@ -35,6 +40,7 @@ def evaluate(
         scenes: Images and the truth about them; held-out ones, for a fair figure.
         num_samples: Samples of the importance-weighted bound.
         generator: Source of all samples, on the agent's device.
+        progress: Called after every batch with its number of scenes.
 
     Returns:
         A flat dict. Accuracies and IoU are shares; bounds and their parts are nats per image:
@@ -48,8 +54,11 @@ def evaluate(
     """
     totals: dict[str, list[Tensor]] = {}
     for start in range(0, len(scenes), _BATCH):
-        for name, values in _measure(agent, scenes[start : start + _BATCH], num_samples, generator).items():
+        batch = scenes[start : start + _BATCH]
+        for name, values in _measure(agent, batch, num_samples, generator).items():
             totals.setdefault(name, []).append(values)
+        if progress is not None:
+            progress(len(batch))
     metrics = {name: torch.cat(values).double().mean().item() for name, values in totals.items() if name != "count"}
     return metrics | _confusion(scenes.count, torch.cat(totals["count"]).cpu(), agent.model.config.num_steps)
 

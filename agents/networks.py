@@ -70,15 +70,20 @@ class Gaussian:
 class GaussianHead(nn.Module):
     """Reads a Gaussian off features, in the units of its prior.
 
-    Softplus keeps the standard deviation positive; features of 0 give the prior's mean and
-    ``initial_sd`` of its standard deviation.
+    Args:
+        in_features: Number of features.
+        dim: Length of the latent.
+        initial_sd: Standard deviation that features of 0 give before training, in prior standard deviations.
+            Softplus keeps it positive.
+        initial_mean: The mean that they give, in prior standard deviations from the prior's mean.
     """
 
-    def __init__(self, in_features: int, dim: int, initial_sd: float) -> None:
+    def __init__(self, in_features: int, dim: int, initial_sd: float, initial_mean: Tensor | None = None) -> None:
         super().__init__()
         self.linear = nn.Linear(in_features, 2 * dim)
-        # softplus(bias) = initial_sd
-        nn.init.constant_(self.linear.bias[dim:], torch.tensor(initial_sd).expm1().log().item())
+        with torch.no_grad():
+            self.linear.bias[:dim] = 0.0 if initial_mean is None else initial_mean
+            self.linear.bias[dim:] = torch.tensor(initial_sd).expm1().log()  # softplus(bias) = initial_sd
 
     def forward(self, features: Float[Tensor, "batch feature"], prior: GaussianPrior) -> Gaussian:
         """The posterior of a batch of features."""

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.checkpoints import AGENT_FILE, from_json, save_agent, write_atomically
+from agents.checkpoints import AGENT_FILE, from_json, save_agent, write_atomically, write_text_atomically
 from agents.evaluation import count_accuracy, evaluate
 from agents.pictures import count_accuracy_curve, scenes_beside_reconstructions
 from agents.recipes import Recipe
@@ -83,7 +83,7 @@ class Run:
         try:
             (nascent / "pictures").mkdir(parents=True)
             text = json.dumps(asdict(recipe), indent=2) + "\n"
-            write_atomically(nascent / CONFIG_FILE, lambda path: path.write_text(text))
+            write_text_atomically(nascent / CONFIG_FILE, text)
             run.save()
             nascent.rename(directory)
         except OSError as error:
@@ -206,5 +206,5 @@ class Run:
         metrics = evaluate(self.trainer.agent, scenes, generator=generator)
         metrics |= {"iterations": self.trainer.iteration, "minutes": self.minutes}
         text = json.dumps(metrics, indent=2) + "\n"
-        write_atomically(self.directory / EVALUATION_FILE, lambda path: path.write_text(text))
+        write_text_atomically(self.directory / EVALUATION_FILE, text)
         return metrics

@@ -83,9 +83,7 @@ class Bernoulli:
     def log_prob(self, image: BroadcastImages, canvas: BroadcastImages) -> Float[Tensor, "*#batch"]:
         """``log p(image | canvas)``, the cross-entropy where pixels are grey."""
         canvas = canvas.clamp(self.scale, 1 - self.scale)
-        return -F.binary_cross_entropy(canvas, image.expand_as(canvas), reduction="none").sum(
-            (-3, -2, -1)
-        )
+        return -F.binary_cross_entropy(canvas, image.expand_as(canvas), reduction="none").sum((-3, -2, -1))
 
     def sample(self, canvas: Images, generator: torch.Generator | None = None) -> Images:
         """Draws a black and white image."""

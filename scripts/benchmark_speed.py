@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from agents import AIR, AgentConfig
-from agents.checkpoints import write_atomically
+from agents.checkpoints import write_text_atomically
 from agents.devices import pick_device
 from agents.recipes import get_recipe
 from agents.trainer import Trainer
@@ -195,8 +195,8 @@ def main() -> None:
         report = benchmark(arguments)
         print(json.dumps(report, indent=2) if arguments.json else table(report))
         if arguments.output_dir is not None:
-            write(arguments.output_dir / "speed.json", json.dumps(report, indent=2) + "\n")
-            write(arguments.output_dir / "speed.csv", as_csv(report))
+            write_text_atomically(arguments.output_dir / "speed.json", json.dumps(report, indent=2) + "\n")
+            write_text_atomically(arguments.output_dir / "speed.csv", as_csv(report))
             print(f"\nwrote speed.json and speed.csv to {arguments.output_dir}", file=sys.stderr)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
@@ -319,16 +319,6 @@ def as_csv(report: dict[str, Any]) -> str:
     writer.writeheader()
     writer.writerows(report["measurements"])
     return file.getvalue()
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file, and the folder it is in."""
-
-    def write_text(temporary: Path) -> None:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
-
-    write_atomically(path, write_text)
 
 
 if __name__ == "__main__":

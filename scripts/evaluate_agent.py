@@ -20,10 +20,10 @@ import tyro
 from tqdm import tqdm
 
 from agents import AIR, load_agent
-from agents.checkpoints import load_recipe, write_atomically
+from agents.checkpoints import load_recipe, write_text_atomically
 from agents.devices import pick_device
 from agents.evaluation import evaluate
-from air_env.scenes import SceneDataset, make_scene
+from air_env.scenes import make_scene
 
 _LINES = (
     ("count accuracy", "count_accuracy"),
@@ -73,7 +73,7 @@ def main() -> None:
         print(text if arguments.json else table(metrics))
         if arguments.output_dir is not None:
             path = arguments.output_dir / f"evaluation_{metrics['scene']}.json"
-            write(path, text + "\n")
+            write_text_atomically(path, text + "\n")
             print(f"\nwrote {path}", file=sys.stderr)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
@@ -89,9 +89,10 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     name, options, seed = choose_scene(arguments, agent)
     scene = make_scene(name, data_dir=arguments.data_dir, **options)
     with tqdm(total=arguments.num_scenes, unit="scene", delay=1, dynamic_ncols=True) as bar:
-        scenes = WatchedScenes(scene.dataset("test", arguments.num_scenes, seed), bar)
+        scenes = scene.dataset("test", arguments.num_scenes, seed)
         generator = torch.Generator(device).manual_seed(seed)
-        metrics = evaluate(agent, scenes, num_samples=arguments.num_samples, generator=generator)
+        samples = arguments.num_samples
+        metrics = evaluate(agent, scenes, num_samples=samples, generator=generator, progress=bar.update)
     setting = {"scene": name, "num_scenes": len(scenes), "seed": seed, "num_samples": arguments.num_samples}
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()} | setting
 
@@ -112,22 +113,6 @@ def choose_scene(arguments: Arguments, agent: AIR) -> tuple[str, dict[str, Any],
         options["counts"] = arguments.counts
     seed = arguments.seed if arguments.seed is not None else (recipe.seed if recipe else 0) + 1
     return name, options, seed
-
-
-class WatchedScenes(SceneDataset):
-    """Scenes that move a progress bar along as they are taken."""
-
-    _bar: tqdm
-
-    def __init__(self, scenes: SceneDataset, bar: tqdm) -> None:
-        super().__init__(scenes.images, scenes.count, scenes.labels, scenes.boxes)
-        object.__setattr__(self, "_bar", bar)
-
-    def __getitem__(self, index: slice | torch.Tensor) -> SceneDataset:
-        """A selection of scenes, which the bar counts as done."""
-        chosen = super().__getitem__(index)
-        self._bar.update(len(chosen))
-        return chosen
 
 
 def table(metrics: dict[str, Any]) -> str:
@@ -153,16 +138,6 @@ def number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file, and the folder it is in."""
-
-    def write_text(temporary: Path) -> None:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
-
-    write_atomically(path, write_text)
 
 
 if __name__ == "__main__":

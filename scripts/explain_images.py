@@ -12,7 +12,7 @@ import math
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from agents import AIR, load_agent
-from agents.checkpoints import write_atomically
+from agents.checkpoints import write_atomically, write_text_atomically
 from agents.devices import pick_device
 from air_env.explanation import Explanation
 from air_env.frames import scene_frame
@@ -99,8 +99,8 @@ def explain_files(arguments: Arguments) -> list[str]:
         results = describe(pictures, z, count_probabilities(agent, images, z.z_pres.shape[1]))
         print(table(results))
         report, sheet = (arguments.output_dir / f"explanations.{kind}" for kind in ("json", "png"))
-        write(report, lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))
-        write(sheet, lambda path: contact_sheet(images, z, results).save(path, "PNG"))
+        write_text_atomically(report, json.dumps(results, indent=2) + "\n")
+        write_atomically(sheet, lambda path: contact_sheet(images, z, results).save(path, "PNG"))
         print(f"\nwrote {sheet} and {report}")
     return complaints
 
@@ -262,16 +262,6 @@ def contact_sheet(images: Images, z: Explanation, results: Sequence[dict[str, An
     frames += [np.full_like(frames[0], 255)] * (-len(frames) % columns)
     rows = [np.concatenate(frames[i : i + columns], 1) for i in range(0, len(frames), columns)]
     return Image.fromarray(np.concatenate(rows, 0))
-
-
-def write(path: Path, save: Callable[[Path], object]) -> None:
-    """Writes a file, and the folder it is in."""
-
-    def make_folder_and_save(temporary: Path) -> None:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        save(temporary)
-
-    write_atomically(path, make_folder_and_save)
 
 
 if __name__ == "__main__":

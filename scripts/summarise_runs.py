@@ -1,6 +1,6 @@
 """Makes a results page of finished runs: a table of held-out numbers, every seed shown, and the curves.
 
-    python scripts/summarise_runs.py runs/multi_mnist-* --output docs/results/multi_mnist
+python scripts/summarise_runs.py runs/multi_mnist-* --output docs/results/multi_mnist
 """
 
 import csv
@@ -115,7 +115,8 @@ def main() -> None:
         writer = csv.writer(file)
         writer.writerow(["scene", "estimator", "seed", "minutes", *runs[0].metrics])
         for run in runs:
-            writer.writerow([run.recipe.scene, run.recipe.estimator, run.recipe.seed, run.minutes, *run.metrics.values()])
+            recipe = run.recipe
+            writer.writerow([recipe.scene, recipe.estimator, recipe.seed, run.minutes, *run.metrics.values()])
     curves(runs, arguments.output.with_suffix(".png"))
     print(table(runs))
 

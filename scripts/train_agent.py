@@ -1,8 +1,8 @@
 """Trains an AIR agent by a recipe.
 
-    python scripts/train_agent.py                          # the bundled digits, minutes on a laptop
-    python scripts/train_agent.py multi_mnist --seed 1 --max-minutes 12
-    python scripts/train_agent.py --resume runs/digits-half_critic-0
+python scripts/train_agent.py                          # the bundled digits, minutes on a laptop
+python scripts/train_agent.py multi_mnist --seed 1 --max-minutes 12
+python scripts/train_agent.py --resume runs/digits-half_critic-0
 """
 
 import sys
@@ -95,7 +95,7 @@ def train(run: Run, max_minutes: float | None) -> dict[str, float]:
             run.train(max_minutes=max_minutes, progress=show)
         except KeyboardInterrupt:
             run.save()
-            raise SystemExit(f"\nstopped; continue with: python scripts/train_agent.py --resume {run.directory}") from None
+            raise SystemExit(f"\nstopped; continue: python scripts/train_agent.py --resume {run.directory}") from None
     return run.finish()
 
 
