@@ -60,7 +60,14 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "digits": Recipe(scene="digits", max_steps=3_000, exploration_steps=1_500),
+    # These digits are thick and vary less in size: a wide window would explain two of them at once.
+    "digits": Recipe(
+        scene="digits",
+        max_steps=2_500,
+        exploration_steps=1_250,
+        model=SceneConfig(where_mean=(-1.2, 0.0, 0.0), where_sd=(0.15, 0.5, 0.5)),
+        agent=AgentConfig(initial_scale=0.3),
+    ),
     "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000),
 }
 """Name -> recipe; the README says what each reaches."""

@@ -36,6 +36,9 @@ class Gaussian:
 
     scale: float = 0.3
 
+    def __post_init__(self) -> None:
+        _check_scale(self.scale)
+
     def log_prob(self, image: BroadcastImages, canvas: BroadcastImages) -> Float[Tensor, "*#batch"]:
         """``log p(image | canvas)``."""
         squared_error = F.mse_loss(canvas, image.expand_as(canvas), reduction="none").sum((-3, -2, -1))
@@ -48,6 +51,11 @@ class Gaussian:
         return canvas + self.scale * noise
 
 
+def _check_scale(scale: float, limit: float = math.inf) -> None:
+    if not 0 < scale < limit:
+        raise ValueError(f"a likelihood's scale (likelihood_scale) must lie between 0 and {limit}, got {scale}")
+
+
 def _num_pixels(image: Tensor) -> int:
     return math.prod(image.shape[-3:])
 
@@ -57,6 +65,9 @@ class Laplace:
     """``x ~ Laplace(canvas, scale)`` at every pixel: forgiving of a few large errors."""
 
     scale: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check_scale(self.scale)
 
     def log_prob(self, image: BroadcastImages, canvas: BroadcastImages) -> Float[Tensor, "*#batch"]:
         """``log p(image | canvas)``."""
@@ -80,6 +91,9 @@ class Bernoulli:
 
     scale: float = 1e-3
 
+    def __post_init__(self) -> None:
+        _check_scale(self.scale, 0.5)
+
     def log_prob(self, image: BroadcastImages, canvas: BroadcastImages) -> Float[Tensor, "*#batch"]:
         """``log p(image | canvas)``, the cross-entropy where pixels are grey."""
         canvas = canvas.clamp(self.scale, 1 - self.scale)
@@ -90,9 +104,9 @@ class Bernoulli:
         return torch.bernoulli(canvas.clamp(self.scale, 1 - self.scale), generator=generator)
 
 
-LIKELIHOODS: dict[str, Callable[[float], Likelihood]] = {
+LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
     "gaussian": Gaussian,
     "laplace": Laplace,
     "bernoulli": Bernoulli,
 }
-"""Name -> constructor with one argument, the scale."""
+"""Name -> constructor with one optional argument, the scale."""

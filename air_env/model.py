@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from air_env import geometry
 from air_env.explanation import Explanation
-from air_env.likelihoods import LIKELIHOODS
+from air_env.likelihoods import LIKELIHOODS, Likelihood
 from air_env.priors import CountPrior, GaussianPrior, hazards
 from air_env.renderers import PatchRenderer
 
@@ -38,8 +38,9 @@ class SceneConfig:
     """N, the largest number of objects (paper: 3)."""
     likelihood: str = "gaussian"
     """One of `LIKELIHOODS`."""
-    likelihood_scale: float = 0.3
-    """Standard deviation of a pixel (Gaussian), its scale (Laplace) or the clipping (Bernoulli)."""
+    likelihood_scale: float | None = None
+    """Standard deviation of a pixel (Gaussian), its scale (Laplace) or the clipping (Bernoulli); None is the
+    likelihood's own default."""
     count_prior: CountPrior = field(default_factory=CountPrior)
     """p(n)."""
     where_mean: tuple[float, float, float] = (-1.3, 0.0, 0.0)
@@ -56,10 +57,15 @@ class SceneConfig:
     def __post_init__(self) -> None:
         if self.likelihood not in LIKELIHOODS:
             raise ValueError(f"likelihood {self.likelihood!r} is unknown; choose one of {', '.join(LIKELIHOODS)}")
-        if self.likelihood_scale <= 0:
-            raise ValueError(f"likelihood_scale must be positive, got {self.likelihood_scale}")
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
+        for name in ("image_size", "num_steps", "what_dim", "patch_size", "decoder_hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        self.make_likelihood()
+
+    def make_likelihood(self) -> Likelihood:
+        """The likelihood that the settings name."""
+        make = LIKELIHOODS[self.likelihood]
+        return make() if self.likelihood_scale is None else make(self.likelihood_scale)
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class SceneModel(nn.Module):
     def __init__(self, config: SceneConfig) -> None:
         super().__init__()
         self.config = config
-        self.likelihood = LIKELIHOODS[config.likelihood](config.likelihood_scale)
+        self.likelihood = config.make_likelihood()
         self.prior_where = GaussianPrior(config.where_mean, config.where_sd)
         self.prior_what = GaussianPrior((0.0,) * config.what_dim, (1.0,) * config.what_dim)
         self.renderer = PatchRenderer(config.what_dim, config.patch_size, config.decoder_hidden)
@@ -200,15 +206,17 @@ class SceneModel(nn.Module):
     def render(self, z: Explanation) -> Images:
         """The canvas that an explanation draws."""
         canvas = z.z_where.new_zeros(len(z.z_pres), 1, self.config.image_size, self.config.image_size)
-        for z_pres, z_where, z_what in zip(z.z_pres.unbind(1), z.z_where.unbind(1), z.z_what.unbind(1), strict=True):
-            drawn = self.renderer.draw(canvas, z_where, z_what)
-            canvas = torch.where(z_pres[:, None, None, None] > 0.5, drawn, canvas)
+        present, z_where, z_what = _without_absent(z)
+        for i in range(z.z_pres.shape[1]):
+            drawn = self.renderer.draw(canvas, z_where[:, i], z_what[:, i])
+            canvas = torch.where(present[:, i, None, None, None], drawn, canvas)
         return canvas
 
     def log_joint(self, images: Images, z: Explanation) -> Float[Tensor, "batch"]:
         """``log p(x, z, n)`` of whole scenes (Eq. 1), in nats."""
-        log_p_z = self.prior_where.log_prob(z.z_where) + self.prior_what.log_prob(z.z_what)
-        log_p_latents = torch.where(z.z_pres > 0.5, log_p_z, 0.0).sum(1)
+        present, z_where, z_what = _without_absent(z)
+        log_p_z = self.prior_where.log_prob(z_where) + self.prior_what.log_prob(z_what)
+        log_p_latents = torch.where(present, log_p_z, 0.0).sum(1)
         return self.log_p_count[z.count] + log_p_latents + self.likelihood.log_prob(images, self.render(z))
 
     def sample(self, num_scenes: int, generator: torch.Generator | None = None) -> tuple[Images, Explanation]:
@@ -227,3 +235,12 @@ class SceneModel(nn.Module):
     def where_dim(self) -> int:
         """Length of ``z_where``."""
         return geometry.WHERE_DIM
+
+
+def _without_absent(z: Explanation) -> tuple[Tensor, Tensor, Tensor]:
+    """Which objects are present, and ``z_where`` and ``z_what`` with 0 for the others.
+
+    Whatever the latents of absent objects hold then reaches neither values nor gradients.
+    """
+    present = z.z_pres > 0.5
+    return present, *(torch.where(present[..., None], latent, 0.0) for latent in (z.z_where, z.z_what))

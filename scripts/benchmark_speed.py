@@ -17,21 +17,19 @@ import json
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 import tyro
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from agents import AIR, AgentConfig
+from agents.benchmarking import Measurement, Workload, measure
 from agents.checkpoints import write_text_atomically
 from agents.devices import pick_device
 from agents.recipes import get_recipe
@@ -39,9 +37,7 @@ from agents.trainer import Trainer
 from air_env import AIRSceneEnv, AIRSceneVectorEnv, SceneConfig, SceneModel, World
 from air_env.scenes import SceneDataset, make_scene
 
-_MATMUL_SIDE = 2048
 _NUM_SCENES = 2_000
-_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -68,48 +64,6 @@ class Setting:
 
     device: str
     scenes: SceneDataset
-
-
-@dataclass(frozen=True)
-class Workload:
-    """Something to be timed."""
-
-    name: str
-    """What it is, with its batch size."""
-    unit: str
-    """``items/s``, or ``ms`` for the time of one call."""
-    items: int
-    """Items that one call deals with."""
-    call: Callable[[], object]
-    """Does it once."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One row of the table; rates are in GFLOP/s."""
-
-    threads: int
-    """CPU threads."""
-    name: str
-    """Of the workload."""
-    unit: str
-    """Of the next two: ``.../s``, or ``ms`` for the time of one call."""
-    median: float
-    """Over the repeats."""
-    best: float
-    """Of the repeats."""
-    gflop_per_call: float
-    """Operations counted in one call, in billions."""
-    rate: float
-    """Floating-point rate of the median repeat."""
-    matmul_rate: float
-    """Median rate of the matrix products around the repeats."""
-    matmul_rate_best: float
-    """Of the fastest of them."""
-    share: float
-    """``rate / matmul_rate``."""
-    share_best: float
-    """The same of the fastest repeat and the fastest product."""
 
 
 def training(setting: Setting) -> Iterator[Workload]:
@@ -241,57 +195,6 @@ def machine(device: str) -> dict[str, Any]:
         "load_average": load,
         "torch": torch.__version__,
     }
-
-
-def measure(workload: Workload, threads: int, device: str, seconds: float) -> Measurement:
-    """Times a workload between matrix products."""
-    workload.call()
-    with FlopCounterMode(display=False) as counter:
-        workload.call()
-    gflop, once = counter.get_total_flops() / 1e9, timed(workload.call, 1, device)
-    num_calls = max(1, round(seconds / _REPEATS / once))
-    left, right = torch.randn(2, _MATMUL_SIDE, _MATMUL_SIDE, device=device)
-    matmul_gflop = 2 * _MATMUL_SIDE**3 / 1e9
-    # A GPU's product takes microseconds: as many as fill a repeat's time.
-    product: Callable[[], object] = lambda: left @ right  # noqa: E731
-    product()
-    num_products = max(1, round(min(seconds / _REPEATS, 0.1) / timed(product, 1, device)))
-    products, calls = [timed(product, num_products, device)], []
-    for _ in range(_REPEATS):
-        calls.append(timed(workload.call, num_calls, device))
-        products.append(timed(product, num_products, device))
-    typical, best = median(calls), min(calls)
-    matmul_rate, matmul_rate_best = matmul_gflop / median(products), matmul_gflop / min(products)
-    speeds = [1e3 * call if workload.unit == "ms" else workload.items / call for call in (typical, best)]
-    return Measurement(
-        threads=threads,
-        name=workload.name,
-        unit=workload.unit,
-        median=speeds[0],
-        best=speeds[1],
-        gflop_per_call=gflop,
-        rate=gflop / typical,
-        matmul_rate=matmul_rate,
-        matmul_rate_best=matmul_rate_best,
-        share=gflop / typical / matmul_rate,
-        share_best=gflop / best / matmul_rate_best,
-    )
-
-
-def timed(call: Callable[[], object], num_calls: int, device: str) -> float:
-    """Seconds that a call takes, averaged over a few in a row."""
-    synchronise(device)
-    begun = time.perf_counter()
-    for _ in range(num_calls):
-        call()
-    synchronise(device)
-    return (time.perf_counter() - begun) / num_calls
-
-
-def synchronise(device: str) -> None:
-    """Waits for what a GPU still has to do."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def table(report: dict[str, Any]) -> str:
