@@ -168,7 +168,9 @@ class AIR(nn.Module):
         Raises:
             ValueError: The images are not of that form (`to_images`).
         """
-        num_steps = num_steps or self.model.config.num_steps
+        num_steps = self.model.config.num_steps if num_steps is None else num_steps
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
         chunks = to_images(images, self.model).split(_EXPLAIN_BATCH)
         parts = [self._explain(chunk, num_steps) for chunk in chunks]
         z = Explanation(*(torch.cat([getattr(p, k) for p in parts]) for k in ("z_pres", "z_where", "z_what")))

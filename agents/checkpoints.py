@@ -86,7 +86,7 @@ def load_agent(source: str | Path, device: torch.device | str = "cpu") -> AIR:
         config = json.loads(metadata["config"])
         agent = AIR(from_json(SceneConfig, config["scene"]), from_json(AgentConfig, config["agent"]))
         agent.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError, TypeError, dacite.DaciteError) as error:
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not fit this version of the agent ({error}); train it again") from error
     return agent.to(device).eval()
 
@@ -99,13 +99,22 @@ def load_recipe(source: str | Path) -> Recipe:
         raise ValueError(f"{path} does not say by which recipe it was trained")
     try:
         return from_json(Recipe, json.loads(metadata["recipe"]))
-    except (ValueError, TypeError, dacite.DaciteError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} has a recipe that this version does not know ({error}); train it again") from error
 
 
-def from_json(cls: type[Any], values: dict[str, Any]) -> Any:
-    """A settings dataclass from what `dataclasses.asdict` and JSON made of it."""
-    return dacite.from_dict(cls, values, dacite.Config(strict=True, cast=[tuple, float]))
+def from_json(cls: type[Any], values: object) -> Any:
+    """A settings dataclass from what `dataclasses.asdict` and JSON made of it.
+
+    Raises:
+        ValueError: The values do not fit.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"settings must be a JSON object, got {values!r}")
+    try:
+        return dacite.from_dict(cls, values, dacite.Config(strict=True, cast=[tuple, float]))
+    except (dacite.DaciteError, TypeError) as error:
+        raise ValueError(f"settings do not fit {cls.__name__}: {error}") from error
 
 
 def _find(source: str | Path) -> Path:

@@ -21,6 +21,7 @@ from tiny import (
 from torch import Tensor, nn
 
 from agents import AIR, air, load_agent
+from agents.air import Exploration
 from air_env.explanation import Explanation
 from air_env.scenes import make_scene
 
@@ -223,23 +224,28 @@ def test_images_of_another_kind_are_refused_with_the_remedy(agent, images, messa
         agent.explain(images)
 
 
-@pytest.mark.parametrize("floor", [0.1, 1e-4, 1e-8])
+@pytest.mark.parametrize("weight", [1.0, 0.999, 0.5, 1e-4, 1e-9, 0.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_presence_floor_bounds_both_probabilities(dtype, floor):
-    agent = make_agent().to(dtype)
-    images = make_images(5).to(dtype)
-    for bias in (-200.0, -20.0, 0.0, 20.0, 200.0):
-        with torch.no_grad():
-            agent.presence.bias.fill_(bias)
-        agent.presence_floor = 0.0
-        plain = roll_out(agent, images, normal(5, NUM_STEPS, WHERE + WHAT).to(dtype)).logits.double().sigmoid()
-        agent.presence_floor = floor
-        problem = roll_out(agent, images, normal(5, NUM_STEPS, WHERE + WHAT).to(dtype)).problem()
-        assert problem.logits.isfinite().all()
-        assert_equal(problem.logits.double().sigmoid(), floor + (1 - 2 * floor) * plain, 1e-5)
-        agent.zero_grad()
-        problem.elbo().sum().backward()
-        assert all(p.grad.isfinite().all() for p in agent.parameters() if p.grad is not None)
+def test_exploration_mixes_a_fixed_probability_into_that_of_the_network(dtype, weight):
+    logits = torch.tensor([-200.0, -20.0, -1.0, 0.0, 3.0, 20.0, 200.0], dtype=dtype, requires_grad=True)
+    mixed = Exploration(weight, 0.75).mix(logits)
+    expected = (1 - weight) * logits.double().sigmoid() + 0.75 * weight
+    assert_equal(mixed.double().sigmoid(), expected, 1e-6)
+    stop = (1 - weight) * (-logits.double()).sigmoid() + 0.25 * weight
+    assert_equal((-mixed.double()).sigmoid(), stop, 1e-6)
+    assert mixed.isfinite().all()
+    (gradient,) = torch.autograd.grad(mixed.sum(), logits)
+    assert gradient.isfinite().all()
+    assert (gradient[2:5] != 0).all() == (weight < 1)
+
+
+def test_an_agent_explores_in_every_decision(agent, images):
+    noise = normal(NUM_IMAGES, NUM_STEPS, WHERE + WHAT)
+    plain = roll_out(agent, images, noise).logits
+    agent.exploration = Exploration(0.5, 0.75)
+    assert_equal(roll_out(agent, images, noise).logits, Exploration(0.5, 0.75).mix(plain), 1e-9)
+    agent.exploration = Exploration(1.0, 0.75)
+    assert (agent.explain(images).count == NUM_STEPS).all()
 
 
 def test_the_shipped_agent_counts_held_out_digits():

@@ -158,8 +158,9 @@ def test_a_full_disk_leaves_the_last_agent_and_says_what_to_do(agent, path):
 
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(agent, tmp_path):
+    (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match="could not write .*make the folder writable"):
-        save_agent(agent, tmp_path / "nowhere" / AGENT_FILE)
+        save_agent(agent, tmp_path / "file" / AGENT_FILE)
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), RuntimeError("enforce fail")])

@@ -139,7 +139,6 @@ def test_evaluation_in_parts_is_that_of_the_whole(metrics, monkeypatch):
     exact = [name for name in metrics if name.startswith(("count_accuracy", "confusion", "box"))]
     exact.remove("count_accuracy_sampled")
     assert {name: parts[name] for name in exact} == pytest.approx({name: metrics[name] for name in exact}, nan_ok=True)
-    assert parts["elbo"] == pytest.approx(metrics["elbo"], abs=1)
 
 
 def test_more_samples_tighten_the_bound():

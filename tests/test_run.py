@@ -18,8 +18,9 @@ from tiny import RECIPE, assert_equal
 from agents import load_agent, run
 from agents.checkpoints import AGENT_FILE, load_recipe
 from agents.evaluation import evaluate
-from agents.run import CONFIG_FILE, FIELDS, METRICS_FILE, RESUME_FILE, Run
+from agents.run import CONFIG_FILE, EVALUATION_FILE, FIELDS, METRICS_FILE, RESUME_FILE, Run
 from agents.trainer import Trainer
+from air_env.priors import CountPrior
 
 
 @pytest.fixture(autouse=True)
@@ -68,8 +69,12 @@ def test_a_finished_run_holds_what_was_promised(tmp_path):
     metrics = finished.finish()
     assert next(iter(metrics)) == "count_accuracy"
     assert {path.name for path in directory.iterdir()} == {
-        CONFIG_FILE, METRICS_FILE, RESUME_FILE, AGENT_FILE, "pictures", "tensorboard"
+        CONFIG_FILE, METRICS_FILE, RESUME_FILE, AGENT_FILE, EVALUATION_FILE, "pictures", "tensorboard"
     }  # fmt: skip
+    # JSON has no NaN: what is undefined, as the IoU where no count is right, is null.
+    defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+    assert json.loads((directory / EVALUATION_FILE).read_text()) == defined
+    assert metrics["iterations"] == 12
     rows = rows_of(directory)
     assert tuple(rows[0]) == FIELDS
     assert [int(row["iteration"]) for row in rows] == [4, 8, 12]
@@ -108,7 +113,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, stop_at):
     assert_equal(agents[1], agents[0])
     rows = [[{**row, "minutes": None} for row in rows_of(tmp_path / name)] for name in ("whole", "parts")]
     assert rows[1] == rows[0]
-    assert resumed.finish() == pytest.approx(whole.finish(), nan_ok=True, abs=0)
+    figures = [{**finished.finish(), "minutes": None} for finished in (whole, resumed)]
+    assert figures[1] == pytest.approx(figures[0], nan_ok=True, abs=0)
 
 
 def test_rows_written_after_the_last_checkpoint_are_not_repeated(tmp_path):
@@ -144,12 +150,16 @@ def test_minutes_are_those_of_the_whole_run(tmp_path):
 
 
 def test_the_final_figures_are_those_of_the_saved_agent(tmp_path):
-    # The training of 12 iterations ends before the count prior and the presence floor have come to rest.
-    finished = Run.start(tmp_path / "run", RECIPE)
+    # The training ends before the count prior and the exploration have come to rest.
+    prior = CountPrior("geometric", 1e-4, initial_parameter=0.5, anneal_steps=100)
+    recipe = replace(RECIPE, model=replace(RECIPE.model, count_prior=prior), exploration_steps=100)
+    finished = Run.start(tmp_path / "run", recipe)
     finished.train()
     scenes = finished._scene.dataset("test", 16, RECIPE.seed + 1)
-    saved = evaluate(load_agent(tmp_path / "run"), scenes, generator=torch.Generator().manual_seed(RECIPE.seed))
-    assert finished.finish() == pytest.approx(saved, nan_ok=True, rel=1e-6)
+    generator = torch.Generator().manual_seed(RECIPE.seed + 1)
+    saved = evaluate(load_agent(tmp_path / "run"), scenes, generator=generator)
+    figures = finished.finish()
+    assert {name: figures[name] for name in saved} == pytest.approx(saved, nan_ok=True, rel=1e-6)
 
 
 @pytest.mark.parametrize(("content", "message"), [(CONFIG_FILE, "a run"), ("notes.txt", "something")])
@@ -241,7 +251,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_the_last_checkpoint(tmp_path):
     load_agent(directory)
 
 
-@pytest.mark.parametrize("failing", ["torch.save", "agents.checkpoints.save_file", "pathlib.Path.replace"])
+@pytest.mark.parametrize("failing", ["torch.save", "pathlib.Path.write_bytes", "pathlib.Path.replace"])
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeypatch, failing):
     started = Run.start(tmp_path / "run", RECIPE)
     saved = {name: value.clone() for name, value in load_agent(tmp_path / "run").state_dict().items()}
@@ -307,14 +317,15 @@ directory, rng, found = Path(sys.argv[1]), random.Random(0), []
 
 def wait_for(condition):
     while not condition():
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended by itself"
         time.sleep(0.001)
 
-for kill in range(8):
+for kill in range(6):
     child = os.fork()
     if child == 0:
         (Run.resume(directory) if directory.exists() else Run.start(directory, recipe)).train()
         os._exit(1)
-    if kill > 2:
+    if kill > 1:
         # The later kills find a run that has saved something.
         before = directory.exists() and (directory / "resume.pt").stat().st_mtime_ns
         wait_for(lambda: directory.exists() and (directory / "resume.pt").stat().st_mtime_ns != before)
@@ -333,9 +344,9 @@ def test_a_killed_run_can_be_used_and_resumed_or_was_never_there(tmp_path):
     tests = Path(__file__).parent
     command = [sys.executable, "-c", KILLED, str(tmp_path / "run"), str(tests)]
     environment = os.environ | {"PYTHONPATH": str(tests.parent), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)
     assert result.returncode == 0, result.stderr[-2000:]
     iterations = json.loads(result.stdout)
-    assert len(iterations) >= 5
+    assert len(iterations) >= 4
     assert iterations == sorted(iterations)
     assert iterations[-1] > 0

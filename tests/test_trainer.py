@@ -115,13 +115,14 @@ def test_the_count_prior_is_annealed_by_the_iteration():
         assert_equal(trainer.agent.model.log_p_count, prior.log_p(NUM_STEPS, iteration).float())
 
 
-def test_the_presence_floor_falls_to_zero():
-    trainer = make_trainer(presence_floor=0.2, presence_floor_steps=4)
-    floors = []
+@pytest.mark.parametrize(("steps", "weights"), [(4, [1, 0.75, 0.5, 0.25, 0, 0]), (0, [0] * 6)])
+def test_exploration_falls_to_zero(steps, weights):
+    trainer = make_trainer(exploration_steps=steps)
+    found = []
     for _ in range(6):
         trainer.step()
-        floors.append(trainer.agent.presence_floor)
-    assert floors == pytest.approx([0.2, 0.15, 0.1, 0.05, 0, 0])
+        found.append(trainer.agent.exploration.weight)
+    assert found == pytest.approx(weights)
 
 
 @pytest.mark.parametrize("name", ["digit", "", "MULTI_MNIST"])
@@ -141,8 +142,7 @@ def test_an_unknown_recipe_is_answered_with_the_known_ones(name):
         ({"learning_rate": math.nan}, "learning_rate must be positive, got nan"),
         ({"batch_size": 65}, "batch_size 65 exceeds the 64 training images"),
         ({"seed": -1}, "seed must .*, got -1"),
-        ({"presence_floor": 0.5}, "presence_floor must .*, got 0.5"),
-        ({"presence_floor": -0.1}, "presence_floor must .*, got -0.1"),
+        ({"exploration_steps": -1}, "exploration_steps must .*, got -1"),
     ],
 )
 def test_a_recipe_out_of_range_is_refused(changes, message):
