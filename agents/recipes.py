@@ -45,8 +45,11 @@ class Recipe:
             if name not in known:
                 raise ValueError(f"{what} {name!r} is unknown; choose one of {', '.join(known)}")
         for name in ("max_steps", "num_train", "batch_size", "learning_rate", "baseline_learning_rate"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:  # so that NaN is refused
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("seed", "exploration_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.batch_size > self.num_train:
             raise ValueError(f"batch_size {self.batch_size} exceeds the {self.num_train} training images")
 

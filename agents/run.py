@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from agents.air import Exploration
 from agents.checkpoints import AGENT_FILE, from_json, save_agent, write_atomically, write_text_atomically
 from agents.evaluation import count_accuracy, evaluate
 from agents.pictures import count_accuracy_curve, scenes_beside_reconstructions
@@ -102,16 +103,23 @@ class Run:
             FileNotFoundError: The directory holds no run.
             ValueError: Its files are damaged.
         """
+        damaged = f"the run in {directory} cannot be resumed: its files are damaged or not a run's"
         try:
             recipe = from_json(Recipe, json.loads((directory / CONFIG_FILE).read_text()))
             state = torch.load(directory / RESUME_FILE, map_location=device, weights_only=True)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{directory} holds no run to resume ({error.filename} is missing)") from error
-        except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"the run in {directory} cannot be resumed: its files are damaged ({error})") from error
+        except pickle.UnpicklingError as error:
+            # Torch's own message explains how to run what the file may hold.
+            raise ValueError(f"{damaged} ({RESUME_FILE} is no checkpoint)") from error
+        except (ValueError, RuntimeError, EOFError, OSError) as error:
+            raise ValueError(f"{damaged} ({error})") from error
         run = cls(directory, recipe, data_dir, device)
-        run.trainer.load_state_dict(state["trainer"])
-        run.minutes, run._rows, run._elbo_sum = state["minutes"], state["rows"], state["elbo_sum"]
+        try:
+            run.trainer.load_state_dict(state["trainer"])
+            run.minutes, run._rows, run._elbo_sum = state["minutes"], state["rows"], state["elbo_sum"]
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{damaged} ({RESUME_FILE} does not fit: {error!r})") from error
         return run
 
     def train(
@@ -146,7 +154,13 @@ class Run:
             self.save()
 
     def save(self) -> None:
-        """Saves the agent and the state to resume from."""
+        """Saves the agent and the state to resume from.
+
+        Raises:
+            FloatingPointError: Training has diverged; the last checkpoint stays.
+            OSError: They cannot be written; the last checkpoint stays.
+        """
+        self._check_finite()
         state = {
             "trainer": self.trainer.state_dict(),
             "minutes": self.minutes,
@@ -156,14 +170,18 @@ class Run:
         write_atomically(self.directory / RESUME_FILE, lambda path: torch.save(state, path))
         save_agent(self.trainer.agent, self.directory / AGENT_FILE, self.recipe)
 
+    def _check_finite(self) -> None:
+        parameters = all(parameter.isfinite().all() for parameter in self.trainer.agent.parameters())
+        if not parameters or not self._elbo_sum.isfinite():
+            raise FloatingPointError(
+                f"the ELBO or a weight is not finite at iteration {self.trainer.iteration}: training diverged; lower "
+                f"--learning-rate. The last checkpoint in {self.directory} is good"
+            )
+
     def _log(self, elbo: float, tensorboard: SummaryWriter) -> None:
         """Evaluates on held-out scenes and writes a row of metrics."""
         trainer = self.trainer
-        if not math.isfinite(elbo):
-            raise FloatingPointError(
-                f"the ELBO is {elbo} before iteration {trainer.iteration}: training diverged. Lower --learning-rate. "
-                f"The last checkpoint in {self.directory} is good"
-            )
+        self._check_finite()
         row = {
             "iteration": trainer.iteration,
             "minutes": round(self.minutes, 3),
@@ -197,6 +215,9 @@ class Run:
         Returns:
             The metrics of `evaluate`, which are also in evaluation.json, with the run's iterations and minutes.
         """
+        # A run that was cut short may still explore: from here on the agent is the one that was saved.
+        self.trainer.agent.exploration = Exploration()
+        self.trainer.agent.model.anneal(None)
         self._picture()
         curve = self.directory / "pictures" / "count_accuracy.png"
         write_atomically(curve, lambda path: count_accuracy_curve(self._rows, path))
@@ -205,6 +226,8 @@ class Run:
         generator = torch.Generator(self.trainer.device).manual_seed(self.recipe.seed + 1)
         metrics = evaluate(self.trainer.agent, scenes, generator=generator)
         metrics |= {"iterations": self.trainer.iteration, "minutes": self.minutes}
-        text = json.dumps(metrics, indent=2) + "\n"
+        # JSON has no NaN, which an IoU is where no count is right.
+        defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+        text = json.dumps(defined, indent=2) + "\n"
         write_text_atomically(self.directory / EVALUATION_FILE, text)
         return metrics

@@ -255,5 +255,5 @@ def test_the_shipped_agent_counts_held_out_digits():
 
 
 def test_a_shipped_agent_is_named_where_there_is_none_of_the_name_given():
-    with pytest.raises(FileNotFoundError, match="no agent at digitz; .*shipped agent: digits"):
+    with pytest.raises(FileNotFoundError, match=r"no agent at digitz; .*shipped agent: digits"):
         load_agent("digitz")

@@ -128,7 +128,7 @@ def test_foreign_tensors_are_refused(path, metadata):
 def test_an_agent_of_another_version_is_refused(agent, path, config):
     metadata = {"format": "air-env agent 1"} | ({} if config is None else {"config": config})
     save_file(dict(agent.state_dict()), path, metadata)
-    with pytest.raises(ValueError, match="(?s)does not fit this version of the agent .*train it again"):
+    with pytest.raises(ValueError, match=r"(?s)does not fit this version of the agent .*train it again"):
         load_agent(path)
 
 
@@ -151,7 +151,7 @@ def test_a_pickle_in_the_place_of_an_agent_is_not_executed(path, tmp_path):
 
 def test_a_full_disk_leaves_the_last_agent_and_says_what_to_do(agent, path):
     before = path.read_bytes()
-    with small_disk(1000), pytest.raises(OSError, match="could not write .*free some space.*is untouched"):
+    with small_disk(1000), pytest.raises(OSError, match=r"could not write .*free some space.*is untouched"):
         save_agent(agent, path)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [AGENT_FILE]
@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_the_last_agent_and_says_what_to_do(agent, path):
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(agent, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(OSError, match="could not write .*make the folder writable"):
+    with pytest.raises(OSError, match=r"could not write .*make the folder writable"):
         save_agent(agent, tmp_path / "file" / AGENT_FILE)
 
 

@@ -1,21 +1,19 @@
 """Evaluation: metrics of cases whose answer is known."""
 
 import math
-from dataclasses import replace
 from itertools import permutations
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import AGENT, NUM_STEPS, SCENE, SIDE, generator, make_agent, make_model, make_scenes, normal
-from torch import Tensor, nn
+from tiny import AGENT, NUM_STEPS, SCENE, SIDE, generator, make_agent, make_scenes
+from torch import Tensor
 
 from agents.air import AIR
 from agents.evaluation import _mean_matched_iou, count_accuracy, evaluate
 from air_env import geometry
 from air_env.explanation import Explanation
-from air_env.likelihoods import LIKELIHOODS
 from air_env.priors import CountPrior
 from air_env.scenes import SceneDataset
 
@@ -58,7 +56,8 @@ def random_boxes(num: int, seed: int) -> Tensor:
 def test_boxes_are_matched_as_well_as_brute_force_can(count, seed):
     boxes, truth = random_boxes(count, seed), random_boxes(count, seed + 1000)
     best = max(
-        sum(iou_by_hand(boxes[i], truth[j]) for i, j in enumerate(order)) / count for order in permutations(range(count))
+        sum(iou_by_hand(boxes[i], truth[j]) for i, j in enumerate(order)) / count
+        for order in permutations(range(count))
     )
     absent = torch.full((1, 4), math.nan, dtype=torch.float64)
     padded = torch.cat([boxes, absent, absent])[None], torch.cat([truth, absent])[None]

@@ -106,7 +106,7 @@ def test_the_state_carries_the_likelihood_of_its_canvas_and_the_number_of_object
     for i, state in enumerate(states):
         assert_equal(state.log_p_x, model.likelihood.log_prob(images, state.canvas), 1e-9)
         assert_equal(state.step, COUNTS.clamp(max=i))
-        assert_equal(state.active, (COUNTS >= i) & (i < NUM_STEPS))
+        assert_equal(state.active, (i <= COUNTS) & (i < NUM_STEPS))
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -180,9 +180,7 @@ def test_counts_of_sampled_scenes_follow_the_prior():
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_sampled_scenes_are_consistent(likelihood):
-    model = make_model(
-        likelihood=likelihood, likelihood_scale=SCALES[likelihood], count_prior=CountPrior("uniform")
-    )
+    model = make_model(likelihood=likelihood, likelihood_scale=SCALES[likelihood], count_prior=CountPrior("uniform"))
     images, z = model.sample(200, generator())
     assert images.shape == (200, 1, SIDE, SIDE)
     assert model.log_joint(images, z).isfinite().all()

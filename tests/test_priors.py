@@ -41,9 +41,9 @@ def test_hazards_of_a_step_sum_to_one(prior, num_steps):
 @pytest.mark.parametrize(
     ("name", "closed_form"),
     [
-        ("geometric", lambda n, N, p: (1 - p) * p**n / (1 - p ** (N + 1))),
-        ("binomial", lambda n, N, p: stats.binom.pmf(n, N, p)),
-        ("uniform", lambda n, N, p: 1 / (N + 1)),
+        ("geometric", lambda n, most, p: (1 - p) * p**n / (1 - p ** (most + 1))),
+        ("binomial", lambda n, most, p: stats.binom.pmf(n, most, p)),
+        ("uniform", lambda n, most, p: 1 / (most + 1)),
     ],
 )
 @pytest.mark.parametrize("parameter", [0.01, 0.3, 0.9])

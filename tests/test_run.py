@@ -166,7 +166,7 @@ def test_the_final_figures_are_those_of_the_saved_agent(tmp_path):
 def test_a_directory_that_holds_something_is_refused(tmp_path, content, message):
     (tmp_path / content).write_text("mine")
     before = files_of(tmp_path)
-    with pytest.raises(FileExistsError, match=f"already holds {message}; .*--resume.*--output-dir"):
+    with pytest.raises(FileExistsError, match=rf"already holds {message}; .*--resume.*--output-dir"):
         Run.start(tmp_path, RECIPE)
     assert files_of(tmp_path) == before
 
@@ -189,7 +189,7 @@ def test_a_directory_without_a_run_cannot_be_resumed(tmp_path, missing):
     if missing is not None:
         Run.start(tmp_path, RECIPE)
         (tmp_path / missing).unlink()
-    with pytest.raises(FileNotFoundError, match=f"holds no run to resume .*{missing or CONFIG_FILE} is missing"):
+    with pytest.raises(FileNotFoundError, match=rf"holds no run to resume .*{missing or CONFIG_FILE} is missing"):
         Run.resume(tmp_path)
 
 
@@ -243,7 +243,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_the_last_checkpoint(tmp_path):
     saved = Run.resume(directory).trainer.state_dict()
     before = {name: (directory / name).read_bytes() for name in (RESUME_FILE, AGENT_FILE)}
     started = Run.resume(directory)
-    with small_disk(5_000), pytest.raises(OSError, match="could not write .*free some space"):
+    with small_disk(5_000), pytest.raises(OSError, match=r"could not write .*free some space"):
         started.train(stop_at=8)
     assert {name: (directory / name).read_bytes() for name in before} == before
     assert not list(directory.glob(".*"))
@@ -261,7 +261,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(failing, fail)
-        with pytest.raises(OSError, match="could not write .*Read-only file system.*make the folder writable"):
+        with pytest.raises(OSError, match=r"could not write .*Read-only file system.*make the folder writable"):
             started.train(stop_at=2)
     assert_equal(dict(load_agent(tmp_path / "run").state_dict()), saved)
     Run.resume(tmp_path / "run").train()
@@ -269,14 +269,14 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monke
 
 def test_a_run_directory_that_cannot_be_made_is_a_clear_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(OSError, match="could not make the run directory .*choose another --output-dir"):
+    with pytest.raises(OSError, match=r"could not make the run directory .*choose another --output-dir"):
         Run.start(tmp_path / "file" / "run", RECIPE)
 
     def fail(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", fail)
-    with pytest.raises(OSError, match="could not make the run directory .*Permission denied.*choose another"):
+    with pytest.raises(OSError, match=r"could not make the run directory .*Permission denied.*choose another"):
         Run.start(tmp_path / "run", RECIPE)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

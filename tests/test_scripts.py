@@ -145,7 +145,7 @@ def test_what_makes_no_sense_is_refused_with_a_message_and_without_a_traceback(t
     Path("taken").mkdir()
     Path("taken", "notes.txt").write_text("mine")
     Path("file").write_text("mine")
-    with pytest.raises(SystemExit, match=f"^error: .*{message}") as caught:
+    with pytest.raises(SystemExit, match=rf"^error: .*{message}") as caught:
         train_agent(*arguments)
     assert "\n" not in str(caught.value.code).rstrip()
     assert [path.name for path in Path("taken").iterdir()] == ["notes.txt"]
@@ -153,7 +153,7 @@ def test_what_makes_no_sense_is_refused_with_a_message_and_without_a_traceback(t
 
 def test_a_second_run_of_the_same_command_is_refused_with_the_remedy(train_agent):
     train_agent("tiny")
-    with pytest.raises(SystemExit, match="^error: runs/tiny-half_critic-0 already holds a run; .*--resume"):
+    with pytest.raises(SystemExit, match=r"^error: runs/tiny-half_critic-0 already holds a run; .*--resume"):
         train_agent("tiny")
 
 
@@ -166,7 +166,7 @@ def test_figures_that_cannot_be_written_are_a_clear_error(train_agent, monkeypat
         return write_text(self, *arguments, **options)
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(SystemExit, match="^error: .*No space left on device"):
+    with pytest.raises(SystemExit, match=r"^error: .*No space left on device"):
         train_agent("tiny")
 
 
