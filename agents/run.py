@@ -132,6 +132,8 @@ class Run:
             stop_at: Stops at this iteration, as an interruption would.
             progress: Called with the latest row of metrics after every iteration.
         """
+        if max_minutes is not None and not max_minutes > 0:
+            raise ValueError(f"max_minutes must be positive, got {max_minutes}")
         trainer, begun, saved = self.trainer, time.monotonic() - 60 * self.minutes, time.monotonic()
         last = min(self.recipe.max_steps, stop_at or self.recipe.max_steps)
         budget = 60 * max_minutes if max_minutes else float("inf")

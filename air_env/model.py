@@ -243,4 +243,5 @@ def _without_absent(z: Explanation) -> tuple[Tensor, Tensor, Tensor]:
     Whatever the latents of absent objects hold then reaches neither values nor gradients.
     """
     present = z.z_pres > 0.5
-    return present, *(torch.where(present[..., None], latent, 0.0) for latent in (z.z_where, z.z_what))
+    mask = present[..., None]
+    return present, torch.where(mask, z.z_where, 0.0), torch.where(mask, z.z_what, 0.0)

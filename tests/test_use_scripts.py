@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 from agents import AIR, AgentConfig, load_agent, save_agent
 from agents.recipes import Recipe
@@ -305,7 +306,7 @@ def test_an_output_folder_that_cannot_be_made_is_an_error(run_script, agent_file
 
 
 def test_benchmark_reports_speed_and_share_of_a_matrix_product(run_script, tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark_speed, "_MATMUL_SIDE", 256)
+    monkeypatch.setattr("agents.benchmarking._MATMUL_SIDE", 256)
     options = ("--threads", 1, "--only", "explain", "--seconds", 0.01, "--device", "cpu")
     status, out, _ = run_script(benchmark_speed, *options, "--json", "--output-dir", tmp_path / "speed")
     assert status is None
@@ -331,7 +332,7 @@ def test_every_workload_runs_and_is_counted():
     for wanted in ("batch 64", "batch 256", "1 image", "256 images", "64 environments", "1024 environments"):
         assert any(wanted in name for name in names)
     for workload in workloads:
-        with benchmark_speed.FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter:
             workload.call()
         assert counter.get_total_flops() >= 3 * (decoder + place)
         if workload.unit == "steps/s" and "with gradients" not in workload.name:

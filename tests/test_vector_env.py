@@ -108,10 +108,10 @@ def log_joint_by_hand(model: SceneModel, image: np.ndarray, z_where: np.ndarray,
         grid = F.affine_grid(window_of_image, [1, 1, SIDE, SIDE], align_corners=False)
         canvas += F.grid_sample(torch.from_numpy(patch.reshape(1, 1, 5, 5)), grid, align_corners=False)
 
-    weights = [0.01**n for n in range(NUM_STEPS + 1)]
+    weights = [1e-5**n for n in range(NUM_STEPS + 1)]
     log_p = math.log(weights[count] / sum(weights))
     for i in range(count):
-        for value, mean, sd in zip(z_where[i], (-0.9, 0.0, 0.0), (0.25, 0.5, 0.5), strict=True):
+        for value, mean, sd in zip(z_where[i], (-1.3, 0.0, 0.0), (0.25, 0.5, 0.5), strict=True):
             log_p += -0.5 * ((value - mean) / sd) ** 2 - math.log(sd * math.sqrt(2 * math.pi))
         log_p += sum(-0.5 * value**2 - 0.5 * math.log(2 * math.pi) for value in z_what[i])
 

@@ -1,6 +1,8 @@
 """Where images come from, with ground truth."""
 
+import inspect
 from collections.abc import Callable
+from dataclasses import fields
 
 from air_env.scenes.base import Scene, SceneDataset, Split
 from air_env.scenes.composer import ComposedScene, Glyphs
@@ -9,6 +11,9 @@ from air_env.scenes.mnist import multi_mnist
 
 SCENES: dict[str, Callable[..., Scene]] = {"digits": digits, "multi_mnist": multi_mnist}
 """Name -> function that makes the scene; all take `data_dir` and the options of their scene."""
+
+
+_OPTIONS = {"data_dir", *(field.name for field in fields(ComposedScene))} - {"glyphs"}
 
 
 def make_scene(name: str, **options) -> Scene:
@@ -20,6 +25,9 @@ def make_scene(name: str, **options) -> Scene:
     """
     if name not in SCENES:
         raise ValueError(f"scene {name!r} is unknown; choose one of {', '.join(SCENES)}")
+    if unknown := options.keys() - _OPTIONS - inspect.signature(SCENES[name]).parameters.keys():
+        names, known = ", ".join(map(repr, sorted(unknown))), ", ".join(sorted(_OPTIONS))
+        raise ValueError(f"scene option {names} is unknown; choose from {known}")
     return SCENES[name](**options)
 
 

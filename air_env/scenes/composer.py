@@ -1,6 +1,6 @@
 """Scenes composed of glyphs: a few small pictures, scaled and placed on an empty image (Section 3.1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ class Glyphs:
 
     def tight_boxes(self) -> NDArray[np.float64]:
         """``[glyph, 4]``: the borders ``(x0, y0, x1, y1)`` of what is not black, in the glyph's pixels."""
-        rows, columns = self.images.any(2), self.images.any(1)
+        rows, columns = np.any(self.images, 2), np.any(self.images, 1)
         side = self.images.shape[1]
         x0, y0 = columns.argmax(1), rows.argmax(1)
         x1, y1 = side - columns[:, ::-1].argmax(1), side - rows[:, ::-1].argmax(1)
@@ -53,19 +53,24 @@ class ComposedScene:
     """Smallest distance between the boxes of objects that do not overlap, in pixels."""
 
     def __post_init__(self) -> None:
-        smallest, largest = self.object_size
-        if not 0 < smallest <= largest <= self.image_size:
+        sizes = self.object_size
+        if not isinstance(sizes, Sequence) or len(sizes) != 2 or not 0 < sizes[0] <= sizes[1] <= self.image_size:
             raise ValueError(
-                f"object_size must be 0 < smallest <= largest <= image side, got {self.object_size} "
+                f"object_size must be 0 < smallest <= largest <= image side, got {sizes} "
                 f"for images of {self.image_size} pixels"
             )
-        if not self.counts or min(self.counts) < 0:
-            raise ValueError(f"counts must be one or more numbers of objects, got {self.counts}")
+        counts = self.counts
+        if not isinstance(counts, Sequence) or not counts or any(n != int(n) or n < 0 for n in counts):
+            raise ValueError(f"counts must be one or more numbers of objects, got {counts}")
+        if not self.gap >= 0:
+            raise ValueError(f"gap must be at least 0 pixels, got {self.gap}")
 
     def dataset(self, split: Split, num_scenes: int, seed: int = 0) -> SceneDataset:
         """Composes scenes; the same arguments give the same scenes, bit for bit."""
         if split not in ("train", "test"):
             raise ValueError(f"split {split!r} is unknown; choose train or test")
+        if num_scenes < 1:
+            raise ValueError(f"num_scenes must be at least 1, got {num_scenes}")
         glyphs = self.glyphs(split)
         rng = np.random.default_rng([seed, split == "test"])
         count = rng.choice(np.array(self.counts), num_scenes)
@@ -103,7 +108,7 @@ class ComposedScene:
         lower, upper = boxes[..., :2], boxes[..., 2:] + self.gap
         apart = ((lower[:, :, None] >= upper[:, None]) | (lower[:, None] >= upper[:, :, None])).any(-1)
         both = present[:, :, None] & present[:, None] & ~np.eye(present.shape[1], dtype=bool)
-        return (both & ~apart).any((1, 2))
+        return np.any(both & ~apart, (1, 2))
 
 
 def _paint(

@@ -19,10 +19,10 @@ def load_digits(split: Split) -> Glyphs:
     """
     from sklearn.datasets import load_digits as load
 
-    bunch = load()
-    images = np.clip(bunch.images * (255 / 16), 0, 255).round().astype(np.uint8)
+    pixels, labels = load(return_X_y=True)
+    images = (np.reshape(pixels, (-1, 8, 8)) * (255 / 16)).round().astype(np.uint8)
     rows = slice(None, _NUM_TRAIN) if split == "train" else slice(_NUM_TRAIN, None)
-    return Glyphs(images[rows], bunch.target[rows].astype(np.int64))
+    return Glyphs(images[rows], np.asarray(labels)[rows].astype(np.int64))
 
 
 def digits(
