@@ -34,7 +34,7 @@ from agents.trainer import Trainer
 from air_env.scenes import make_scene
 
 CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, RESUME_FILE = "config.json", "metrics.csv", "evaluation.json", "resume.pt"
-FIELDS = ("iteration", "minutes", "elbo", "count_accuracy", "learning_rate")
+FIELDS: tuple[str, ...] = ("iteration", "minutes", "elbo", "count_accuracy", "learning_rate")
 _EVALUATE_EVERY = 250
 _SAVE_EVERY_SECONDS = 30.0
 _NUM_TEST, _NUM_FINAL = 1_000, 5_000

@@ -60,8 +60,8 @@ class Trainer:
             The batch's mean ELBO in nats, detached and still on the device.
         """
         recipe = self.recipe
-        progress = self.iteration / recipe.max_steps if progress is None else progress
-        factor = recipe.learning_rate_factor(progress)
+        share = self.iteration / recipe.max_steps if progress is None else progress
+        factor = recipe.learning_rate_factor(share)
         for group, learning_rate in zip(self.optimizer.param_groups, self._learning_rates, strict=True):
             group["lr"] = learning_rate * factor
         self.agent.model.anneal(self.iteration)
