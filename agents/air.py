@@ -5,21 +5,22 @@ another object and where; the window is then read out of the image and encoded i
 
     h_i = LSTM(embed(x), z_{i-1}, h_{i-1})
     z_pres_i ~ Bernoulli(sigmoid(logit(h_i))),    z_where_i ~ N(head(h_i)),
-    z_what_i ~ N(encoder(attend(x, z_where_i)))
+    z_what_i ~ N(encoder(attend(x, z_where_i))), or a category
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.networks import Gaussian, GaussianHead, ImageEmbedding
+from agents.networks import Categorical, CategoricalHead, Gaussian, GaussianHead, ImageEmbedding, Posterior
 from air_env import geometry
 from air_env.explanation import Explanation
-from air_env.model import Images, SceneConfig, SceneModel
+from air_env.model import Images, SceneConfig, SceneModel, masked
+from air_env.priors import CategoricalPrior
 from air_env.spaces import to_images
 
 _EXPLAIN_BATCH = 1024
@@ -40,33 +41,52 @@ class AgentConfig:
     object gets no gradient towards it."""
     encoder_hidden: int = 200
     """Units of the glimpse encoder's hidden layer (our choice)."""
+    reads_canvas: bool = False
+    """Whether the core also reads, at every step, what the objects so far leave unexplained (our choice; the paper's
+    core reads the image only). Then what finds the first object finds the others, too."""
 
 
 @dataclass(frozen=True)
 class Exploration:
-    """A fixed probability of going on that is mixed into q, whatever the network thinks (our choice).
+    """Fixed probabilities that are mixed into q's discrete choices, whatever the network thinks (our choice).
 
         q(z_pres_i = 1) = (1 - weight) sigmoid(logit_i) + weight * presence
+        q(z_what_i)     = (1 - share) softmax(logits_i) + share / number of categories,  share = weight * categories
 
     Training starts with weight 1, so that every count is explained before the agent may choose among them, and
-    ends with 0: a count that is never sampled is never learned, and what is not learned is never chosen. It is
+    ends with 0: a choice that is never sampled is never learned, and what is not learned is never chosen. It is
     part of q, so that every estimator stays what it is.
     """
 
     weight: float = 0.0
+    """Share of the fixed probability in q, from 0 to 1."""
     presence: float = 0.75
+    """The fixed probability of going on (our choice)."""
+    categories: float = 0.2
+    """Share of the uniform distribution over categories at weight 1 (our choice): without it some category is given up
+    before the windows are any good; with more of it the wrong ones drive the windows out of the image."""
 
-    def mix(self, logit: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    def mix_presence(self, logit: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """The logit of the mixture."""
         if self.weight == 0:
             return logit
-        # In logarithms, so that a small weight keeps saturated logits finite.
-        own = math.log1p(-self.weight) if self.weight < 1 else -math.inf
         go, stop = (
-            torch.logaddexp(torch.full_like(logit, math.log(self.weight * fixed)), own + F.logsigmoid(signed))
-            for fixed, signed in ((self.presence, logit), (1 - self.presence, -logit))
+            _mix(F.logsigmoid(signed), fixed, self.weight)
+            for signed, fixed in ((logit, self.presence), (-logit, 1 - self.presence))
         )
         return go - stop
+
+    def mix_categories(self, what: Posterior) -> Posterior:
+        """The mixture, if it is over categories."""
+        if self.weight == 0 or not isinstance(what, Categorical):
+            return what
+        return Categorical(_mix(what.log_q, 1 / what.log_q.shape[-1], self.weight * self.categories))
+
+
+def _mix(log_q: Tensor, fixed: float, weight: float) -> Tensor:
+    """``log((1 - weight) q + weight * fixed)``; in logarithms, so that saturated probabilities stay finite."""
+    own = math.log1p(-weight) if weight < 1 else -math.inf
+    return torch.logaddexp(torch.full_like(log_q, math.log(weight * fixed)), own + log_q)
 
 
 @dataclass(frozen=True)
@@ -74,12 +94,16 @@ class AgentState:
     """What the core remembers between steps.
 
     Attributes:
-        features: ``[batch, embedding]``, the embedded image.
+        images: ``[batch, channel, side, side]``.
+        canvas: The objects so far, without gradient; not kept up to date if the core does not read it.
+        features: ``[batch, embedding]``, the embedded image; empty if the core reads the canvas, too.
         hidden: ``[batch, hidden]``, output of the LSTM.
         cell: ``[batch, hidden]``, its memory.
         z_previous: ``[batch, where + what]``, the latents of the step before; 0 at first.
     """
 
+    images: Tensor
+    canvas: Tensor
     features: Tensor
     hidden: Tensor
     cell: Tensor
@@ -87,7 +111,7 @@ class AgentState:
 
     def select(self, rows: Tensor) -> "AgentState":
         """The state of some rows of the batch."""
-        return AgentState(self.features[rows], self.hidden[rows], self.cell[rows], self.z_previous[rows])
+        return AgentState(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 class AIR(nn.Module):
@@ -107,28 +131,45 @@ class AIR(nn.Module):
         super().__init__()
         self.config = config
         self.model = SceneModel(scene)
-        where_dim, what_dim = self.model.where_dim, scene.what_dim
-        self.embed = ImageEmbedding(scene.image_size, config.embedding)
+        where_dim, channels = self.model.where_dim, self.model.image_shape[0]
+        shape = (2 * channels, *self.model.image_shape[1:]) if config.reads_canvas else self.model.image_shape
+        self.embed = ImageEmbedding(shape, config.embedding)
         self.core = nn.LSTMCell(config.embedding + self.latent_dim, config.hidden)
         self.presence = nn.Linear(config.hidden, 1)
         first_window = torch.tensor([math.log(config.initial_scale), 0.0, 0.0])
         prior = self.model.prior_where
         initial_mean = (first_window - prior.mean) / prior.sd
         self.where = GaussianHead(config.hidden, where_dim, initial_sd=0.5, initial_mean=initial_mean)
-        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(config.glimpse_size**2, config.encoder_hidden), nn.ReLU())
-        self.what = GaussianHead(config.encoder_hidden, what_dim, initial_sd=0.7)
+        pixels = channels * config.glimpse_size**2
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, config.encoder_hidden), nn.ReLU())
+        if self.categorical:
+            self.what = CategoricalHead(config.encoder_hidden, self.what_size)
+        else:
+            self.what = GaussianHead(config.encoder_hidden, self.what_size, initial_sd=0.7)
         self.exploration = Exploration()
 
     @property
     def latent_dim(self) -> int:
-        """Length of the continuous latents of one step, ``z_where`` and ``z_what``."""
-        return self.model.where_dim + self.model.config.what_dim
+        """Length of the latents of one step, ``z_where`` and ``z_what``, as the core reads them."""
+        return self.model.where_dim + self.what_size
+
+    @property
+    def what_size(self) -> int:
+        """Length of ``z_what``, or number of its categories."""
+        prior = self.model.prior_what
+        return prior.num_categories if isinstance(prior, CategoricalPrior) else prior.event_shape[0]
+
+    @property
+    def categorical(self) -> bool:
+        """Whether ``z_what`` is a category."""
+        return isinstance(self.model.prior_what, CategoricalPrior)
 
     def initial(self, images: Images) -> AgentState:
         """The state before the first step."""
         zeros = images.new_zeros(len(images), self.config.hidden)
         latents = images.new_zeros(len(images), self.latent_dim)
-        return AgentState(self.embed(images), zeros, zeros, latents)
+        features = images.new_empty(len(images), 0) if self.config.reads_canvas else self.embed(images)
+        return AgentState(images, torch.zeros_like(images), features, zeros, zeros, latents)
 
     def decide(self, state: AgentState) -> tuple[AgentState, Float[Tensor, "batch"], Gaussian]:
         """Advances the core by one step.
@@ -136,25 +177,32 @@ class AIR(nn.Module):
         Returns:
             The new state, the logit of ``z_pres`` and the posterior of ``z_where``.
         """
-        inputs = torch.cat([state.features, state.z_previous], 1)
+        features = state.features
+        if self.config.reads_canvas:
+            features = self.embed(torch.cat([state.images, state.images - state.canvas], 1))
+        inputs = torch.cat([features, state.z_previous], 1)
         hidden, cell = self.core(inputs, (state.hidden, state.cell))
         where = self.where(hidden, self.model.prior_where)
-        logit = self.exploration.mix(self.presence(hidden)[:, 0])
-        return AgentState(state.features, hidden, cell, state.z_previous), logit, where
+        logit = self.exploration.mix_presence(self.presence(hidden)[:, 0])
+        return replace(state, hidden=hidden, cell=cell), logit, where
 
-    def describe(self, images: Images, z_where: Float[Tensor, "batch where"]) -> Gaussian:
+    def describe(self, images: Images, z_where: Float[Tensor, "batch where"]) -> Posterior:
         """The posterior of ``z_what``, given the window."""
         glimpse = geometry.attend(images, z_where, self.config.glimpse_size)
-        return self.what(self.encoder(glimpse), self.model.prior_what)
+        return self.exploration.mix_categories(self.what(self.encoder(glimpse), self.model.prior_what))
 
-    @staticmethod
-    def remember(state: AgentState, z_where: Tensor, z_what: Tensor) -> AgentState:
+    def remember(self, state: AgentState, z_where: Tensor, z_what: Tensor) -> AgentState:
         """The state after the latents of a step are chosen."""
-        return AgentState(state.features, state.hidden, state.cell, torch.cat([z_where, z_what], 1))
+        what = F.one_hot(z_what, self.what_size).to(z_where.dtype) if self.categorical else z_what
+        state = replace(state, z_previous=torch.cat([z_where, what], 1))
+        if not self.config.reads_canvas:
+            return state
+        with torch.no_grad():
+            return replace(state, canvas=self.model.renderer.draw(state.canvas, z_where, z_what))
 
     @torch.no_grad()
     def explain(self, images: object, num_steps: int | None = None) -> Explanation:
-        """The most probable count of each image, and the posterior means of its objects.
+        """The most probable count of each image, and the most probable latents of its objects.
 
         Stops computing for an image as soon as no larger count can be more probable.
 
@@ -173,12 +221,12 @@ class AIR(nn.Module):
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
         chunks = to_images(images, self.model).split(_EXPLAIN_BATCH)
         parts = [self._explain(chunk, num_steps) for chunk in chunks]
-        z = Explanation(*(torch.cat([getattr(p, k) for p in parts]) for k in ("z_pres", "z_where", "z_what")))
-        return Explanation(z.z_pres, z.z_where, z.z_what, self.model.render(z))
+        return Explanation(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Explanation)))
 
     def _explain(self, images: Images, num_steps: int) -> Explanation:
         z_where = images.new_zeros(len(images), num_steps, self.model.where_dim)
-        z_what = images.new_zeros(len(images), num_steps, self.model.config.what_dim)
+        prior = self.model.prior_what
+        z_what = images.new_zeros(len(images), num_steps, *prior.event_shape, dtype=prior.dtype)
         count = torch.zeros(len(images), dtype=torch.long, device=images.device)
         best = images.new_zeros(len(images))
         # Rows still open, their state, and P(n >= step): what no count so far has taken.
@@ -193,9 +241,10 @@ class AIR(nn.Module):
             rows, state, open_mass = rows[keep], state.select(keep), open_mass[keep]
             if len(rows) == 0:
                 break
-            z_where[rows, step] = where.mean[keep]
-            z_what[rows, step] = self.describe(images[rows], where.mean[keep]).mean
+            z_where[rows, step] = where.mode[keep]
+            z_what[rows, step] = self.describe(state.images, where.mode[keep]).mode
             state = self.remember(state, z_where[rows, step], z_what[rows, step])
         count[rows] = num_steps
         z_pres = (torch.arange(num_steps, device=images.device) < count[:, None]).to(images.dtype)
-        return Explanation(z_pres, z_where * z_pres[..., None], z_what * z_pres[..., None])
+        z = Explanation(z_pres, masked(z_pres > 0, z_where), masked(z_pres > 0, z_what))
+        return replace(z, reconstruction=self.model.render(z))

@@ -11,8 +11,11 @@ def pick_device(name: str) -> str:
     """
     if name != "auto":
         try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {name!r} cannot be used ({str(error).splitlines()[0]}); try cpu") from error
+            # A device that holds no numbers, meta, is none to compute on.
+            torch.zeros((), device=name).item()
+        except (RuntimeError, AssertionError, ImportError) as error:
+            # Torch goes on with its own build options.
+            reason = str(error).splitlines()[0].split(". ")[0]
+            raise ValueError(f"device {name!r} cannot be used ({reason}); try cpu, or auto for the best") from error
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -5,12 +5,14 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from agents.air import AIR
 from agents.rollout import Rollout, sample_episodes, unstopped_rollout
 from air_env import geometry
+from air_env.explanation import Explanation
 from air_env.scenes import SceneDataset
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
@@ -49,9 +51,18 @@ def evaluate(
         - ``box_iou``: mean intersection over union of the windows in correctly counted scenes with the
           smallest square windows around the objects (windows are square), matched by the Hungarian
           method; ``box_iou_tight``: with the objects' own boxes.
+        - ``identity_accuracy``, where ``z_what`` is a category: of the objects of correctly counted scenes.
         - ``elbo`` = ``log_likelihood - kl_where - kl_what - kl_count``; ``iwae``: importance-weighted bound.
         - ``confusion_i_j``: share of the scenes with i objects that were counted as j.
+
+    Raises:
+        ValueError: There are no scenes, or no samples.
     """
+    if len(scenes) == 0:
+        raise ValueError("scenes must be at least one, got none")
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    scenes = scenes.to("cpu")
     totals: dict[str, list[Tensor]] = {}
     for start in range(0, len(scenes), _BATCH):
         batch = scenes[start : start + _BATCH]
@@ -81,10 +92,6 @@ def _measure(
         return unstopped_rollout(agent, envs, torch.randn(size, generator=generator, device=device))
 
     z = agent.explain(images)
-    right = z.count == truth
-    boxes, true_boxes = z.boxes(images.shape[-1]).cpu(), scenes.boxes
-    squares = geometry.boxes(geometry.from_boxes(true_boxes, images.shape[-1]), images.shape[-1])
-    scored = right.cpu() & (scenes.count > 0)
     reset()
     sampled = sample_episodes(agent, envs, generator).count
     first = rollout()
@@ -97,10 +104,8 @@ def _measure(
         [p.problem(analytic_kl=False).all().logsumexp(1) for p in [first] + [rollout() for _ in range(num_samples - 1)]]
     )
     return {
-        "count_accuracy": right,
+        **compare(z, scenes),
         "count_accuracy_sampled": sampled == truth,
-        "box_iou": _mean_matched_iou(boxes[scored], squares[scored]),
-        "box_iou_tight": _mean_matched_iou(boxes[scored], true_boxes[scored]),
         "elbo": problem.elbo(),
         # Each path's weight sums n out, which is never worse than sampling it.
         "iwae": weights.logsumexp(0) - math.log(num_samples),
@@ -112,21 +117,48 @@ def _measure(
     }
 
 
-def _mean_matched_iou(
+def compare(z: Explanation, scenes: SceneDataset) -> dict[str, Tensor]:
+    """Explanations against the truth.
+
+    Returns:
+        ``count_accuracy [scene]``; over the scenes with objects whose count is right, ``box_iou`` and
+        ``box_iou_tight``; where ``z_what`` is a category, ``identity_accuracy`` over the objects of these
+        scenes, matched by their boxes. `evaluate` says what they are.
+    """
+    side, count = scenes.images.shape[-1], z.count.cpu()
+    right = count == scenes.count
+    scored = right & (scenes.count > 0)
+    boxes, true_boxes = z.boxes(side).cpu()[scored], scenes.boxes[scored]
+    squares = geometry.boxes(geometry.from_boxes(true_boxes, side), side)
+    iou, matches = match(boxes, squares)
+    metrics = {"count_accuracy": right, "box_iou": iou, "box_iou_tight": match(boxes, true_boxes)[0]}
+    if not z.z_what.is_floating_point():
+        z_what, labels = z.z_what.cpu()[scored], scenes.labels[scored]
+        hits = [z_what[i, steps] == labels[i, objects] for i, (steps, objects) in enumerate(matches)]
+        metrics["identity_accuracy"] = torch.cat(hits) if hits else torch.empty(0)
+    return metrics
+
+
+def match(
     boxes: Float[Tensor, "scene step 4"], true_boxes: Float[Tensor, "scene object 4"]
-) -> Float[Tensor, "scene"]:
-    """Mean IoU of the best one-to-one matching, for scenes with as many boxes as objects, at least one."""
+) -> tuple[Float[Tensor, "scene"], list[tuple[NDArray, NDArray]]]:
+    """The best one-to-one matching, for scenes with as many boxes as objects, at least one.
+
+    Returns:
+        The mean IoU of each scene; and for each scene, which steps are matched with which objects.
+    """
     corner = torch.maximum(boxes[:, :, None, :2], true_boxes[:, None, :, :2])
     opposite = torch.minimum(boxes[:, :, None, 2:], true_boxes[:, None, :, 2:])
     intersection = (opposite - corner).clamp_min(0).prod(-1)
     area, true_area = ((b[..., 2:] - b[..., :2]).prod(-1) for b in (boxes, true_boxes))
     iou = intersection / (area[:, :, None] + true_area[:, None] - intersection)
-    means = []
+    means, matches = [], []
     for scene in iou:
         # Absent boxes are NaN, and last.
         present = scene[~scene.isnan().all(1)][:, ~scene.isnan().all(0)].numpy()
-        means.append(present[linear_sum_assignment(present, maximize=True)].mean())
-    return torch.tensor(means)
+        matches.append(linear_sum_assignment(present, maximize=True))
+        means.append(present[matches[-1]].mean())
+    return torch.tensor(means), matches
 
 
 def _confusion(truth: Tensor, count: Tensor, num_steps: int) -> dict[str, float]:

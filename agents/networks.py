@@ -1,18 +1,19 @@
 """The small parts that inference networks are made of."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from air_env.priors import GaussianPrior, gaussian_log_prob
+from air_env.priors import CategoricalPrior, GaussianPrior, gaussian_log_prob
 
 
 class ImageEmbedding(nn.Module):
-    """From an image ``[batch, 1, side, side]`` to features: a small network on overlapping patches.
+    """From an image ``[batch, channel, side, side]`` to features: a small network on overlapping patches.
 
     Deviation: the paper feeds the pixels to the core. Patches of 8 pixels every 4 find objects of many
     sizes in half the iterations; as matrix products they take half the time of two convolutions.
@@ -20,19 +21,26 @@ class ImageEmbedding(nn.Module):
 
     patch, stride, padding = 8, 4, 3
 
-    def __init__(self, image_size: int, features: int, hidden: int = 64, channels: int = 16) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], features: int, hidden: int = 64, patch_features: int = 16
+    ) -> None:
         super().__init__()
+        channels, image_size, _ = image_shape
         side = (image_size + 2 * self.padding - self.patch) // self.stride + 1
         self.patches = nn.Sequential(
-            nn.Linear(self.patch**2, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.ReLU(), nn.Flatten()
+            nn.Linear(channels * self.patch**2, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, patch_features),
+            nn.ReLU(),
+            nn.Flatten(),
         )
-        self.image = nn.Sequential(nn.Linear(channels * side**2, features), nn.ReLU())
+        self.image = nn.Sequential(nn.Linear(patch_features * side**2, features), nn.ReLU())
 
-    def forward(self, images: Float[Tensor, "batch 1 side side"]) -> Float[Tensor, "batch feature"]:
+    def forward(self, images: Float[Tensor, "batch channel side side"]) -> Float[Tensor, "batch feature"]:
         """The features of a batch of images."""
-        padded = F.pad(images[:, 0], (self.padding,) * 4)
-        patches = padded.unfold(1, self.patch, self.stride).unfold(2, self.patch, self.stride)
-        return self.image(self.patches(patches.flatten(3).flatten(1, 2)))
+        padded = F.pad(images, (self.padding,) * 4)
+        patches = padded.unfold(2, self.patch, self.stride).unfold(3, self.patch, self.stride)
+        return self.image(self.patches(patches.movedim(1, 3).flatten(3).flatten(1, 2)))
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,13 @@ class Gaussian:
     mean: Float[Tensor, "*batch dim"]
     sd: Float[Tensor, "*batch dim"]
 
+    @property
+    def mode(self) -> Float[Tensor, "*batch dim"]:
+        """The most probable value."""
+        return self.mean
+
     def sample(self, noise: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """The reparameterised sample of standard normal noise; noise 0 gives the mean."""
+        """The reparameterised sample of standard normal noise; noise 0 gives the mode."""
         return torch.addcmul(self.mean, self.sd, noise)
 
     def log_prob(self, value: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
@@ -61,10 +74,55 @@ class Gaussian:
         deviation = (self.mean - prior.mean) / prior.sd
         return 0.5 * (ratio.square() + deviation.square() - 1 - 2 * ratio.log()).sum(-1)
 
-    @staticmethod
-    def stack(posteriors: Sequence["Gaussian"]) -> "Gaussian":
-        """Joins the posteriors of several steps along axis 1."""
-        return Gaussian(torch.stack([p.mean for p in posteriors], 1), torch.stack([p.sd for p in posteriors], 1))
+
+@dataclass(frozen=True)
+class Categorical:
+    """A posterior over categories.
+
+    Attributes:
+        log_q: ``[*batch, category]``, normalised.
+    """
+
+    log_q: Float[Tensor, "*batch category"]
+
+    @property
+    def mode(self) -> Int[Tensor, "*batch"]:
+        """The most probable category."""
+        return self.log_q.argmax(-1)
+
+    def sample(self, noise: Float[Tensor, "*batch category"]) -> Int[Tensor, "*batch"]:
+        """The category that standard normal noise draws (Gumbel-max); noise 0 gives the mode."""
+        uniform = torch.special.ndtr(noise).clamp(1e-6, 1 - 1e-6)
+        return (self.log_q - (-uniform.log()).log()).argmax(-1)
+
+    def log_prob(self, value: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Log-probability in nats."""
+        return self.log_q.gather(-1, value[..., None])[..., 0]
+
+    def kl(self, prior: CategoricalPrior) -> Float[Tensor, "*batch"]:
+        """Kullback-Leibler divergence to the prior in nats."""
+        return (self.log_q.exp() * (self.log_q - prior.log_p)).sum(-1)
+
+
+Posterior = Gaussian | Categorical
+
+
+def stack(steps: Sequence[Any]) -> Any:
+    """Joins the tensors, or the posteriors, of several steps along axis 1."""
+    return _map(lambda *parts: torch.stack(parts, 1), *steps)
+
+
+def repeated(value: Any, num_rows: int) -> Any:
+    """Tensors, or a posterior, with every row repeated, so that there are so many rows."""
+    return _map(lambda part: part if len(part) == num_rows else part.repeat_interleave(num_rows // len(part), 0), value)
+
+
+def _map(function: Callable[..., Tensor], *values: Any) -> Any:
+    """Applies a function to tensors, or to each part of posteriors."""
+    kind = type(values[0])
+    if issubclass(kind, Tensor):
+        return function(*values)
+    return kind(*(function(*(getattr(value, field.name) for value in values)) for field in fields(kind)))
 
 
 class GaussianHead(nn.Module):
@@ -89,3 +147,16 @@ class GaussianHead(nn.Module):
         """The posterior of a batch of features."""
         mean, sd = self.linear(features).chunk(2, -1)
         return Gaussian(torch.addcmul(prior.mean, prior.sd, mean), prior.sd * F.softplus(sd))
+
+
+class CategoricalHead(nn.Module):
+    """Reads a distribution over categories off features."""
+
+    def __init__(self, in_features: int, num_categories: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, num_categories)
+
+    def forward(self, features: Float[Tensor, "batch feature"], prior: CategoricalPrior) -> Categorical:
+        """The posterior of a batch of features."""
+        del prior
+        return Categorical(self.linear(features).log_softmax(-1))

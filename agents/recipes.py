@@ -7,6 +7,9 @@ from agents.air import AgentConfig, Exploration
 from agents.estimators import ESTIMATORS
 from air_env.model import SceneConfig
 from air_env.scenes import SCENES
+from air_env.scenes.sprites import sprites
+
+CATEGORIES = ("score_function", "exact")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class Recipe:
     """The inference network."""
     estimator: str = "half_critic"
     """One of `ESTIMATORS`: the gradient of the stop action."""
+    categories: str = "score_function"
+    """Gradient of the category, where z_what is one: score_function (by the estimator's baselines) or exact (every
+    category at every step)."""
     batch_size: int = 64
     """Images per iteration (paper: 64)."""
     learning_rate: float = 1e-3
@@ -41,7 +47,11 @@ class Recipe:
     """Decides the training images, the initial weights, the order of batches and all noise."""
 
     def __post_init__(self) -> None:
-        for what, name, known in [("scene", self.scene, SCENES), ("estimator", self.estimator, ESTIMATORS)]:
+        for what, name, known in [
+            ("scene", self.scene, SCENES),
+            ("estimator", self.estimator, ESTIMATORS),
+            ("categories", self.categories, CATEGORIES),
+        ]:
             if name not in known:
                 raise ValueError(f"{what} {name!r} is unknown; choose one of {', '.join(known)}")
         for name in ("max_steps", "num_train", "batch_size", "learning_rate", "baseline_learning_rate"):
@@ -62,6 +72,9 @@ class Recipe:
         return min(1.0, (1 - progress) / self.decay) if self.decay > 0 else 1.0
 
 
+_SPRITES = sprites().model
+assert _SPRITES is not None
+
 RECIPES: dict[str, Recipe] = {
     # These digits are thick and vary less in size: a wide window would explain two of them at once.
     "digits": Recipe(
@@ -72,6 +85,14 @@ RECIPES: dict[str, Recipe] = {
         agent=AgentConfig(initial_scale=0.3),
     ),
     "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000),
+    # The renderer is known: only where, what and how many is to be inferred.
+    "sprites": Recipe(
+        scene="sprites",
+        max_steps=3_000,
+        exploration_steps=1_500,
+        model=_SPRITES,
+        agent=AgentConfig(initial_scale=0.32, glimpse_size=16, reads_canvas=True),
+    ),
 }
 """Name -> recipe; the README says what each reaches."""
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor
 from agents.air import AIR
 from agents.estimators import StopProblem
 from agents.estimators.base import RETURN_SCALE
-from agents.networks import Gaussian
+from agents.networks import Gaussian, Posterior, repeated, stack
 from air_env.model import RewardTerms
 from air_env.vector_env import AIRSceneVectorEnv
 
@@ -23,10 +24,14 @@ def context_dim(agent: AIR) -> int:
 
 @dataclass(frozen=True)
 class Rollout:
-    """N steps with presence forced to 1, on every image; everything is ``[batch, step, ...]``.
+    """N steps with presence forced to 1; everything is ``[path, step, ...]``.
+
+    There is one path for each image, or, where categories are enumerated, one for each sequence of N
+    categories: the paths of an image follow each other.
 
     Attributes:
         agent: Who acted.
+        num_paths: Paths for each image.
         log_p_x_empty: ``[batch]``, ``log p(x | c_0)``.
         logits: Presence logits.
         where: Posterior of ``z_where``.
@@ -38,12 +43,13 @@ class Rollout:
     """
 
     agent: AIR
+    num_paths: int
     log_p_x_empty: Float[Tensor, "batch"]
     logits: Float[Tensor, "batch step"]
     where: Gaussian
-    what: Gaussian
+    what: Posterior
     z_where: Float[Tensor, "batch step where"]
-    z_what: Float[Tensor, "batch step what"]
+    z_what: Tensor
     rewards: RewardTerms
     hidden: Float[Tensor, "batch step hidden"]
 
@@ -60,14 +66,15 @@ class Rollout:
     @cached_property
     def kl_what(self) -> Float[Tensor, "batch step"]:
         """Divergence of the posterior of ``z_what`` from its prior."""
-        return self.what.kl(self.agent.model.prior_what)
+        prior: Any = self.agent.model.prior_what  # of the same kind as the posterior
+        return self.what.kl(prior)
 
     def problem(self, *, analytic_kl: bool = True) -> StopProblem:
         """What an estimator of the stop action sees.
 
         Args:
             analytic_kl: Replaces ``log p(z_i) - log q(z_i)`` by its expectation, which the path determines
-                as well and which has less variance. False leaves ``A_n`` a sample of the paper's Eq. for L.
+                as well and which has less variance. False leaves ``A_n`` the logarithm of an importance weight.
         """
         if analytic_kl:
             latents = -(self.kl_where + self.kl_what)
@@ -79,42 +86,59 @@ class Rollout:
         scores = torch.cat([self.log_p_x_empty[:, None], steps], 1).cumsum(1) + log_p_stop
         # What is still unexplained tells most about what going on may gain.
         context = torch.cat([self.hidden, self.log_p_x[:, :-1, None] / RETURN_SCALE], 2)
-        return StopProblem(self.logits, scores, log_p_stop, context.detach())
+        log_q_what = self.what.log_prob(self.z_what) if self.agent.categorical else None
+        return StopProblem(self.logits, scores, log_p_stop, context.detach(), log_q_what, self.num_paths)
 
 
-def unstopped_rollout(agent: AIR, envs: AIRSceneVectorEnv, noise: Float[Tensor, "batch step latent"]) -> Rollout:
+def unstopped_rollout(
+    agent: AIR,
+    envs: AIRSceneVectorEnv,
+    noise: Float[Tensor, "batch step latent"],
+    *,
+    enumerate_categories: bool = False,
+) -> Rollout:
     """Acts on the environments' current images for all N steps, with presence forced to 1.
 
-    AIR does not look at the canvas, so its plan is handed to the environment whole.
+    What the environment answers does not change the plan, which is handed to it whole.
 
     Args:
         agent: Who acts; the environments must pay by its model.
         envs: Just reset.
-        noise: Standard normal, ``[num_envs, N, where + what]``; 0 follows the posterior means.
+        noise: Standard normal, ``[num_envs, N, where + what]``; 0 follows the posterior modes.
+        enumerate_categories: Every step takes every category instead of a sampled one. Paths branch, so that
+            step i is computed once for each sequence of the categories before it.
     """
-    images = envs.state.images
-    noise_where, noise_what = noise.split([agent.model.where_dim, agent.model.config.what_dim], 2)
-    state = agent.initial(images)
-    steps: list[tuple[Tensor, Gaussian, Gaussian, Tensor, Tensor, Tensor]] = []
+    noise_where, noise_what = noise.split([agent.model.where_dim, agent.what_size], 2)
+    state = agent.initial(envs.state.images)
+    steps: list[tuple[Tensor, Gaussian, Posterior, Tensor, Tensor, Tensor]] = []
     for i in range(noise.shape[1]):
         state, logit, where = agent.decide(state)
-        z_where = where.sample(noise_where[:, i])
-        what = agent.describe(images, z_where)
-        z_what = what.sample(noise_what[:, i])
-        state = agent.remember(state, z_where, z_what)
-        steps.append((logit, where, what, z_where, z_what, state.hidden))
-    logits, wheres, whats, z_wheres, z_whats, hidden = zip(*steps, strict=True)
-    z_where, z_what = torch.stack(z_wheres, 1), torch.stack(z_whats, 1)
+        z_where = where.sample(repeated(noise_where[:, i], len(logit)))
+        what = agent.describe(state.images, z_where)
+        branch = (logit, where, what, z_where, state.hidden)
+        if enumerate_categories:
+            rows = torch.arange(len(logit), device=logit.device).repeat_interleave(agent.what_size)
+            z_what = torch.arange(len(rows), device=logit.device) % agent.what_size
+            state = state.select(rows)
+        else:
+            z_what = what.sample(noise_what[:, i])
+        state = agent.remember(state, repeated(z_where, len(z_what)), z_what)
+        steps.append((*branch, z_what))
+    num_rows = len(state.images)
+    logits, wheres, whats, z_wheres, hidden, z_whats = (
+        stack([repeated(part, num_rows) for part in parts]) for parts in zip(*steps, strict=True)
+    )
     return Rollout(
         agent=agent,
-        log_p_x_empty=envs.state.log_p_x,
-        logits=torch.stack(logits, 1),
-        where=Gaussian.stack(wheres),
-        what=Gaussian.stack(whats),
-        z_where=z_where,
-        z_what=z_what,
-        rewards=envs.unroll(z_where, z_what),
-        hidden=torch.stack(hidden, 1),
+        num_paths=num_rows // envs.num_envs,
+        log_p_x_empty=repeated(envs.state.log_p_x, num_rows),
+        logits=logits,
+        where=wheres,
+        what=whats,
+        z_where=z_wheres,
+        z_what=z_whats,
+        rewards=envs.unroll(z_wheres, z_whats),
+        hidden=hidden,
     )
 
 
@@ -144,9 +168,9 @@ def sample_episodes(agent: AIR, envs: AIRSceneVectorEnv, generator: torch.Genera
     while active.any():
         state, logit, where = agent.decide(state)
         z_pres = (torch.rand(logit.shape, **options) < logit.sigmoid()) & active
-        z_where = where.sample(torch.randn(where.mean.shape, **options))
+        z_where = where.sample(torch.randn((len(images), agent.model.where_dim), **options))
         what = agent.describe(images, z_where)
-        z_what = what.sample(torch.randn(what.mean.shape, **options))
+        z_what = what.sample(torch.randn((len(images), agent.what_size), **options))
         state = agent.remember(state, z_where, z_what)
         log_q_pres = F.logsigmoid(torch.where(z_pres, logit, -logit))
         log_q_latents = torch.where(z_pres, where.log_prob(z_where) + what.log_prob(z_what), 0.0)

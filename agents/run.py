@@ -18,14 +18,15 @@ import os
 import pickle
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.air import Exploration
+from agents.air import AIR, Exploration
 from agents.checkpoints import AGENT_FILE, from_json, save_agent, write_atomically, write_text_atomically
 from agents.evaluation import count_accuracy, evaluate
 from agents.pictures import count_accuracy_curve, scenes_beside_reconstructions
@@ -51,11 +52,22 @@ class Run:
         recipe: What to compute.
         data_dir: Folder of the data files, for scenes that need some.
         device: Where to compute.
+        max_minutes: Budget of the whole run; where it is the tighter one, the learning rate follows it.
     """
 
-    def __init__(self, directory: Path, recipe: Recipe, data_dir: str | None, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        recipe: Recipe,
+        data_dir: str | None,
+        device: torch.device | str,
+        max_minutes: float | None,
+    ) -> None:
+        if max_minutes is not None and not max_minutes > 0:
+            raise ValueError(f"max_minutes must be positive, got {max_minutes}")
         self.directory = directory
         self.recipe = recipe
+        self.max_minutes = max_minutes
         self._scene = make_scene(recipe.scene, data_dir=data_dir, **recipe.scene_options)
         self._test = self._scene.dataset("test", _NUM_TEST, recipe.seed)
         self.trainer = Trainer(recipe, self._scene.dataset("train", recipe.num_train, recipe.seed), device)
@@ -66,11 +78,18 @@ class Run:
 
     @classmethod
     def start(
-        cls, directory: Path, recipe: Recipe, *, data_dir: str | None = None, device: torch.device | str = "cpu"
+        cls,
+        directory: Path,
+        recipe: Recipe,
+        *,
+        data_dir: str | None = None,
+        device: torch.device | str = "cpu",
+        max_minutes: float | None = None,
     ) -> "Run":
         """Makes a run directory, with an untrained agent in it.
 
         Raises:
+            ValueError: The budget is not positive, or the directory is the working directory.
             FileExistsError: The directory holds something already.
             OSError: It cannot be written.
         """
@@ -79,8 +98,11 @@ class Run:
                 f"{directory} already holds {'a run' if (directory / CONFIG_FILE).exists() else 'something'}; "
                 "continue it with --resume, or choose another --output-dir"
             )
+        if directory.resolve() == Path.cwd():
+            # The directory is replaced by a whole one, and whoever works in it would be nowhere.
+            raise ValueError(f"{directory} is the folder you are in; name one to be made in it with --output-dir")
         nascent = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-        run = cls(nascent, recipe, data_dir, device)
+        run = cls(nascent, recipe, data_dir, device, max_minutes)
         try:
             (nascent / "pictures").mkdir(parents=True)
             text = json.dumps(asdict(recipe), indent=2) + "\n"
@@ -96,51 +118,75 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, directory: Path, *, data_dir: str | None = None, device: torch.device | str = "cpu") -> "Run":
+    def resume(
+        cls,
+        directory: Path,
+        *,
+        data_dir: str | None = None,
+        device: torch.device | str | None = None,
+        max_minutes: float | None = None,
+    ) -> "Run":
         """Continues a run from its last checkpoint.
+
+        Args:
+            directory: The run directory.
+            data_dir: Folder of the data files, for scenes that need some.
+            device: One of the type that it was trained on; by default such a one.
+            max_minutes: Budget of the whole run; by default the one it has.
 
         Raises:
             FileNotFoundError: The directory holds no run.
-            ValueError: Its files are damaged.
+            ValueError: Its files are damaged, or it was trained on another type of device.
         """
         damaged = f"the run in {directory} cannot be resumed: its files are damaged or not a run's"
         try:
             recipe = from_json(Recipe, json.loads((directory / CONFIG_FILE).read_text()))
-            state = torch.load(directory / RESUME_FILE, map_location=device, weights_only=True)
+            state = torch.load(directory / RESUME_FILE, map_location="cpu", weights_only=True)
+            trained_on, budget = state["device"], state["max_minutes"]
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{directory} holds no run to resume ({error.filename} is missing)") from error
         except pickle.UnpicklingError as error:
             # Torch's own message explains how to run what the file may hold.
             raise ValueError(f"{damaged} ({RESUME_FILE} is no checkpoint)") from error
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"{damaged} ({RESUME_FILE} does not fit: {error!r})") from error
         except (ValueError, RuntimeError, EOFError, OSError) as error:
             raise ValueError(f"{damaged} ({error})") from error
-        run = cls(directory, recipe, data_dir, device)
+        device = torch.device(trained_on if device is None else device)
+        if device.type != trained_on or (trained_on == "cuda" and not torch.cuda.is_available()):
+            raise ValueError(
+                f"the run in {directory} was trained on {trained_on}, and its noise goes on only there: resume it with "
+                f"--device {trained_on}, where there is one (its agent can be used anywhere)"
+            )
+        run = cls(directory, recipe, data_dir, device, budget if max_minutes is None else max_minutes)
         try:
             run.trainer.load_state_dict(state["trainer"])
-            run.minutes, run._rows, run._elbo_sum = state["minutes"], state["rows"], state["elbo_sum"]
+            run.minutes, run._rows, run._elbo_sum = state["minutes"], state["rows"], state["elbo_sum"].to(device)
         except (KeyError, TypeError, IndexError, AttributeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{damaged} ({RESUME_FILE} does not fit: {error!r})") from error
         return run
 
     def train(
-        self, *, max_minutes: float | None = None, stop_at: int | None = None, progress: Progress | None = None
+        self,
+        *,
+        stop_at: int | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
+        progress: Progress | None = None,
     ) -> None:
         """Trains until the recipe's iterations or the minutes are used up, whichever comes first.
 
         Args:
-            max_minutes: Budget of the whole run; where it is the tighter one, the learning rate follows it.
             stop_at: Stops at this iteration, as an interruption would.
+            interrupted: Whether to stop, asked between iterations.
             progress: Called with the latest row of metrics after every iteration.
         """
-        if max_minutes is not None and not max_minutes > 0:
-            raise ValueError(f"max_minutes must be positive, got {max_minutes}")
         trainer, begun, saved = self.trainer, time.monotonic() - 60 * self.minutes, time.monotonic()
         last = min(self.recipe.max_steps, stop_at or self.recipe.max_steps)
-        budget = 60 * max_minutes if max_minutes else float("inf")
+        budget = 60 * self.max_minutes if self.max_minutes else float("inf")
         with SummaryWriter(self.directory / "tensorboard", purge_step=trainer.iteration) as tensorboard:
             if trainer.iteration == 0:
                 self._picture()
-            while trainer.iteration < last and (elapsed := time.monotonic() - begun) < budget:
+            while trainer.iteration < last and (elapsed := time.monotonic() - begun) < budget and not interrupted():
                 share = max(trainer.iteration / self.recipe.max_steps, elapsed / budget)
                 self._elbo_sum += trainer.step(share)
                 if trainer.iteration % _EVALUATE_EVERY == 0:
@@ -165,6 +211,8 @@ class Run:
         self._check_finite()
         state = {
             "trainer": self.trainer.state_dict(),
+            "device": self.trainer.device.type,
+            "max_minutes": self.max_minutes,
             "minutes": self.minutes,
             "rows": self._rows,
             "elbo_sum": self._elbo_sum,
@@ -184,11 +232,13 @@ class Run:
         """Evaluates on held-out scenes and writes a row of metrics."""
         trainer = self.trainer
         self._check_finite()
+        with self._without_exploration() as agent:
+            accuracy = count_accuracy(agent, self._test)
         row = {
             "iteration": trainer.iteration,
             "minutes": round(self.minutes, 3),
             "elbo": elbo,
-            "count_accuracy": count_accuracy(trainer.agent, self._test),
+            "count_accuracy": accuracy,
             "learning_rate": trainer.optimizer.param_groups[0]["lr"],
         }
         self._rows.append(row)
@@ -197,6 +247,16 @@ class Run:
         write_atomically(self.directory / METRICS_FILE, self._write_rows)
         if (trainer.iteration // _EVALUATE_EVERY).bit_count() == 1:  # at the 1st, 2nd, 4th, 8th, ... evaluation
             self._picture()
+
+    @contextmanager
+    def _without_exploration(self) -> Iterator[AIR]:
+        """The agent as it is when it is loaded, for as long as it is looked at."""
+        agent = self.trainer.agent
+        exploration, agent.exploration = agent.exploration, Exploration()
+        try:
+            yield agent
+        finally:
+            agent.exploration = exploration
 
     def _write_rows(self, path: Path) -> None:
         with path.open("w", newline="") as file:
@@ -208,7 +268,8 @@ class Run:
         path = self.directory / "pictures" / f"scenes_{self.trainer.iteration:06d}.png"
         # Empty scenes are explained, but nothing to look at.
         images = self._test[self._test.count > 0][:_NUM_PICTURED].float_images()
-        z = self.trainer.agent.explain(images)
+        with self._without_exploration() as agent:
+            z = agent.explain(images)
         write_atomically(path, lambda temporary: scenes_beside_reconstructions(images, z, temporary))
 
     def finish(self) -> dict[str, float]:

@@ -69,13 +69,15 @@ class Trainer:
         self._envs.reset(options={"scenes": self._next_rows()})
         size = (recipe.batch_size, recipe.model.num_steps, self.agent.latent_dim)
         noise = torch.randn(size, generator=self._noise, device=self.device)
-        problem = unstopped_rollout(self.agent, self._envs, noise).problem()
-        loss = self.estimator(problem, self._noise).mean()
+        enumerate_categories = self.agent.categorical and recipe.categories == "exact"
+        rollout = unstopped_rollout(self.agent, self._envs, noise, enumerate_categories=enumerate_categories)
+        problem = rollout.problem()
+        loss = self.estimator.loss(problem, self._noise).mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.iteration += 1
-        return problem.elbo().mean().detach()
+        return problem.per_image(problem.elbo()).mean().detach()
 
     def _next_rows(self) -> Tensor:
         """The next batch's rows; every epoch is a new permutation of the training images."""

@@ -1,6 +1,6 @@
 """The world of Attend, Infer, Repeat: scenes, the generative model and its environments.
 
-Importing it registers ``AIRScene-v0`` with Gymnasium.
+Importing it registers ``AIRScene-v0`` and ``AIRSceneFlat-v0`` with Gymnasium.
 """
 
 import gymnasium
@@ -8,17 +8,24 @@ import gymnasium
 from air_env.env import AIRSceneEnv
 from air_env.explanation import Explanation
 from air_env.model import Action, RewardTerms, SceneConfig, SceneModel, SceneState
+from air_env.renderers import PatchConfig, SpriteConfig
 from air_env.scenes import SCENES, make_scene
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World, make_world
 
-gymnasium.register(
-    id="AIRScene-v0",
-    entry_point="air_env.env:AIRSceneEnv",
-    vector_entry_point="air_env.vector_env:AIRSceneVectorEnv",
-    # N belongs to the model: running out of steps is termination, not truncation.
-    max_episode_steps=None,
-)
+for _id, _settings in {
+    "AIRScene-v0": {},
+    # The same world for stock RL algorithms: actions are vectors in [-1, 1], pixels are bytes.
+    "AIRSceneFlat-v0": {"action_mode": "latents", "byte_images": True},
+}.items():
+    gymnasium.register(
+        id=_id,
+        entry_point="air_env.env:AIRSceneEnv",
+        vector_entry_point="air_env.vector_env:AIRSceneVectorEnv",
+        # N belongs to the model: running out of steps is termination, not truncation.
+        max_episode_steps=None,
+        kwargs=_settings,
+    )
 
 __all__ = [
     "SCENES",
@@ -26,10 +33,12 @@ __all__ = [
     "AIRSceneVectorEnv",
     "Action",
     "Explanation",
+    "PatchConfig",
     "RewardTerms",
     "SceneConfig",
     "SceneModel",
     "SceneState",
+    "SpriteConfig",
     "World",
     "make_scene",
     "make_world",

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from air_env.frames import Frame, Window
 from air_env.model import SceneModel, SceneState
-from air_env.spaces import to_action
 from air_env.vector_env import AIRSceneVectorEnv, draw_scene
 from air_env.world import World
 
@@ -112,6 +111,8 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
         *,
         render_mode: str | None = None,
         device: torch.device | str | None = None,
+        action_mode: str = "dict",
+        byte_images: bool = False,
         world: World | None = None,
         **options: Any,
     ) -> None:
@@ -123,6 +124,8 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
             device=device,
             grad_enabled=False,
             render_mode=None if render_mode is None else "rgb_array",
+            action_mode=action_mode,
+            byte_images=byte_images,
             world=world,
             **options,
         )
@@ -169,7 +172,10 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
         """
         if not self.state.active.item():
             raise ResetNeeded("the episode is finished; call reset() to start another")
-        observation, rewards, terminations, truncations, info = self._envs.advance(to_action(action, None, self.model))
+        mode, like = self._envs.action_mode, self.model.log_p_count
+        values = mode.read(action, None)
+        noise = torch.from_numpy(mode.noise(self.np_random)[None]).to(like.device, like.dtype)
+        observation, rewards, terminations, truncations, info = self._envs.advance(*mode.act(values, noise))
         self._show()
         return (
             _to_numpy(observation),
@@ -213,8 +219,13 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
 
 def _to_numpy(observation: dict[str, Tensor]) -> Observation:
     """The observation of the only episode, in new arrays of the space's types."""
-    pixels = {name: observation[name][0].numpy(force=True).astype(np.float32) for name in ("image", "canvas")}
+    pixels = {name: _pixels(observation[name][0]) for name in ("image", "canvas")}
     return {**pixels, "step": np.int64(observation["step"].item())}
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    array = image.numpy(force=True)
+    return array.astype(np.uint8 if array.dtype == np.uint8 else np.float32)  # a copy
 
 
 def _to_python(info: dict[str, Any]) -> Info:

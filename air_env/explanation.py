@@ -16,13 +16,14 @@ class Explanation:
     Attributes:
         z_pres: ``[batch, step]``, ones for the objects, then zeros (the unary code of Section 2.1).
         z_where: ``[batch, step, 3]``, windows (`air_env.geometry`); 0 where no object is present.
-        z_what: ``[batch, step, what]``, appearance codes; 0 where no object is present.
+        z_what: ``[batch, step, what]``, appearance codes, or ``[batch, step]``, categories (int64); 0 where no
+            object is present.
         reconstruction: ``[batch, channel, height, width]``, the canvas these latents draw, if it was drawn.
     """
 
     z_pres: Float[Tensor, "batch step"]
     z_where: Float[Tensor, "batch step where"]
-    z_what: Float[Tensor, "batch step what"]
+    z_what: Float[Tensor, "batch step what"] | Int[Tensor, "batch step"]
     reconstruction: Float[Tensor, "batch channel height width"] | None = None
 
     @property

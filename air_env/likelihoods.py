@@ -41,7 +41,8 @@ class Gaussian:
 
     def log_prob(self, image: BroadcastImages, canvas: BroadcastImages) -> Float[Tensor, "*#batch"]:
         """``log p(image | canvas)``."""
-        squared_error = F.mse_loss(canvas, image.expand_as(canvas), reduction="none").sum((-3, -2, -1))
+        image, canvas = torch.broadcast_tensors(image, canvas)
+        squared_error = F.mse_loss(canvas, image, reduction="none").sum((-3, -2, -1))
         constant = _num_pixels(image) * (math.log(self.scale) + 0.5 * math.log(2 * math.pi))
         return -0.5 / self.scale**2 * squared_error - constant
 
@@ -96,8 +97,8 @@ class Bernoulli:
 
     def log_prob(self, image: BroadcastImages, canvas: BroadcastImages) -> Float[Tensor, "*#batch"]:
         """``log p(image | canvas)``, the cross-entropy where pixels are grey."""
-        canvas = canvas.clamp(self.scale, 1 - self.scale)
-        return -F.binary_cross_entropy(canvas, image.expand_as(canvas), reduction="none").sum((-3, -2, -1))
+        image, clipped = torch.broadcast_tensors(image, canvas.clamp(self.scale, 1 - self.scale))
+        return -F.binary_cross_entropy(clipped, image, reduction="none").sum((-3, -2, -1))
 
     def sample(self, canvas: Images, generator: torch.Generator | None = None) -> Images:
         """Draws a black and white image."""

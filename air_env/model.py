@@ -13,6 +13,8 @@ after i objects,
 so the rewards of an episode telescope:  sum r = log p(x, z, n) - log p(x | c_0).
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -22,15 +24,15 @@ from torch import Tensor, nn
 from air_env import geometry
 from air_env.explanation import Explanation
 from air_env.likelihoods import LIKELIHOODS, Likelihood
-from air_env.priors import CountPrior, GaussianPrior, hazards
-from air_env.renderers import PatchRenderer
+from air_env.priors import CountPrior, GaussianPrior, Prior, hazards
+from air_env.renderers import PatchConfig, SpriteConfig
 
 Images = Float[Tensor, "batch channel height width"]
 
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """Settings of a scene model with a learned patch renderer."""
+    """Settings of a scene model."""
 
     image_size: int = 50
     """Side of the square image in pixels (paper: 50)."""
@@ -47,19 +49,19 @@ class SceneConfig:
     """Prior mean of ``z_where``: log of the window's relative size, centre x and y."""
     where_sd: tuple[float, float, float] = (0.25, 0.5, 0.5)
     """Prior standard deviation of ``z_where``."""
-    what_dim: int = 50
-    """Length of ``z_what``, a priori standard normal."""
-    patch_size: int = 20
-    """Side of a decoded patch in pixels."""
-    decoder_hidden: int = 200
-    """Units of the decoder's hidden layer."""
+    renderer: PatchConfig | SpriteConfig = field(default_factory=PatchConfig)
+    """How objects are drawn, and what ``z_what`` is: a code for a learned patch, or a category."""
 
     def __post_init__(self) -> None:
         if self.likelihood not in LIKELIHOODS:
             raise ValueError(f"likelihood {self.likelihood!r} is unknown; choose one of {', '.join(LIKELIHOODS)}")
-        for name in ("image_size", "num_steps", "what_dim", "patch_size", "decoder_hidden"):
+        for name in ("image_size", "num_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, smallest in (("where_mean", -math.inf), ("where_sd", 0.0)):
+            values = getattr(self, name)
+            if len(values) != geometry.WHERE_DIM or not all(smallest < value < math.inf for value in values):
+                raise ValueError(f"{name} must be {geometry.WHERE_DIM} numbers above {smallest}, got {values}")
         self.make_likelihood()
 
     def make_likelihood(self) -> Likelihood:
@@ -70,11 +72,14 @@ class SceneConfig:
 
 @dataclass(frozen=True)
 class Action:
-    """One step's choice: ``z_pres [batch]`` (1 draws an object, 0 stops) and the object's latents."""
+    """One step's choice: ``z_pres [batch]`` (1 draws an object, 0 stops) and the object's latents.
+
+    ``z_what`` is ``[batch, what]``, or ``[batch]`` of categories.
+    """
 
     z_pres: Tensor
     z_where: Float[Tensor, "batch where"]
-    z_what: Float[Tensor, "batch what"]
+    z_what: Tensor
 
 
 @dataclass(frozen=True)
@@ -127,15 +132,23 @@ class SceneModel(nn.Module):
         self.config = config
         self.likelihood = config.make_likelihood()
         self.prior_where = GaussianPrior(config.where_mean, config.where_sd)
-        self.prior_what = GaussianPrior((0.0,) * config.what_dim, (1.0,) * config.what_dim)
-        self.renderer = PatchRenderer(config.what_dim, config.patch_size, config.decoder_hidden)
+        self.renderer = config.renderer.make()
         for name, size in [("log_p_count", 1), ("log_p_go", 0), ("log_p_stop", 1)]:
             self.register_buffer(name, torch.empty(config.num_steps + size), persistent=False)
         self._count_parameter: float | None = None
+        self._iteration: int | None = None
         self.anneal(None)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SceneModel":
+        super()._apply(fn, recurse)
+        # The tables again, in the new precision.
+        self._count_parameter = None
+        self.anneal(self._iteration)
+        return self
 
     def anneal(self, iteration: int | None) -> None:
         """Sets the count prior to what it is at an iteration of training; None is the final prior."""
+        self._iteration = iteration
         parameter = self.config.count_prior.parameter_at(iteration)
         if parameter == self._count_parameter:
             return
@@ -163,10 +176,8 @@ class SceneModel(nn.Module):
         The latents of an episode that stops are ignored.
         """
         present = state.active & (action.z_pres > 0.5)
-        # Absent objects are drawn at the origin and masked, so that whatever their latents hold
-        # reaches neither values nor gradients.
-        z_where = torch.where(present[:, None], action.z_where, 0.0)
-        z_what = torch.where(present[:, None], action.z_what, 0.0)
+        # Absent objects are drawn at the origin, and what that draws is left out.
+        z_where, z_what = masked(present, action.z_where), masked(present, action.z_what)
         drawn = self.renderer.draw(state.canvas, z_where, z_what)
         canvas = torch.where(present[:, None, None, None], drawn, state.canvas)
         log_p_x = torch.where(present, self.likelihood.log_prob(state.images, canvas), state.log_p_x)
@@ -187,7 +198,7 @@ class SceneModel(nn.Module):
         self,
         images: Images,
         z_where: Float[Tensor, "batch step where"],
-        z_what: Float[Tensor, "batch step what"],
+        z_what: Tensor,
     ) -> RewardTerms:
         """The rewards ``[batch, step]`` of N steps that all draw an object, computed at once.
 
@@ -205,11 +216,13 @@ class SceneModel(nn.Module):
 
     def render(self, z: Explanation) -> Images:
         """The canvas that an explanation draws."""
-        canvas = z.z_where.new_zeros(len(z.z_pres), 1, self.config.image_size, self.config.image_size)
+        canvas = z.z_where.new_zeros(len(z.z_pres), *self.image_shape)
         present, z_where, z_what = _without_absent(z)
         for i in range(z.z_pres.shape[1]):
-            drawn = self.renderer.draw(canvas, z_where[:, i], z_what[:, i])
-            canvas = torch.where(present[:, i, None, None, None], drawn, canvas)
+            rows = present[:, i].nonzero()[:, 0]
+            if len(rows) > 0:
+                drawn = self.renderer.draw(canvas[rows], z_where[rows, i], z_what[rows, i])
+                canvas = canvas.index_copy(0, rows, drawn)
         return canvas
 
     def log_joint(self, images: Images, z: Explanation) -> Float[Tensor, "batch"]:
@@ -224,8 +237,10 @@ class SceneModel(nn.Module):
         num_steps = self.config.num_steps
         count = torch.multinomial(self.log_p_count.exp(), num_scenes, replacement=True, generator=generator)
         z_pres = (torch.arange(num_steps, device=count.device) < count[:, None]).to(self.log_p_count.dtype)
-        z_where = self.prior_where.sample(num_scenes, num_steps, generator=generator) * z_pres[..., None]
-        z_what = self.prior_what.sample(num_scenes, num_steps, generator=generator) * z_pres[..., None]
+        z_where, z_what = (
+            masked(z_pres > 0.5, prior.sample(num_scenes, num_steps, generator=generator))
+            for prior in (self.prior_where, self.prior_what)
+        )
         z = Explanation(z_pres, z_where, z_what)
         canvas = self.render(z)
         images = self.likelihood.sample(canvas, generator)
@@ -236,12 +251,27 @@ class SceneModel(nn.Module):
         """Length of ``z_where``."""
         return geometry.WHERE_DIM
 
+    @property
+    def prior_what(self) -> Prior:
+        """The prior of ``z_what``, which says its shape and type."""
+        return self.renderer.prior_what
 
-def _without_absent(z: Explanation) -> tuple[Tensor, Tensor, Tensor]:
-    """Which objects are present, and ``z_where`` and ``z_what`` with 0 for the others.
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.renderer.channels, self.config.image_size, self.config.image_size
+
+
+def masked(present: Bool[Tensor, "*batch"], latents: Tensor) -> Tensor:
+    """The latents ``[*batch, ...]``, with 0 for absent objects.
 
     Whatever the latents of absent objects hold then reaches neither values nor gradients.
     """
+    zero = torch.zeros((), dtype=latents.dtype, device=latents.device)
+    return torch.where(present.view(*present.shape, *[1] * (latents.dim() - present.dim())), latents, zero)
+
+
+def _without_absent(z: Explanation) -> tuple[Tensor, Tensor, Tensor]:
+    """Which objects are present, and ``z_where`` and ``z_what`` with 0 for the others."""
     present = z.z_pres > 0.5
-    mask = present[..., None]
-    return present, torch.where(mask, z.z_where, 0.0), torch.where(mask, z.z_what, 0.0)
+    return present, masked(present, z.z_where), masked(present, z.z_what)

@@ -11,9 +11,11 @@ whose product over an episode is p(n) again (paper, Section 2: "p_N(n)", Figure 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -34,6 +36,9 @@ def uniform(num_steps: int, parameter: float = 0.0) -> Float[Tensor, "counts"]:
     return torch.full((num_steps + 1,), -math.log(num_steps + 1), dtype=torch.float64)
 
 
+DEFAULT_PARAMETERS = {"geometric": 1e-5, "binomial": 0.5}
+"""Name -> parameter, where none is given; 0.5 for the others."""
+
 COUNT_PRIORS: dict[str, Callable[[int, float], Tensor]] = {
     "geometric": truncated_geometric,
     "binomial": binomial,
@@ -48,8 +53,8 @@ class CountPrior:
 
     name: str = "geometric"
     """One of `COUNT_PRIORS`."""
-    parameter: float = 1e-5
-    """Ratio of the geometric, probability of the binomial; in (0, 1)."""
+    parameter: float | None = None
+    """Ratio of the geometric, probability of the binomial; in (0, 1). None is its own in `DEFAULT_PARAMETERS`."""
     initial_parameter: float | None = None
     """The parameter at iteration 0; None does not anneal."""
     anneal_steps: int = 0
@@ -61,6 +66,8 @@ class CountPrior:
         for parameter in (self.parameter, self.initial_parameter):
             if parameter is not None and not 0 < parameter < 1:
                 raise ValueError(f"a count prior's parameter must lie in (0, 1), got {parameter}")
+        if not isinstance(self.anneal_steps, Integral) or self.anneal_steps < 0:
+            raise ValueError(f"anneal_steps must be a whole number of at least 0, got {self.anneal_steps!r}")
 
     def log_p(self, num_steps: int, iteration: int | None = None) -> Float[Tensor, "counts"]:
         """The table ``log p(n)`` in float64 at an iteration of training; None means the final one."""
@@ -68,10 +75,11 @@ class CountPrior:
 
     def parameter_at(self, iteration: int | None) -> float:
         """The parameter at an iteration of training; None means the final one."""
+        final = DEFAULT_PARAMETERS.get(self.name, 0.5) if self.parameter is None else self.parameter
         if iteration is None or self.initial_parameter is None or iteration >= self.anneal_steps:
-            return self.parameter
+            return final
         fraction = iteration / self.anneal_steps
-        return self.initial_parameter ** (1 - fraction) * self.parameter**fraction
+        return self.initial_parameter ** (1 - fraction) * final**fraction
 
 
 def hazards(log_p: Float[Tensor, "counts"]) -> tuple[Float[Tensor, "steps"], Float[Tensor, "counts"]]:
@@ -104,8 +112,22 @@ class GaussianPrior(nn.Module):
 
     def __init__(self, mean: tuple[float, ...], sd: tuple[float, ...]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)
-        self.register_buffer("sd", torch.tensor(sd), persistent=False)
+        self.event_shape = (len(mean),)
+        self._exact = {"mean": torch.tensor(mean, dtype=torch.float64), "sd": torch.tensor(sd, dtype=torch.float64)}
+        for name, value in self._exact.items():
+            self.register_buffer(name, value.to(torch.get_default_dtype()), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GaussianPrior":
+        super()._apply(fn, recurse)
+        # Double precision is more than single precision with zeros behind it.
+        for name, value in self._exact.items():
+            getattr(self, name).copy_(value)
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the values."""
+        return self.mean.dtype
 
     def log_prob(self, value: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
         """Log-density in nats."""
@@ -115,3 +137,33 @@ class GaussianPrior(nn.Module):
         """Draws values of shape ``[*shape, dim]``."""
         noise = torch.randn(*shape, len(self.mean), generator=generator, dtype=self.mean.dtype, device=self.mean.device)
         return self.mean + self.sd * noise
+
+
+class CategoricalPrior(nn.Module):
+    """Every category is equally probable."""
+
+    log_p: Tensor
+    dtype: ClassVar[torch.dtype] = torch.long
+
+    def __init__(self, num_categories: int) -> None:
+        super().__init__()
+        self.event_shape = ()
+        self.num_categories = num_categories
+        self.register_buffer("log_p", torch.tensor(-math.log(num_categories)), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CategoricalPrior":
+        super()._apply(fn, recurse)
+        self.log_p.fill_(-math.log(self.num_categories))
+        return self
+
+    def log_prob(self, value: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Log-probability in nats."""
+        return self.log_p.expand(value.shape)
+
+    def sample(self, *shape: int, generator: torch.Generator | None = None) -> Int[Tensor, "*batch"]:
+        """Draws categories."""
+        return torch.randint(self.num_categories, shape, generator=generator, device=self.log_p.device)
+
+
+Prior = GaussianPrior | CategoricalPrior
+"""Of one object's latent: ``event_shape`` is that of a value, ``dtype`` its type."""

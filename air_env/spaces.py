@@ -1,118 +1,49 @@
-"""The spaces of the environments, and the checks of what a caller hands in."""
+"""The observation space of the environments, and the checks of what a caller hands in."""
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from air_env.model import Action, Images, SceneModel
-
-LATENT_BOUND = 50.0
-"""Largest absolute value of a latent in an action.
-
-Wide enough for the steps of a trained agent that never happen, whose latents nothing holds near the prior; narrow
-enough for ``exp(log_scale)``, which overflows float32 at 88.
-"""
+from air_env.model import Images, SceneModel
 
 _ROUNDING = 1e-5
 
 
-def action_space(model: SceneModel) -> spaces.Dict:
-    """``z_pres`` (0 stops), and the latents of the object that is added."""
-    return spaces.Dict(
-        {
-            "z_pres": spaces.Discrete(2),
-            "z_where": spaces.Box(-LATENT_BOUND, LATENT_BOUND, (model.where_dim,), np.float32),
-            "z_what": spaces.Box(-LATENT_BOUND, LATENT_BOUND, (model.config.what_dim,), np.float32),
-        }
-    )
-
-
-def observation_space(model: SceneModel) -> spaces.Dict:
-    """The image, the canvas so far (up to 1 for every object) and the number of objects so far."""
-    shape = (1, model.config.image_size, model.config.image_size)
-    num_steps = model.config.num_steps
-    return spaces.Dict(
-        {
-            "image": spaces.Box(0, 1, shape, np.float32),
-            # N objects add up to N at most, but for rounding: one more keeps every canvas inside.
-            "canvas": spaces.Box(0, num_steps + 1, shape, np.float32),
-            "step": spaces.Discrete(num_steps + 1),
-        }
-    )
-
-
-def to_action(values: Any, num_envs: int | None, model: SceneModel, *, check: bool = True) -> Action:
-    """Reads a batched action from tensors, arrays or numbers.
+def observation_space(model: SceneModel, *, byte_images: bool = False) -> spaces.Dict:
+    """The image, the canvas so far (up to 1 for every object) and the number of objects so far.
 
     Args:
-        values: A dict of ``z_pres [num_envs]``, ``z_where [num_envs, where]``, ``z_what [num_envs, what]``. The
-            latents of an episode that stops or is finished are ignored, but they are checked.
-        num_envs: Number of episodes; None reads one action without a batch axis into a batch of one.
-        model: The model the action is for; its device and dtype become the action's.
-        check: False skips the checks that read values, which on a GPU wait for it.
-
-    Raises:
-        ValueError: A part is missing or misshapen, not made of numbers, not finite or out of bounds, or a
-            presence is neither 0 nor 1.
+        model: The model of the scenes.
+        byte_images: Pixels are uint8 from 0 to 255, as networks of RL libraries want them; `to_bytes`.
     """
-    batch = () if num_envs is None else (num_envs,)
-    shapes = {
-        "z_pres": batch,
-        "z_where": (*batch, model.where_dim),
-        "z_what": (*batch, model.config.what_dim),
-    }
-    if not isinstance(values, Mapping) or set(values) != set(shapes):
-        found = f"one with {sorted(map(str, values))}" if isinstance(values, Mapping) else type(values).__name__
-        raise ValueError(f"an action is a dict of {', '.join(shapes)}; got {found}")
-    z_pres = _read("action 'z_pres'", values["z_pres"], shapes["z_pres"], model)
-    if check and not ((z_pres == 0) | (z_pres == 1)).all():
-        raise ValueError("action 'z_pres' must be 1 (draw an object) or 0 (stop)")
-    z_where, z_what = (
-        to_latents(f"action {name!r}", values[name], shapes[name], model, check=check) for name in ("z_where", "z_what")
-    )
-    if num_envs is None:
-        z_pres, z_where, z_what = z_pres[None], z_where[None], z_what[None]
-    return Action(z_pres, z_where, z_what)
+    shape, num_steps = model.image_shape, model.config.num_steps
+    if byte_images:
+        image = canvas = spaces.Box(0, 255, shape, np.uint8)
+    else:
+        image = spaces.Box(0, 1, shape, np.float32)
+        # N objects add up to N at most, but for rounding: one more keeps every canvas inside.
+        canvas = spaces.Box(0, num_steps + 1, shape, np.float32)
+    return spaces.Dict({"image": image, "canvas": canvas, "step": spaces.Discrete(num_steps + 1)})
 
 
-def to_latents(name: str, value: Any, shape: tuple[int, ...], model: SceneModel, *, check: bool = True) -> Tensor:
-    """Reads latents of the given shape, in the model's device and dtype.
-
-    Args:
-        name: What an error calls them.
-        value: A tensor, whose graph is kept, or an array.
-        shape: What is wanted.
-        model: The model the latents are for.
-        check: False skips the checks that read values.
-
-    Raises:
-        ValueError: They are misshapen, not numbers, not finite or beyond `LATENT_BOUND`.
-    """
-    latents = _read(name, value, shape, model)
-    # NaN compares false, so that one reduction answers for NaN, infinity and the bound.
-    if check and not (latents.detach().abs() <= LATENT_BOUND).all():
-        if not latents.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinite values; check the policy that made it")
-        raise ValueError(
-            f"{name} holds {latents.detach().abs().max().item():g}, wanted values in "
-            f"[-{LATENT_BOUND:g}, {LATENT_BOUND:g}]; clip or rescale the policy's output"
-        )
-    return latents
+def to_bytes(pixels: Images) -> UInt8[Tensor, "batch channel height width"]:
+    """Pixels as uint8; beyond [0, 1] they are clipped."""
+    return (pixels.detach().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def to_images(values: Any, model: SceneModel, num_images: int | None = None) -> Images:
     """Reads images into a new tensor with pixels in [0, 1], in the model's device and dtype.
 
     Args:
-        values: ``[batch, 1, height, width]`` or ``[batch, height, width]``, a tensor or an array: uint8 from 0
-            to 255, or other numbers from 0 to 1.
+        values: ``[batch, channel, height, width]``, or ``[batch, height, width]`` for a model of grey images, a
+            tensor or an array: uint8 from 0 to 255, or other numbers from 0 to 1.
         model: The model that is to explain them; its image size is wanted.
         num_images: Length of the batch, if it matters.
 
@@ -120,15 +51,16 @@ def to_images(values: Any, model: SceneModel, num_images: int | None = None) -> 
         ValueError: The images have the wrong number or size, are not numbers, or hold NaN or values outside
             [0, 1].
     """
-    side = model.config.image_size
-    images = _numbers("images", values)
-    if images.dim() == 3:
+    channels, height, width = shape = model.image_shape
+    images = read_numbers("images", values)
+    if images.dim() == 3 and channels == 1:
         images = images[:, None]
-    if images.shape[1:] != (1, side, side) or (num_images is not None and len(images) != num_images):
+    if images.shape[1:] != shape or (num_images is not None and len(images) != num_images):
         batch = "batch" if num_images is None else num_images
+        kind, also = ("grey", f" or ({batch}, {height}, {width})") if channels == 1 else ("RGB", "")
         raise ValueError(
-            f"images have shape {_shape(values)}, wanted ({batch}, 1, {side}, {side}) or ({batch}, {side}, {side}); "
-            "resize or crop them, and stack one grey image for each episode"
+            f"images have shape {_shape(values)}, wanted ({batch}, {channels}, {height}, {width}){also}; "
+            f"resize or crop them, and stack one {kind} image for each episode"
         )
     like = model.log_p_count
     if images.dtype == torch.uint8:
@@ -146,6 +78,11 @@ def to_images(values: Any, model: SceneModel, num_images: int | None = None) -> 
     return images.clamp_(0, 1)
 
 
+def where_rows(mask: Bool[Tensor, "batch"], new: Tensor, old: Tensor) -> Tensor:
+    """Rows of ``new`` where the mask holds, of ``old`` elsewhere."""
+    return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+
 def to_mask(value: Any, num_envs: int) -> Bool[np.ndarray, "num_envs"]:
     """Reads which episodes are to restart; None means all.
 
@@ -154,7 +91,7 @@ def to_mask(value: Any, num_envs: int) -> Bool[np.ndarray, "num_envs"]:
     """
     if value is None:
         return np.ones(num_envs, bool)
-    mask = _numbers("reset_mask", value).cpu().numpy()
+    mask = read_numbers("reset_mask", value).cpu().numpy()
     if mask.dtype != bool or mask.shape != (num_envs,):
         raise ValueError(
             f"reset_mask has shape {mask.shape} and dtype {mask.dtype}, wanted ({num_envs},) and bool; "
@@ -169,7 +106,7 @@ def to_indices(value: Any, num_envs: int, num_scenes: int) -> Int[Tensor, "num_e
     Raises:
         ValueError: It is not one index in [0, num_scenes) for each episode.
     """
-    indices = _numbers("scenes", value).cpu()
+    indices = read_numbers("scenes", value).cpu()
     if indices.shape != (num_envs,):
         raise ValueError(f"scenes have shape {tuple(indices.shape)}, wanted ({num_envs},), one index for each episode")
     if not ((indices >= 0) & (indices < num_scenes) & (indices == indices.long())).all():
@@ -200,15 +137,19 @@ def to_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int
     return seeds
 
 
-def _read(name: str, value: Any, shape: tuple[int, ...], model: SceneModel) -> Tensor:
-    """A tensor of the given shape, in the model's device and dtype."""
-    tensor = _numbers(name, value)
+def read_shaped(name: str, value: Any, shape: tuple[int, ...], model: SceneModel) -> Tensor:
+    """Reads numbers of the given shape, in the model's device and dtype; a tensor keeps its graph.
+
+    Raises:
+        ValueError: They are not numbers, or misshapen.
+    """
+    tensor = read_numbers(name, value)
     if tensor.shape != shape:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, wanted {shape}")
     return tensor.to(model.log_p_count.device, model.log_p_count.dtype)
 
 
-def _numbers(name: str, value: Any) -> Tensor:
+def read_numbers(name: str, value: Any) -> Tensor:
     """A tensor as it is, anything else as a new tensor (uint8, bool, float32 or float64)."""
     if isinstance(value, Tensor):
         if value.is_complex():

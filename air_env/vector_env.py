@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,12 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from air_env import geometry
-from air_env.frames import Frame, scene_frame
-from air_env.model import Action, RewardTerms, SceneModel, SceneState
+from air_env.actions import make_action_mode, read_what, read_where
+from air_env.frames import Frame
+from air_env.model import Action, RewardTerms, SceneModel, SceneState, masked
 from air_env.scenes import SceneDataset
-from air_env.spaces import (
-    action_space,
-    observation_space,
-    to_action,
-    to_images,
-    to_indices,
-    to_latents,
-    to_mask,
-    to_seeds,
-)
+from air_env.spaces import observation_space, to_bytes, to_images, to_indices, to_mask, to_seeds, where_rows
+from air_env.trace import Trace
 from air_env.world import World, make_world
 
 Observation = dict[str, Tensor]
@@ -55,6 +47,8 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         check_actions: False skips the checks of values, which on a GPU wait for it. Latents that are not
             finite or out of bounds then spoil the state of their episode.
         render_mode: None or ``rgb_array``.
+        action_mode: One of `ACTION_MODES`: what an action is.
+        byte_images: Observations hold uint8 pixels, of which the canvas has no graph.
         world: A world made before, instead of one made from the options.
         options: Everything `make_world` takes: scene, num_steps, data_dir, likelihood, ...
 
@@ -73,6 +67,8 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         grad_enabled: bool = True,
         check_actions: bool = True,
         render_mode: str | None = None,
+        action_mode: str = "dict",
+        byte_images: bool = False,
         world: World | None = None,
         **options: Any,
     ) -> None:
@@ -95,15 +91,17 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         self.render_mode = render_mode
         self.model: SceneModel = world.model if device is None else world.model.to(device)
         self.scenes: SceneDataset = world.scenes.to(self.device)
-        self.single_action_space = action_space(self.model)
-        self.single_observation_space = observation_space(self.model)
+        self.action_mode = make_action_mode(action_mode, self.model)
+        self.byte_images = byte_images
+        self.single_action_space = self.action_mode.space
+        self.single_observation_space = observation_space(self.model, byte_images=byte_images)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._rngs = [np_random()[0] for _ in range(num_envs)]
         self._state: SceneState | None = None
         self._truth: dict[str, Tensor] = {}
         self._known = np.zeros(num_envs, bool)
-        self._trace: _Trace | None = None
+        self._trace: Trace | None = None
 
     @property
     def device(self) -> torch.device:
@@ -172,84 +170,91 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
 
         Args:
             actions: A dict of ``z_pres [num_envs]`` (1 draws an object, 0 stops), ``z_where [num_envs, 3]``,
-                ``z_what [num_envs, what]``: tensors, whose graph is kept, or arrays.
+                ``z_what [num_envs, what]`` (or ``[num_envs]`` of categories); or a matrix, as the action mode
+                says. Tensors, whose graph is kept, or arrays.
 
         Returns:
             Observation (``image``, ``canvas``, ``step``); rewards ``[num_envs]`` in nats; terminations, which
-            stay true until the reset; truncations, never true; info with ``reward_terms``, the four parts of
-            `RewardTerms`, and the truth as at the reset.
+            stay true until the reset; truncations, never true; info with ``reward_terms``, which add up to the
+            reward (the four parts of `RewardTerms`, and ``neg_log_q`` where the environment drew the objects),
+            ``action``, the objects, and the truth as at the reset.
 
         Raises:
-            ValueError: The action is not valid (`to_action`). Nothing has changed then.
+            ValueError: The action is not valid (`ActionMode.read`). Nothing has changed then.
             ResetNeeded: The episodes have not begun.
         """
-        return self.advance(to_action(actions, self.num_envs, self.model, check=self.check_actions))
+        active = self.state.active
+        values = self.action_mode.read(actions, self.num_envs, check=self.check_actions)
+        return self.advance(*self.action_mode.act(values, self._noise(active)))
 
     def unroll(self, z_where: Tensor, z_what: Tensor) -> RewardTerms:
-        """The rewards ``[num_envs, N]`` of a plan: N objects for each current image, all at once.
+        """The rewards ``[plan, N]`` of plans: N objects for each current image, all at once.
 
         The same numbers as a reset to these images and N steps with presence 1, for a plan that does not
         look at the canvas. The episodes stay where they are.
 
         Args:
-            z_where: ``[num_envs, N, 3]``, windows of the objects.
-            z_what: ``[num_envs, N, what]``, their appearance.
+            z_where: ``[plan, N, 3]``, windows of the objects: one plan for each image, or several; the plans
+                of an image follow each other.
+            z_what: ``[plan, N, what]``, their appearance, or ``[plan, N]``, their categories.
 
         Raises:
             ValueError: The latents are not valid.
             ResetNeeded: The episodes have not begun.
         """
         model, check = self.model, self.check_actions
-        plan = (self.num_envs, model.config.num_steps)
-        z_where = to_latents("z_where", z_where, (*plan, model.where_dim), model, check=check)
-        z_what = to_latents("z_what", z_what, (*plan, model.config.what_dim), model, check=check)
+        plans = max(1, len(z_where) // self.num_envs)
+        plan = (self.num_envs * plans, model.config.num_steps)
+        z_where = read_where("z_where", z_where, plan, model, check=check)
+        z_what = read_what("z_what", z_what, plan, model, check=check)
         with self._graph():
-            return model.unroll(self.state.images, z_where, z_what)
+            return model.unroll(self.state.images.repeat_interleave(plans, 0), z_where, z_what)
 
     def render(self) -> tuple[Frame, ...] | None:
         """One RGB frame for each episode: image and canvas with the windows, count and rewards so far."""
         if self.render_mode is None:
             logger.warn("render() was called without a render mode; make the environment with render_mode='rgb_array'")
             return None
-        state, trace = self.state, self._trace
-        assert trace is not None
-        pixels = (state.images, state.canvas, trace.boxes)
-        images, canvases, boxes = (part.detach().cpu().numpy() for part in pixels)
-        rows = zip(state.step.tolist(), state.active.tolist(), trace.total.tolist(), strict=True)
-        return tuple(
-            scene_frame(
-                images[i], canvases[i], boxes[i], (f"count {n}{'' if on else ', finished'}", f"reward {total:.1f} nats")
-            )
-            for i, (n, on, total) in enumerate(rows)
-        )
+        state = self.state
+        assert self._trace is not None
+        return self._trace.frames(state)
 
-    def advance(self, action: Action) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:
-        """`step` with an `Action` that is known to be valid, in the model's device and dtype."""
+    def advance(self, action: Action, log_q: Tensor | None) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:
+        """`step` with an `Action` that is known to be valid, in the model's device and dtype.
+
+        Args:
+            action: The objects.
+            log_q: Their log-probability, which is subtracted from the rewards of the episodes that go on.
+        """
         before = self.state
         with self._graph():
             after, terms = self.model.step(before, action)
+            # `dataclasses.asdict` would copy the tensors and cut their graph.
+            parts = {field.name: getattr(terms, field.name) for field in fields(terms)}
             rewards = terms.total
+            if log_q is not None:
+                parts["neg_log_q"] = masked(before.active, -log_q)
+                rewards = rewards + parts["neg_log_q"]
         if self._trace is not None:
             self._trace = self._trace.extended(before, after, action, rewards)
         self._state = after
-        # `dataclasses.asdict` would copy the tensors and cut their graph.
-        parts = {field.name: getattr(terms, field.name) for field in fields(terms)}
-        info = {"reward_terms": parts, **self._known_truth()}
+        chosen = {field.name: getattr(action, field.name) for field in fields(action)}
+        info = {"reward_terms": parts, "action": chosen, **self._known_truth()}
         return self._observation(), rewards, ~after.active, torch.zeros_like(after.active), info
 
     def _begin(self, mask: NDArray[np.bool_], images: Tensor, truth: dict[str, Tensor]) -> Float[Tensor, "batch"]:
         """Puts the masked episodes at the start of new images; returns ``log p(x | c_0)`` of all."""
         old, restarts = self._state, torch.from_numpy(mask).to(self.device)
         if old is not None and not mask.all():
-            images = _where(restarts, images, old.images)
-            truth = {name: _where(restarts, part, self._truth[name]) for name, part in truth.items()}
+            images = where_rows(restarts, images, old.images)
+            truth = {name: where_rows(restarts, part, self._truth[name]) for name, part in truth.items()}
         state = fresh = self.model.initial(images)
         if old is not None and not mask.all():
             state = SceneState(
-                **{f.name: _where(restarts, getattr(fresh, f.name), getattr(old, f.name)) for f in fields(fresh)}
+                **{f.name: where_rows(restarts, getattr(fresh, f.name), getattr(old, f.name)) for f in fields(fresh)}
             )
         if self.render_mode is not None:
-            empty = _Trace.empty(fresh, self.model.config.num_steps)
+            empty = Trace.empty(fresh, self.model.config.num_steps)
             self._trace = empty if self._trace is None else self._trace.restarted(restarts, empty)
         self._state, self._truth = state, truth
         return fresh.log_p_x
@@ -269,8 +274,20 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
             for name, part in parts.items()
         }
 
+    def _noise(self, active: Bool[Tensor, "batch"]) -> Float[Tensor, "batch noise"]:
+        """What the action mode draws; finished episodes draw nothing, as they would alone."""
+        like, size = self.model.log_p_count, self.action_mode.noise_size
+        if size == 0:
+            return like.new_empty(self.num_envs, 0)
+        rows = zip(self._rngs, active.tolist(), strict=True)
+        noise = np.stack([self.action_mode.noise(rng) if on else np.zeros(size) for rng, on in rows])
+        return torch.from_numpy(noise).to(like.device, like.dtype)
+
     def _observation(self) -> Observation:
-        return {"image": self.state.images, "canvas": self.state.canvas, "step": self.state.step}
+        pixels = {"image": self.state.images, "canvas": self.state.canvas}
+        if self.byte_images:
+            pixels = {name: to_bytes(part) for name, part in pixels.items()}
+        return {**pixels, "step": self.state.step}
 
     def _known_truth(self) -> dict[str, Tensor]:
         return dict(self._truth) if self._known.any() else {}
@@ -282,31 +299,3 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
 def draw_scene(rng: np.random.Generator, num_scenes: int) -> int:
     """The scene of the pool that a reset starts; the single and the vector environment share it."""
     return int(rng.integers(num_scenes))
-
-
-def _where(mask: Bool[Tensor, "batch"], new: Tensor, old: Tensor) -> Tensor:
-    """Rows of ``new`` where the mask holds, of ``old`` elsewhere."""
-    return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
-
-
-@dataclass(frozen=True)
-class _Trace:
-    """What `render` shows beside the state; kept only when there is a render mode."""
-
-    boxes: Float[Tensor, "batch step 4"]
-    """Windows in pixels; NaN for steps not taken."""
-    total: Float[Tensor, "batch"]
-    """The rewards so far, in nats."""
-
-    @classmethod
-    def empty(cls, state: SceneState, num_steps: int) -> "_Trace":
-        return cls(state.images.new_full((len(state.images), num_steps, 4), torch.nan), torch.zeros_like(state.log_p_x))
-
-    def restarted(self, mask: Tensor, empty: "_Trace") -> "_Trace":
-        return _Trace(_where(mask, empty.boxes, self.boxes), _where(mask, empty.total, self.total))
-
-    def extended(self, before: SceneState, after: SceneState, action: Action, rewards: Tensor) -> "_Trace":
-        slots = torch.arange(self.boxes.shape[1], device=before.step.device)
-        drawn = (after.step > before.step)[:, None] & (slots == before.step[:, None])
-        boxes = geometry.boxes(action.z_where.detach(), before.images.shape[-1])
-        return _Trace(torch.where(drawn[..., None], boxes[:, None], self.boxes), self.total + rewards.detach())

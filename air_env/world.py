@@ -50,7 +50,8 @@ def make_world(
         scene_seed: Seed of the pool.
         data_dir: Folder of the data files, for scenes that need some.
         scene_options: Further options of a registered scene: ``counts``, ``object_size``, ``overlap``, ...
-        model: The generative model, an agent's for example. By default one with the shipped renderer.
+        model: The generative model, an agent's for example. By default the scene's own, where it is known, or
+            one with the shipped renderer of digits.
         num_steps: N, the largest number of objects. This and the following change the default model.
         likelihood: One of `LIKELIHOODS`.
         likelihood_scale: Its scale.
@@ -71,15 +72,17 @@ def make_world(
     changes = {name: value for name, value in settings.items() if value is not None}
     if model is not None and changes:
         raise ValueError(f"{', '.join(changes)} cannot change a model that is given; make the model with them")
-    scenes = _make_scenes(scene, split, num_scenes, scene_seed, data_dir, scene_options or {})
-    side = scenes.images.shape[-1]
+    scenes, config = _make_scenes(scene, split, num_scenes, scene_seed, data_dir, scene_options or {})
     if model is None:
-        model = SceneModel(replace(SceneConfig(image_size=side), **changes))
-        load_renderer(model.renderer)
-    if side != model.config.image_size:
+        model = SceneModel(replace(config or SceneConfig(image_size=scenes.images.shape[-1]), **changes))
+        if isinstance(model.renderer, PatchRenderer):
+            load_renderer(model.renderer)
+    if scenes.images.shape[1:] != model.image_shape:
+        found, wanted = (f"{side} pixels a side" for _, side, _ in (scenes.images.shape[1:], model.image_shape))
+        if found == wanted:
+            found, wanted = (f"{shape[0]} colours" for shape in (scenes.images.shape[1:], model.image_shape))
         raise ValueError(
-            f"the scenes have {side} pixels a side, the model wants {model.config.image_size}; "
-            "give both the same image_size"
+            f"the scenes have {found}, the model wants {wanted}; give both the same image_size and kind of renderer"
         )
     return World(model, scenes)
 
@@ -107,20 +110,22 @@ def _make_scenes(
     seed: int,
     data_dir: Path | str | None,
     options: Mapping[str, Any],
-) -> SceneDataset:
+) -> tuple[SceneDataset, SceneConfig | None]:
+    """The pool, and the generative model of its images where it is known."""
     if not isinstance(scene, str):
         if options or data_dir is not None:
             raise ValueError("scene_options and data_dir are for registered scenes; make the scene with them")
-        return scene.dataset(split, num_scenes, seed)
+        return scene.dataset(split, num_scenes, seed), getattr(scene, "model", None)
     # Lists, as JSON and command lines give them, and arrays cannot be keys of the cache.
     listed = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in options.items()}
     frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in listed.items()}
     folder = None if data_dir is None else str(data_dir)
+    config = getattr(make_scene(scene, data_dir=folder, **frozen), "model", None)
     try:
         hash(tuple(frozen.values()))
     except TypeError:
-        return _pool.__wrapped__(scene, split, num_scenes, seed, folder, **frozen)
-    return _pool(scene, split, num_scenes, seed, folder, **frozen)
+        return _pool.__wrapped__(scene, split, num_scenes, seed, folder, **frozen), config
+    return _pool(scene, split, num_scenes, seed, folder, **frozen), config
 
 
 @lru_cache(maxsize=8)

@@ -19,9 +19,11 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 import tyro
@@ -126,19 +128,58 @@ def _episodes(envs: AIRSceneVectorEnv, z_where: Tensor, z_what: Tensor) -> None:
 
 
 def _latents(model: SceneModel, num_envs: int) -> tuple[Tensor, Tensor]:
-    """Windows and appearances from the prior, ``[num_envs, N, ...]``, on the CPU."""
-    generator = torch.Generator().manual_seed(0)
-    config = model.config
-    noise = torch.randn(num_envs, config.num_steps, model.where_dim + config.what_dim, generator=generator)
-    where, what = noise.split([model.where_dim, config.what_dim], 2)
-    return where * torch.tensor(config.where_sd) + torch.tensor(config.where_mean), what.contiguous()
+    """Windows and appearances from the prior, ``[num_envs, N, ...]``."""
+    generator = torch.Generator(model.log_p_count.device).manual_seed(0)
+    shape = (num_envs, model.config.num_steps)
+    return model.prior_where.sample(*shape, generator=generator), model.prior_what.sample(*shape, generator=generator)
 
+
+def sync_vector_environment(setting: Setting) -> Iterator[Workload]:
+    """What Gymnasium makes of 64 single environments, for comparison."""
+    model, num_envs = SceneModel(SceneConfig()).to(setting.device), 64
+    world = World(model, setting.scenes)
+    make = partial(gymnasium.make, "AIRScene-v0", world=world, disable_env_checker=True)
+    envs = gymnasium.vector.SyncVectorEnv([make] * num_envs, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
+    envs.reset(seed=0)
+    z_where, z_what = (part[:, 0].numpy(force=True) for part in _latents(model, num_envs))
+    action = {"z_pres": np.ones(num_envs, np.int64), "z_where": z_where, "z_what": z_what}
+    yield Workload(SYNC_VECTOR_ENV, "steps/s", num_envs, lambda: envs.step(action))
+
+
+def stable_baselines(setting: Setting) -> Iterator[Workload]:
+    """What Stable-Baselines3 makes of 64 single environments, and the adapter; left out where it is not installed."""
+    try:
+        from stable_baselines3.common.vec_env import DummyVecEnv
+
+        from agents.sb3 import AIRSceneVecEnv
+    except ModuleNotFoundError:
+        return
+    world = World(SceneModel(SceneConfig()).to(setting.device), setting.scenes)
+    make = partial(gymnasium.make, "AIRSceneFlat-v0", world=world, disable_env_checker=True)
+    all_envs = {
+        DUMMY_VEC_ENV: lambda: DummyVecEnv([make] * 64),
+        ADAPTER.format(64): lambda: AIRSceneVecEnv(64, world=world),
+        ADAPTER.format("1,024"): lambda: AIRSceneVecEnv(1024, world=world),
+    }
+    for name, make_envs in all_envs.items():
+        envs = make_envs()
+        envs.reset()
+        action = np.full((envs.num_envs, *envs.action_space.shape), 0.1, np.float32)
+        yield Workload(name, "steps/s", envs.num_envs, lambda envs=envs, action=action: envs.step(action))
+
+
+SYNC_VECTOR_ENV, VECTOR_ENV = "SyncVectorEnv of 64 environments", "1024 environments, no gradients"
+DUMMY_VEC_ENV, ADAPTER = "DummyVecEnv of 64 environments", "AIRSceneVecEnv of {} environments"
+RATIOS = [(VECTOR_ENV, SYNC_VECTOR_ENV), (ADAPTER.format(64), DUMMY_VEC_ENV), (ADAPTER.format("1,024"), DUMMY_VEC_ENV)]
+"""Pairs of benchmarks whose speeds are compared."""
 
 BENCHMARKS: list[Callable[[Setting], Iterator[Workload]]] = [
     training,
     explaining,
     single_environment,
     vector_environment,
+    sync_vector_environment,
+    stable_baselines,
 ]
 """A new benchmark is a function that yields workloads, and a line here."""
 
@@ -212,7 +253,18 @@ def table(report: dict[str, Any]) -> str:
             f"{row.threads:<9d}{row.name:32s}{row.median:12,.{digits}f}{row.best:12,.{digits}f} {row.unit:9s}"
             f"{row.rate:9.1f}{row.matmul_rate:9.1f}{row.share:9.2f}{row.share_best:8.2f}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *ratios(report)])
+
+
+def ratios(report: dict[str, Any]) -> list[str]:
+    """How many times as fast one benchmark is as another, where both were measured."""
+    medians = {(row["threads"], row["name"]): row["median"] for row in report["measurements"]}
+    return [
+        f"threads {threads}: {fast} take {median / medians[threads, slow]:.1f} times as many steps as {slow}"
+        for (threads, name), median in medians.items()
+        for fast, slow in RATIOS
+        if name == fast and (threads, slow) in medians
+    ]
 
 
 def as_csv(report: dict[str, Any]) -> str:

@@ -81,9 +81,10 @@ def main() -> None:
 
 def measure(arguments: Arguments) -> dict[str, Any]:
     """The metrics of `evaluate`, then what was measured; undefined ones are None."""
-    for name in ("num_scenes", "num_samples"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(arguments, name)}")
+    for name, smallest in (("num_scenes", 1), ("num_samples", 1), ("seed", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < smallest:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {smallest}, got {value}")
     device = pick_device(arguments.device)
     agent = load_agent(arguments.agent, device)
     name, options, seed = choose_scene(arguments, agent)

@@ -1,13 +1,13 @@
 """Makes a results page of finished runs: a table of held-out numbers, every seed shown, and the curves.
 
-python scripts/summarise_runs.py runs/multi_mnist-* --output docs/results/multi_mnist
+python scripts/summarise_runs.py runs/multi_mnist-* --output-dir docs/results --name multi_mnist
 """
 
 import csv
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from agents.checkpoints import load_recipe
+from agents.checkpoints import load_recipe, write_atomically, write_text_atomically
 from agents.recipes import Recipe
 from agents.run import EVALUATION_FILE, METRICS_FILE
 
@@ -28,26 +28,29 @@ COLUMNS = ("count_accuracy", "count_accuracy_sampled", "box_iou", "box_iou_tight
 class Arguments:
     """Makes a results page of finished runs."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
     """Run directories."""
-    output: Path = Path("summary")
-    """The files to write, without ending: .md, .csv and .png."""
+    output_dir: Path = Path("summary")
+    """Folder for NAME.md, NAME.csv and NAME.png."""
+    name: str = "runs"
+    """Of the files, and the title of the page."""
     note: str = ""
     """A sentence for the page: under what conditions the runs were made."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run."""
+    """A finished run.
+
+    Attributes:
+        recipe: What was computed.
+        metrics: Of the finished agent, then the run's iterations and minutes; None where undefined.
+        rows: Of the course of training; a short run has none.
+    """
 
     recipe: Recipe
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     rows: list[dict[str, float]]
-
-    @property
-    def minutes(self) -> float:
-        """Minutes of training."""
-        return self.rows[-1]["minutes"]
 
     @property
     def label(self) -> str:
@@ -60,10 +63,22 @@ def read_run(directory: Path) -> Finished:
 
     Raises:
         FileNotFoundError: The directory holds no finished run.
+        ValueError: Its files are damaged.
     """
-    metrics = json.loads((directory / EVALUATION_FILE).read_text())
-    with (directory / METRICS_FILE).open() as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    rows = []
+    try:
+        metrics = json.loads((directory / EVALUATION_FILE).read_text())
+        if missing := [name for name in (*COLUMNS, "iterations", "minutes") if name not in metrics]:
+            raise ValueError(f"{', '.join(missing)} not in {EVALUATION_FILE}")
+        if (directory / METRICS_FILE).exists():
+            with (directory / METRICS_FILE).open(newline="") as file:
+                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{directory} holds no finished run ({EVALUATION_FILE} is missing); finish it with train_agent.py --resume"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"the results in {directory} are damaged or not a run's ({error})") from error
     return Finished(load_recipe(directory), metrics, rows)
 
 
@@ -76,13 +91,21 @@ def table(runs: Sequence[Finished]) -> str:
     for label in dict.fromkeys(run.label for run in runs):
         kind = [run for run in runs if run.label == label]
         for run in kind:
-            values = " | ".join(f"{run.metrics[name]:.4f}" for name in COLUMNS)
-            iterations = int(run.rows[-1]["iteration"])
-            lines.append(f"| {label} | {run.recipe.seed} | {iterations} | {run.minutes:.1f} | {values} |")
+            values = " | ".join(number([run.metrics[name]], np.min) for name in COLUMNS)
+            lines.append(
+                f"| {label} | {run.recipe.seed} | {run.metrics['iterations']:.0f} | {run.metrics['minutes']:.1f} "
+                f"| {values} |"
+            )
         for name, statistic in (("median", np.median), ("worst", np.min)):
-            values = " | ".join(f"{statistic([run.metrics[column] for run in kind]):.4f}" for column in COLUMNS)
+            values = " | ".join(number([run.metrics[column] for run in kind], statistic) for column in COLUMNS)
             lines.append(f"| **{label}** | **{name}** | | | {values} |")
     return "\n".join(lines)
+
+
+def number(values: Sequence[float | None], statistic: Callable[[Sequence[float]], float]) -> str:
+    """A statistic of those values that are defined."""
+    defined = [value for value in values if value is not None]
+    return f"{statistic(defined):.4f}" if defined else "-"
 
 
 def curves(runs: Sequence[Finished], path: Path) -> None:
@@ -97,28 +120,42 @@ def curves(runs: Sequence[Finished], path: Path) -> None:
     axes.set(xlabel="iteration", ylabel="held-out count accuracy", ylim=(0, 1.01))
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, format="png")
+
+
+def write_csv(runs: Sequence[Finished], path: Path) -> None:
+    """All metrics, a line for every run; those that a run does not have, or that are undefined, stay empty."""
+    names = dict.fromkeys(name for run in runs for name in run.metrics)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["scene", "estimator", "seed", *names])
+        writer.writeheader()
+        for run in runs:
+            recipe = run.recipe
+            setting = {"scene": recipe.scene, "estimator": recipe.estimator, "seed": recipe.seed}
+            writer.writerow(setting | run.metrics)
 
 
 def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     try:
-        runs = sorted((read_run(path) for path in arguments.runs), key=lambda run: (run.label, run.recipe.seed))
+        summarise(arguments)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    hardware = f"{platform.machine()}, torch {torch.__version__}"
-    page = f"# {arguments.output.name}\n\n{arguments.note}\n\nMachine of this summary: {hardware}.\n\n{table(runs)}\n\n"
-    page += f"![Held-out count accuracy]({arguments.output.name}.png)\n"
-    arguments.output.with_suffix(".md").write_text(page)
-    with arguments.output.with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["scene", "estimator", "seed", "minutes", *runs[0].metrics])
-        for run in runs:
-            recipe = run.recipe
-            writer.writerow([recipe.scene, recipe.estimator, recipe.seed, run.minutes, *run.metrics.values()])
-    curves(runs, arguments.output.with_suffix(".png"))
+
+
+def summarise(arguments: Arguments) -> None:
+    """Reads the runs, prints the table and writes the page with its figures."""
+    if not arguments.runs:
+        raise ValueError("no runs are named; name one or more run directories")
+    runs = sorted((read_run(path) for path in arguments.runs), key=lambda run: (run.label, run.recipe.seed))
+    page, sheet, picture = (arguments.output_dir / f"{arguments.name}.{kind}" for kind in ("md", "csv", "png"))
+    machine = f"Machine of this summary: {platform.machine()}, torch {torch.__version__}."
+    parts = [f"# {arguments.name}", arguments.note, machine, table(runs), f"![Held-out count accuracy]({picture.name})"]
+    write_text_atomically(page, "\n\n".join(part for part in parts if part) + "\n")
+    write_atomically(sheet, lambda path: write_csv(runs, path))
+    write_atomically(picture, lambda path: curves(runs, path))
     print(table(runs))
+    print(f"\nwrote {page}, {sheet} and {picture}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,11 @@ python scripts/train_agent.py multi_mnist --seed 1 --max-minutes 12
 python scripts/train_agent.py --resume runs/digits-half_critic-0
 """
 
+import shlex
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -18,25 +22,29 @@ from agents.devices import pick_device
 from agents.recipes import Recipe, get_recipe
 from agents.run import Run
 
+_RECIPE = "digits"
+_SETTINGS = ("estimator", "seed", "max_steps", "learning_rate", "batch_size")
+
 
 @dataclass(frozen=True)
 class Arguments:
     """Trains an AIR agent to count and locate objects, without labels."""
 
-    recipe: Annotated[str, tyro.conf.Positional] = "digits"
-    """Named settings (agents/recipes.py): digits, multi_mnist."""
+    recipe: Annotated[str | None, tyro.conf.Positional] = None
+    """Named settings (agents/recipes.py): digits, multi_mnist, sprites; default: digits."""
     estimator: str | None = None
     """Gradient of the stop action: half_critic, stop_now, nvil, reinforce, exact. Default: the recipe's."""
-    seed: int = 0
-    """Decides the images, the initial weights, the order of batches and all noise."""
+    seed: int | None = None
+    """Decides the images, the initial weights, the order of batches and all noise; default: 0."""
     data_dir: Path | None = None
     """Folder that holds mnist/ and so on; default: AIR_DATA_DIR, else a cached download."""
     output_dir: Path | None = None
     """The run directory to make; default: runs/RECIPE-ESTIMATOR-SEED."""
     resume: Path | None = None
-    """Continues the run in this directory, with its own recipe, estimator and seed."""
+    """Continues the run in this directory, with its own settings; only --data-dir, --max-minutes and --device may be
+    given beside it."""
     max_minutes: float | None = None
-    """Stops the run after so many minutes; the learning rate falls in time."""
+    """Stops the run after so many minutes; the learning rate falls in time. A resumed run keeps its own."""
     max_steps: int | None = None
     """Iterations of training; default: the recipe's."""
     learning_rate: float | None = None
@@ -44,7 +52,7 @@ class Arguments:
     batch_size: int | None = None
     """Images per iteration; default: the recipe's."""
     device: str = "auto"
-    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    """cpu, cuda, ...; auto takes a GPU if there is one. A run is resumed on what it was begun on."""
 
 
 def main() -> None:
@@ -52,9 +60,13 @@ def main() -> None:
     torch.set_flush_denormal(True)
     try:
         run = start_or_resume(arguments)
-        metrics = train(run, arguments.max_minutes)
+        if not train(run):
+            sys.exit(f"\nstopped; continue: {resume_command(run, arguments)}")
+        metrics = run.finish()
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped at once; what was saved last is whole, and --resume continues from there")
     print(f"\nheld-out scenes, {run.minutes:.1f} minutes of training:")
     for name in ("count_accuracy", "count_accuracy_sampled", "box_iou", "elbo", "iwae"):
         print(f"  {name:24s}{metrics[name]:10.4f}")
@@ -66,24 +78,57 @@ def start_or_resume(arguments: Arguments) -> Run:
     device = pick_device(arguments.device)
     data_dir = None if arguments.data_dir is None else str(arguments.data_dir)
     if arguments.resume is not None:
-        return Run.resume(arguments.resume, data_dir=data_dir, device=device)
+        if ignored := [name for name in ("recipe", *_SETTINGS, "output_dir") if getattr(arguments, name) is not None]:
+            names = ", ".join("RECIPE" if name == "recipe" else f"--{name.replace('_', '-')}" for name in ignored)
+            raise ValueError(f"--resume continues a run with its own settings, and cannot change {names}: leave it out")
+        same = None if arguments.device == "auto" else device
+        return Run.resume(arguments.resume, data_dir=data_dir, device=same, max_minutes=arguments.max_minutes)
     recipe = changed_recipe(arguments)
-    name = f"{arguments.recipe}-{recipe.estimator}-{recipe.seed}"
-    return Run.start(arguments.output_dir or Path("runs") / name, recipe, data_dir=data_dir, device=device)
+    directory = arguments.output_dir or Path("runs") / f"{arguments.recipe or _RECIPE}-{recipe.estimator}-{recipe.seed}"
+    return Run.start(directory, recipe, data_dir=data_dir, device=device, max_minutes=arguments.max_minutes)
 
 
 def changed_recipe(arguments: Arguments) -> Recipe:
     """The named recipe, with what the command line changes."""
-    changes = {
-        name: getattr(arguments, name)
-        for name in ("estimator", "seed", "max_steps", "learning_rate", "batch_size")
-        if getattr(arguments, name) is not None
-    }
-    return replace(get_recipe(arguments.recipe), **changes)
+    changes = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
+    return replace(get_recipe(arguments.recipe or _RECIPE), **changes)
 
 
-def train(run: Run, max_minutes: float | None) -> dict[str, float]:
-    """Trains with a progress bar, and evaluates."""
+def resume_command(run: Run, arguments: Arguments) -> str:
+    """The command that continues a run."""
+    command = ["python", "scripts/train_agent.py", "--resume", str(run.directory)]
+    if arguments.data_dir is not None:
+        command += ["--data-dir", str(arguments.data_dir)]
+    return shlex.join(command)
+
+
+@contextmanager
+def patient_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C waits for the end of an iteration, so that what is saved is whole; a second one does not wait.
+
+    Yields:
+        Whether it was pressed.
+    """
+    usual, pressed = signal.default_int_handler, False
+
+    def note(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, usual)
+
+    if signal.getsignal(signal.SIGINT) is not usual:
+        # It is ignored, as in background jobs.
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def train(run: Run) -> bool:
+    """Trains with a progress bar; returns whether that came to its end."""
     with tqdm(total=run.recipe.max_steps, initial=run.trainer.iteration, unit="it", dynamic_ncols=True) as bar:
 
         def show(row: dict[str, float]) -> None:
@@ -91,12 +136,9 @@ def train(run: Run, max_minutes: float | None) -> dict[str, float]:
             if row:
                 bar.set_postfix(elbo=f"{row['elbo']:.1f}", count_accuracy=f"{row['count_accuracy']:.3f}", refresh=False)
 
-        try:
-            run.train(max_minutes=max_minutes, progress=show)
-        except KeyboardInterrupt:
-            run.save()
-            raise SystemExit(f"\nstopped; continue: python scripts/train_agent.py --resume {run.directory}") from None
-    return run.finish()
+        with patient_interrupt() as interrupted:
+            run.train(interrupted=interrupted, progress=show)
+            return not interrupted()
 
 
 if __name__ == "__main__":

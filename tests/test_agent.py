@@ -228,7 +228,7 @@ def test_images_of_another_kind_are_refused_with_the_remedy(agent, images, messa
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_exploration_mixes_a_fixed_probability_into_that_of_the_network(dtype, weight):
     logits = torch.tensor([-200.0, -20.0, -1.0, 0.0, 3.0, 20.0, 200.0], dtype=dtype, requires_grad=True)
-    mixed = Exploration(weight, 0.75).mix(logits)
+    mixed = Exploration(weight, 0.75).mix_presence(logits)
     expected = (1 - weight) * logits.double().sigmoid() + 0.75 * weight
     assert_equal(mixed.double().sigmoid(), expected, 1e-6)
     stop = (1 - weight) * (-logits.double()).sigmoid() + 0.25 * weight
@@ -243,7 +243,7 @@ def test_an_agent_explores_in_every_decision(agent, images):
     noise = normal(NUM_IMAGES, NUM_STEPS, WHERE + WHAT)
     plain = roll_out(agent, images, noise).logits
     agent.exploration = Exploration(0.5, 0.75)
-    assert_equal(roll_out(agent, images, noise).logits, Exploration(0.5, 0.75).mix(plain), 1e-9)
+    assert_equal(roll_out(agent, images, noise).logits, Exploration(0.5, 0.75).mix_presence(plain), 1e-9)
     agent.exploration = Exploration(1.0, 0.75)
     assert (agent.explain(images).count == NUM_STEPS).all()
 

@@ -15,7 +15,7 @@ import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
-from air_env import AIRSceneEnv, AIRSceneVectorEnv, Explanation, SceneConfig, SceneModel, World, make_world
+from air_env import AIRSceneEnv, AIRSceneVectorEnv, Explanation, PatchConfig, SceneConfig, SceneModel, World, make_world
 from air_env.frames import COLOURS, draw_windows, scene_frame
 
 NUM_STEPS, SIDE, WHAT = 3, 12, 4
@@ -24,7 +24,9 @@ STOP = {"z_pres": 0, "z_where": np.zeros(3, np.float32), "z_what": np.zeros(WHAT
 
 def tiny_world(image_size: int = SIDE, dtype: torch.dtype = torch.float64) -> World:
     """Small images, a decoder of 8 units; in float64, where numbers matter."""
-    config = SceneConfig(image_size=image_size, num_steps=NUM_STEPS, what_dim=WHAT, patch_size=5, decoder_hidden=8)
+    config = SceneConfig(
+        image_size=image_size, num_steps=NUM_STEPS, renderer=PatchConfig(what_dim=WHAT, patch_size=5, hidden=8)
+    )
     before = torch.get_default_dtype()
     # Constants of a model are rounded to the default dtype when it is made.
     torch.set_default_dtype(dtype)

@@ -7,7 +7,7 @@ enumerated over all the counts it can draw, so that its expected gradient is kno
 import math
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 
 import pytest
@@ -46,7 +46,7 @@ class OutOfCounts(Exception):  # noqa: N818
 class Scripted(StopProblem):
     """A problem whose draws of n are prescribed."""
 
-    script: Iterator[int]
+    script: Iterator[int] = field(default_factory=lambda: iter(()))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         try:

@@ -1,17 +1,18 @@
 """Evaluation: metrics of cases whose answer is known."""
 
 import math
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import AGENT, NUM_STEPS, SCENE, SIDE, generator, make_agent, make_scenes
+from tiny import AGENT, NUM_STEPS, SCENE, SIDE, WHAT, generator, make_agent, make_scenes
 from torch import Tensor
 
 from agents.air import AIR
-from agents.evaluation import _mean_matched_iou, count_accuracy, evaluate
+from agents.evaluation import compare, count_accuracy, evaluate, match
 from air_env import geometry
 from air_env.explanation import Explanation
 from air_env.priors import CountPrior
@@ -32,7 +33,7 @@ class Oracle(AIR):
         # Present objects first, in another order than the truth has them.
         order = torch.where(z_pres > 0, wanted[:, None] - 1 - torch.arange(NUM_STEPS), torch.arange(NUM_STEPS))
         z_where = geometry.from_boxes(boxes, SIDE).gather(1, order[..., None].long().expand(-1, -1, 3))
-        self.answer = Explanation(z_pres, z_where, torch.zeros(len(scenes), NUM_STEPS, SCENE.what_dim))
+        self.answer = Explanation(z_pres, z_where, torch.zeros(len(scenes), NUM_STEPS, WHAT))
 
     def explain(self, images: object, num_steps: int | None = None) -> Explanation:
         return self.answer
@@ -61,13 +62,13 @@ def test_boxes_are_matched_as_well_as_brute_force_can(count, seed):
     )
     absent = torch.full((1, 4), math.nan, dtype=torch.float64)
     padded = torch.cat([boxes, absent, absent])[None], torch.cat([truth, absent])[None]
-    assert _mean_matched_iou(*padded).item() == pytest.approx(best, abs=1e-6)
+    assert match(*padded)[0].item() == pytest.approx(best, abs=1e-6)
 
 
 def test_known_boxes_have_their_known_iou():
     boxes = torch.tensor([[[0.0, 0, 2, 2], [4, 4, 6, 6]], [[0, 0, 2, 2], [math.nan] * 4]])
     truth = torch.tensor([[[4.0, 4, 6, 6], [0, 0, 2, 4]], [[1, 0, 3, 2], [math.nan] * 4]])
-    assert _mean_matched_iou(boxes, truth).tolist() == pytest.approx([(1 + 0.5) / 2, 1 / 3])
+    assert match(boxes, truth)[0].tolist() == pytest.approx([(1 + 0.5) / 2, 1 / 3])
 
 
 def test_the_metrics_of_a_perfect_agent_are_perfect():
@@ -140,6 +141,28 @@ def test_evaluation_in_parts_is_that_of_the_whole(metrics, monkeypatch):
     assert {name: parts[name] for name in exact} == pytest.approx({name: metrics[name] for name in exact}, nan_ok=True)
 
 
+class Elsewhere(SceneDataset):
+    """Scenes on another device: none of their numbers is within reach until they are moved."""
+
+    def to(self, device: torch.device | str) -> SceneDataset:
+        assert str(device) == "cpu"
+        return make_scenes(60)
+
+
+def test_scenes_may_lie_on_any_device(metrics):
+    scenes = Elsewhere(**{name: value.to("meta") for name, value in vars(make_scenes(60)).items()})
+    measured = evaluate(make_agent().float(), scenes, num_samples=5, generator=generator())
+    assert measured == pytest.approx(metrics, abs=0, nan_ok=True)
+
+
+def test_nothing_to_measure_is_refused():
+    agent, scenes = make_agent().float(), make_scenes(2)
+    with pytest.raises(ValueError, match="scenes must be at least one, got none"):
+        evaluate(agent, scenes[:0])
+    with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
+        evaluate(agent, scenes, num_samples=0)
+
+
 def test_more_samples_tighten_the_bound():
     agent, scenes = make_agent().float(), make_scenes(60)
     bounds = [evaluate(agent, scenes, num_samples=k, generator=generator())["iwae"] for k in (1, 5, 30)]
@@ -164,7 +187,7 @@ def marginal_likelihood(agent: AIR, images: Tensor) -> Tensor:
 def test_the_importance_weighted_bound_tends_to_the_marginal_likelihood(likelihood):
     agent = make_agent(
         num_steps=1,
-        what_dim=1,
+        renderer=replace(SCENE.renderer, what_dim=1),
         where_sd=(1e-6,) * 3,
         likelihood=likelihood,
         likelihood_scale=0.7,
@@ -189,3 +212,15 @@ def test_the_iou_is_undefined_where_no_count_is_right():
     metrics = evaluate(Oracle(scenes, wrong=10), scenes, num_samples=2, generator=generator())
     assert metrics["count_accuracy"] == 0
     assert math.isnan(metrics["box_iou"])
+
+
+def test_identities_are_those_of_the_matched_objects():
+    boxes = torch.tensor([[[0, 0, 4, 4], [6, 6, 10, 10.0]]]).repeat(3, 1, 1)
+    scenes = SceneDataset(torch.zeros(3, 3, 12, 12), torch.tensor([2, 2, 1]), torch.tensor([[0, 1]] * 3), boxes)
+    z_where = geometry.from_boxes(boxes.flip(1), 12)
+    z = Explanation(torch.ones(3, 2), z_where, torch.tensor([[1, 0], [0, 0], [0, 1]]))
+    metrics = compare(z, scenes)
+    assert metrics["count_accuracy"].tolist() == [True, True, False]
+    # The second scene calls one of two objects by the wrong name; the third is counted wrongly and left out.
+    assert metrics["identity_accuracy"].float().mean() == 0.75
+    assert metrics["box_iou"].tolist() == [1.0, 1.0]

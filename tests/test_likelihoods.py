@@ -45,6 +45,17 @@ def test_one_image_can_be_compared_with_many_canvases(name):
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
+def test_many_images_can_be_compared_with_one_canvas(name):
+    likelihood = LIKELIHOODS[name](SCALES[name])
+    images, canvases = pixels(4, 3, 1, 6, 6), pixels(4, 1, 6, 6, seed=1).requires_grad_()
+    one_by_one = torch.stack([likelihood.log_prob(images[:, i], canvases) for i in range(3)], 1)
+    at_once = likelihood.log_prob(images, canvases[:, None])
+    assert_equal(at_once, one_by_one, 1e-12)
+    gradients = [torch.autograd.grad(log_prob.sum(), canvases)[0] for log_prob in (at_once, one_by_one)]
+    assert_equal(gradients[0], gradients[1], 1e-9)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
 def test_samples_have_the_mean_and_the_variance_of_the_distribution(name):
     canvas = pixels(1, 4, 4)
     samples = LIKELIHOODS[name](SCALES[name]).sample(canvas.expand(2000, 1, 4, 4), generator())

@@ -1,17 +1,19 @@
 """The generative model: rewards against an independent log-joint, absorbing states, samples."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from tiny import (
     NUM_STEPS,
+    SCENE,
     SIDE,
     WHAT,
     WHERE,
     assert_equal,
+    float64,
     generator,
     make_images,
     make_model,
@@ -25,6 +27,7 @@ from air_env.explanation import Explanation
 from air_env.likelihoods import LIKELIHOODS
 from air_env.model import Action, RewardTerms, SceneConfig, SceneModel, SceneState
 from air_env.priors import COUNT_PRIORS, CountPrior
+from air_env.renderers import SpriteConfig
 
 SCALES = {"gaussian": 0.3, "laplace": 0.2, "bernoulli": 1e-3}
 COUNTS = torch.arange(NUM_STEPS + 1)
@@ -222,3 +225,28 @@ def test_weights_are_the_renderers_alone():
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=rf"{name}.* must .*, got {value}"):
         SceneConfig(**{name: value})
+
+
+@pytest.mark.parametrize("iteration", [None, 5])
+def test_a_model_moved_to_double_precision_is_one_made_in_it(iteration):
+    prior = CountPrior("geometric", 1e-5, initial_parameter=0.3, anneal_steps=10)
+    config = replace(SCENE, count_prior=prior, where_mean=(-1.3, 0.1, 0.2), renderer=SpriteConfig(size=5))
+    moved = SceneModel(config)
+    moved.anneal(iteration)
+    moved = moved.double()
+    with float64():
+        made = SceneModel(config)
+    made.anneal(iteration)
+    for name in ("log_p_count", "log_p_go", "log_p_stop"):
+        assert_equal(getattr(moved, name), getattr(made, name))
+    for prior in ("prior_where", "prior_what"):
+        assert_equal(dict(getattr(moved, prior).named_buffers()), dict(getattr(made, prior).named_buffers()))
+
+
+def test_rendering_draws_present_objects_only():
+    model = make_model()
+    drawn = []
+    model.renderer.draw = lambda canvas, where, what: drawn.append(len(canvas)) or canvas
+    z_pres = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=torch.float64)
+    model.render(Explanation(z_pres, normal(3, 3, WHERE), normal(3, 3, WHAT)))
+    assert drawn == [2, 1]

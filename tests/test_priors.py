@@ -76,6 +76,19 @@ def test_annealing_the_model_changes_its_counts_and_hazards():
         assert_equal((model.log_p_count, model.log_p_go, model.log_p_stop), (prior.log_p(3, iteration), go, stop))
 
 
+@pytest.mark.parametrize(("name", "parameter"), [("geometric", 1e-5), ("binomial", 0.5), ("uniform", 0.3)])
+def test_a_count_prior_chosen_by_name_has_its_own_parameter(name, parameter):
+    assert_equal(CountPrior(name).log_p(3), CountPrior(name, parameter).log_p(3))
+    annealed = CountPrior(name, initial_parameter=0.2, anneal_steps=10)
+    assert_equal(annealed.log_p(3, 5), CountPrior(name, parameter, 0.2, 10).log_p(3, 5), 1e-12)
+
+
+@pytest.mark.parametrize("steps", [-1, 2.5, "ten", None])
+def test_a_number_of_annealing_steps_that_makes_no_sense_is_refused(steps):
+    with pytest.raises(ValueError, match=f"anneal_steps must be a whole number of at least 0, got {steps!r}"):
+        CountPrior(anneal_steps=steps)
+
+
 def test_an_unknown_count_prior_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="'geometrical' is unknown; choose one of geometric, binomial, uniform"):
         CountPrior("geometrical")

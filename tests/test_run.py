@@ -1,6 +1,7 @@
 """Run directories: exact to resume, never half written, and wary of what is in them."""
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -142,11 +143,61 @@ def test_minutes_are_those_of_the_whole_run(tmp_path):
     first.train(stop_at=4)
     first.minutes = 7.0
     first.save()
-    second = Run.resume(tmp_path / "run")
-    second.train(max_minutes=7.0)
+    second = Run.resume(tmp_path / "run", max_minutes=7.0)
+    second.train()
     assert second.trainer.iteration == 4, "its minutes were used up"
-    second.train(max_minutes=100)
-    assert second.minutes >= 7
+    third = Run.resume(tmp_path / "run", max_minutes=100)
+    third.train()
+    assert third.trainer.iteration == 12
+    assert third.minutes >= 7
+
+
+def test_a_resumed_run_keeps_its_budget_and_so_its_schedule(tmp_path, monkeypatch):
+    # Every look at the clock costs half a minute: the learning rate follows the tighter budget, minutes.
+    clock = itertools.count(step=30.0)
+    monkeypatch.setattr(run.time, "monotonic", lambda: next(clock))
+    Run.start(tmp_path / "run", RECIPE, max_minutes=7.0)
+    resumed = Run.resume(tmp_path / "run")
+    assert resumed.max_minutes == 7.0
+    resumed.train()
+    assert resumed.trainer.iteration < 12
+    assert Run.resume(tmp_path / "run").minutes >= 7
+    Run.resume(tmp_path / "run", max_minutes=9.0).train()
+    assert Run.resume(tmp_path / "run").max_minutes == 9.0
+
+
+@pytest.mark.parametrize("max_minutes", [0, -1, math.nan])
+def test_a_budget_that_makes_no_sense_leaves_nothing_behind(tmp_path, max_minutes):
+    with pytest.raises(ValueError, match=f"max_minutes must be positive, got {max_minutes}"):
+        Run.start(tmp_path / "run", RECIPE, max_minutes=max_minutes)
+    assert not list(tmp_path.iterdir())
+    Run.start(tmp_path / "run", RECIPE)
+    with pytest.raises(ValueError, match=r"^max_minutes must be positive"):
+        Run.resume(tmp_path / "run", max_minutes=max_minutes)
+
+
+def test_an_interruption_waits_for_the_end_of_the_iteration_and_is_saved(tmp_path):
+    first = Run.start(tmp_path / "run", RECIPE)
+    first.train(interrupted=lambda: first.trainer.iteration == 5)
+    second = Run.resume(tmp_path / "run")
+    assert_equal(second.trainer.state_dict(), first.trainer.state_dict())
+    assert second.trainer.iteration == 5
+    assert second.minutes == first.minutes > 0
+
+
+def test_training_is_reported_without_exploration(tmp_path, monkeypatch):
+    counts = []
+    monkeypatch.setattr(run, "scenes_beside_reconstructions", lambda images, z, path: counts.append(z.count))
+    monkeypatch.setattr(run, "write_atomically", lambda path, write: write(path))
+    started = Run.start(tmp_path / "run", replace(RECIPE, learning_rate=1e-9, exploration_steps=100))
+    # By itself it finds nothing; the exploration mixed in is all but certain of an object.
+    torch.nn.init.constant_(started.trainer.agent.presence.bias, -20.0)
+    started.train(stop_at=4)
+    assert len(counts) == 2
+    assert all((count == 0).all() for count in counts)
+    empty = (started._test.count == 0).float().mean().item()
+    assert float(rows_of(tmp_path / "run")[0]["count_accuracy"]) == pytest.approx(empty)
+    assert started.trainer.agent.exploration.weight > 0.9, "it goes on exploring"
 
 
 def test_the_final_figures_are_those_of_the_saved_agent(tmp_path):
@@ -179,6 +230,13 @@ def test_a_second_run_in_the_same_directory_is_refused(tmp_path):
     assert files_of(tmp_path) == before
 
 
+def test_the_working_directory_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"\. is the folder you are in; name one .*--output-dir"):
+        Run.start(Path(), RECIPE)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_empty_directory_is_taken(tmp_path):
     Run.start(tmp_path, RECIPE)
     assert (tmp_path / AGENT_FILE).is_file()
@@ -205,7 +263,7 @@ def test_a_directory_without_a_run_cannot_be_resumed(tmp_path, missing):
         (CONFIG_FILE, lambda content: b"{}"),
         (CONFIG_FILE, lambda content: content.replace(b'"num_train"', b'"future_setting"')),
         (CONFIG_FILE, lambda content: content.replace(b'"half_critic"', b'"quarter_critic"')),
-        (CONFIG_FILE, lambda content: content.replace(b'"decoder_hidden": 8', b'"decoder_hidden": 9')),
+        (CONFIG_FILE, lambda content: content.replace(b'"hidden": 8', b'"hidden": 9')),
     ],
 )
 def test_a_damaged_run_is_refused(tmp_path, file, damage):
@@ -215,6 +273,21 @@ def test_a_damaged_run_is_refused(tmp_path, file, damage):
     assert (tmp_path / file).read_bytes() != content
     with pytest.raises(ValueError, match=rf"(?s)run in {re.escape(str(tmp_path))} cannot be resumed"):
         Run.resume(tmp_path)
+
+
+@pytest.mark.parametrize(("begun", "device"), [("cuda", None), ("cuda", "cpu"), ("cpu", "cuda"), ("cpu", "meta")])
+def test_a_run_is_resumed_only_on_the_device_it_was_trained_on(tmp_path, monkeypatch, begun, device):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    Run.start(tmp_path, RECIPE)
+    state = torch.load(tmp_path / RESUME_FILE, weights_only=True)
+    assert state["device"] == "cpu"
+    state["device"] = begun
+    if begun == "cuda":
+        # The state of a CUDA generator is its seed and its offset.
+        state["trainer"]["noise"] = torch.zeros(16, dtype=torch.uint8)
+    torch.save(state, tmp_path / RESUME_FILE)
+    with pytest.raises(ValueError, match=rf"was trained on {begun}.* resume it with --device {begun}"):
+        Run.resume(tmp_path, device=device)
 
 
 @pytest.mark.parametrize("state", [{}, [1, 2], {"trainer": {}, "minutes": 0.0, "rows": []}, torch.zeros(3)], ids=str)

@@ -181,7 +181,7 @@ def test_pixels_of_overlapping_objects_add_up_and_saturate():
     assert ((scenes.images > 60) & (scenes.images < 240)).any()
 
 
-@pytest.mark.parametrize("counts", [(0, 1, 2), (1,), (2, 5), [0, 3]])
+@pytest.mark.parametrize("counts", [(0, 1, 2), (1,), (2, 5), [0, 3], np.array([1, 2])], ids=str)
 def test_counts_are_equally_probable(counts):
     count = solid_scene(counts=counts, object_size=(2, 4)).dataset("train", 3000).count
     assert set(count.tolist()) == set(counts)
@@ -205,9 +205,13 @@ def test_an_impossible_arrangement_is_refused_with_the_remedy():
         ({"object_size": (5, math.nan)}, "object_size must be"),
         ({"object_size": 5}, "object_size must be"),
         ({"counts": ()}, "counts must be one or more"),
-        ({"counts": (-1, 2)}, r"counts must be one or more numbers of objects, got \(-1, 2\)"),
+        ({"counts": (-1, 2)}, r"counts must be one or more numbers of objects, .* got \(-1, 2\)"),
         ({"counts": 2}, "counts must be one or more"),
         ({"counts": (0.5,)}, "counts must be one or more"),
+        ({"counts": ("one",)}, r"counts must be one or more numbers of objects, such as \(0, 1, 2\), got \('one',\)"),
+        ({"counts": np.array([[1, 2]])}, "counts must be one or more"),
+        ({"object_size": ("a", "b")}, "object_size must be"),
+        ({"image_size": 12.5}, "image_size must be a whole number of pixels, got 12.5"),
         ({"gap": -1.0}, "gap must be"),
         ({"objct_size": (4, 6)}, "option.* 'objct_size' .*unknown; choose .*object_size"),
     ],
@@ -234,6 +238,11 @@ def test_no_scenes_are_no_dataset(num_scenes):
         tiny_scene().dataset("train", num_scenes)
 
 
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match="seed of scenes must be at least 0, got -1"):
+        tiny_scene().dataset("train", 2, seed=-1)
+
+
 def test_multi_mnist_shows_mnist(data_dir):
     scenes = make_scene("multi_mnist", data_dir=data_dir, counts=(1,), object_size=(20, 20)).dataset("test", 30)
     assert scenes.images.shape == (30, 1, 50, 50)
@@ -252,6 +261,14 @@ def test_the_data_folder_can_be_named_by_the_environment(data_dir, monkeypatch, 
     monkeypatch.setenv("AIR_DATA_DIR", str(tmp_path))
     assert_same_scenes(make_scene("multi_mnist", data_dir=data_dir).dataset("test", 2), first)
     load_mnist.cache_clear()
+
+
+@pytest.mark.usefixtures("no_data_dir")
+def test_an_empty_variable_names_no_folder(monkeypatch):
+    load_mnist.cache_clear()
+    monkeypatch.setenv("AIR_DATA_DIR", "")
+    with pytest.raises(OSError, match="could not download"):
+        make_scene("multi_mnist").dataset("test", 2)
 
 
 @pytest.mark.usefixtures("no_data_dir")

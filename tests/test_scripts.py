@@ -2,22 +2,26 @@
 
 import csv
 import importlib.util
+import itertools
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import RECIPE, assert_equal
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from agents import load_agent, run
 from agents.checkpoints import load_recipe
 from agents.estimators import ESTIMATORS
 from agents.recipes import RECIPES
 from agents.run import Run
-from agents.trainer import Trainer
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train_agent.py"
 
@@ -48,6 +52,17 @@ def train_agent(monkeypatch, tmp_path):
         module.main()
 
     return call
+
+
+@contextmanager
+def after_step(number: int, do: Callable[[], object]) -> Iterator[None]:
+    """Does something inside a step of the optimizer, when it has changed the weights."""
+    steps = itertools.count(1)
+    handle = register_optimizer_step_post_hook(lambda *_: do() if next(steps) == number else None)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def strict_json(text: str) -> dict[str, float | None]:
@@ -95,26 +110,64 @@ def test_the_same_command_gives_the_same_agent(train_agent):
 
 def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(train_agent, monkeypatch, capsys):
     train_agent("tiny", "--output-dir", "whole")
-    step = Trainer.step
-
-    def interrupted(self, progress=None):
-        if self.iteration == 3:
-            raise KeyboardInterrupt
-        return step(self, progress)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", interrupted)
-        with pytest.raises(SystemExit, match="--resume parts") as caught:
-            train_agent("tiny", "--output-dir", "parts")
+    # The weights have changed, the rest of the state has not.
+    interruption = after_step(3, lambda: signal.raise_signal(signal.SIGINT))
+    with interruption, pytest.raises(SystemExit, match=r"--resume parts --data-dir 'my data'$") as caught:
+        train_agent("tiny", "--output-dir", "parts", "--data-dir", "my data")
     assert isinstance(caught.value.code, str)
+    assert Run.resume(Path("parts")).trainer.iteration == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     train_agent("--resume", "parts")
     agents = [dict(load_agent(name).state_dict()) for name in ("whole", "parts")]
     assert_equal(agents[1], agents[0])
 
 
+def test_an_ignored_interruption_stays_ignored(train_agent):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with after_step(1, lambda: signal.raise_signal(signal.SIGINT)):
+            train_agent("tiny", "--output-dir", "run")
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert Path("run", "evaluation.json").is_file()
+
+
+def test_a_second_interruption_does_not_wait(train_agent):
+    def interrupt_twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with after_step(3, interrupt_twice), pytest.raises(SystemExit, match=r"stopped at once; .*--resume"):
+        train_agent("tiny", "--output-dir", "run")
+    assert Run.resume(Path("run")).trainer.iteration == 0, "nothing half-finished is saved"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["tiny"], "RECIPE"),
+        (["--seed", "0"], "--seed"),
+        (["--estimator", "nvil", "--max-steps", "9"], "--estimator, --max-steps"),
+        (["--learning-rate", "0.1", "--batch-size", "4", "--output-dir", "b"],
+         "--learning-rate, --batch-size, --output-dir"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_a_resumed_run_cannot_change_is_refused(train_agent, arguments, names):
+    train_agent("tiny", "--output-dir", "run")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit, match=f"^error: --resume .* cannot change {names}: leave it out"):
+        train_agent(*arguments, "--resume", "run")
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    train_agent("--resume", "run", "--device", "cpu", "--data-dir", ".", "--max-minutes", 5)
+    assert Run.resume(Path("run")).max_minutes == 5
+
+
 def test_minutes_end_a_run(train_agent):
     train_agent("tiny", "--max-steps", 1_000_000, "--max-minutes", 0.005, "--output-dir", "run")
     resumed = Run.resume(Path("run"))
+    assert resumed.max_minutes == 0.005
     assert 0 < resumed.trainer.iteration < 1_000_000
     assert resumed.minutes >= 0.005
 
@@ -128,7 +181,11 @@ def test_minutes_end_a_run(train_agent):
         (["tiny", "--output-dir", "taken"], "taken already holds something; .*choose another --output-dir"),
         (["tiny", "--output-dir", "file"], "file already holds something"),
         (["tiny", "--output-dir", "file/run"], "could not make the run directory file/run"),
+        (["tiny", "--output-dir", "."], r"\. already holds something"),
         (["tiny", "--device", "abacus"], "device 'abacus' cannot be used .*; try cpu"),
+        (["tiny", "--device", "meta"], r"device 'meta' cannot be used \(.{,60}\); try cpu"),
+        (["tiny", "--device", "hpu"], r"device 'hpu' cannot be used \(.{,60}\); try cpu"),
+        (["tiny", "--device", "vulkan"], r"device 'vulkan' cannot be used \(.{,120}\); try cpu"),
         (["--resume", "nowhere"], "nowhere holds no run to resume"),
         (["--resume", "taken"], "taken holds no run to resume"),
         (["tiny", "--max-steps", "0"], "max_steps must be positive, got 0"),
@@ -148,6 +205,8 @@ def test_what_makes_no_sense_is_refused_with_a_message_and_without_a_traceback(t
     with pytest.raises(SystemExit, match=rf"^error: .*{message}") as caught:
         train_agent(*arguments)
     assert "\n" not in str(caught.value.code).rstrip()
+    if "diverged" not in message:
+        assert not Path("runs").exists()
     assert [path.name for path in Path("taken").iterdir()] == ["notes.txt"]
 
 

@@ -1,4 +1,4 @@
-"""The scripts for using an agent: evaluate_agent, explain_images, benchmark_speed."""
+"""The scripts for using an agent: evaluate_agent, explain_images, benchmark_speed, summarise_runs."""
 
 import csv
 import importlib.util
@@ -15,7 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from agents import AIR, AgentConfig, load_agent, save_agent
 from agents.recipes import Recipe
-from air_env import SceneConfig
+from air_env import PatchConfig, SceneConfig, SpriteConfig
+from air_env.explanation import Explanation
+from air_env.scenes import make_scene
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 SIDE = 12
@@ -34,6 +36,8 @@ def load_script(name: str) -> ModuleType:
 evaluate_agent = load_script("evaluate_agent")
 explain_images = load_script("explain_images")
 benchmark_speed = load_script("benchmark_speed")
+summarise_runs = load_script("summarise_runs")
+SCRIPTS_TO_USE = [evaluate_agent, explain_images, benchmark_speed, summarise_runs]
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +68,7 @@ def run_script(monkeypatch, capsys):
 @pytest.fixture
 def agent_file(tmp_path) -> Path:
     """A tiny agent that always finds two objects, and the recipe that it could have been trained by."""
-    scene = SceneConfig(image_size=SIDE, num_steps=2, what_dim=4, patch_size=5, decoder_hidden=8)
+    scene = SceneConfig(image_size=SIDE, num_steps=2, renderer=PatchConfig(what_dim=4, patch_size=5, hidden=8))
     config = AgentConfig(embedding=8, hidden=8, glimpse_size=5, encoder_hidden=8)
     options = {"image_size": SIDE, "object_size": (4, 6)}
     recipe = Recipe("digits", 10, scene_options=options, num_train=64, model=scene, agent=config, seed=3)
@@ -88,7 +92,7 @@ def square_picture(background: int, foreground: int, shape: tuple[int, int] = (6
     return pixels
 
 
-@pytest.mark.parametrize("script", [evaluate_agent, explain_images, benchmark_speed], ids=lambda s: s.__name__)
+@pytest.mark.parametrize("script", SCRIPTS_TO_USE, ids=lambda s: s.__name__)
 def test_help_names_every_argument(run_script, script):
     status, out, _ = run_script(script, "--help")
     assert status == 0
@@ -141,6 +145,7 @@ def test_an_agent_without_recipe_needs_a_scene(run_script, agent_file):
         (("nowhere",), "there is no agent at nowhere"),
         (("AGENT", "--scene", "nonsense"), "scene 'nonsense' is unknown; choose one of digits"),
         (("AGENT", "--num-scenes", "0"), "--num-scenes must be at least 1"),
+        (("AGENT", "--seed", "-1"), "--seed must be at least 0, got -1"),
         (("AGENT", "--device", "nonsense"), "device 'nonsense' cannot be used"),
     ],
 )
@@ -159,12 +164,12 @@ def test_known_shape_lands_where_it_was(tmp_path):
     picture = explain_images.read_picture(path, 60)
     assert picture.size == (60, 60)
     assert not picture.inverted
-    np.testing.assert_array_equal(picture.pixels, square_picture(0, 1))
+    np.testing.assert_array_equal(picture.pixels[0], square_picture(0, 1))
 
 
 def test_scaling_averages(tmp_path):
     path = save_png(tmp_path / "square.png", square_picture(0, 255))
-    pixels = explain_images.read_picture(path, SIDE).pixels
+    pixels = explain_images.read_picture(path, SIDE).pixels[0]
     # Every pixel stands for 5x5: the square has 4x4 of them.
     assert pixels.shape == (SIDE, SIDE)
     assert pixels.sum() == pytest.approx(16, rel=0.03)
@@ -177,18 +182,18 @@ def test_dark_on_light_is_inverted(tmp_path, invert, inverted):
     picture = explain_images.read_picture(path, 60, invert)
     assert picture.inverted is inverted
     if inverted:
-        np.testing.assert_array_equal(picture.pixels, square_picture(0, 1))
+        np.testing.assert_array_equal(picture.pixels[0], square_picture(0, 1))
 
 
 def test_grey_paper_becomes_black(tmp_path):
     path = save_png(tmp_path / "paper.png", square_picture(204, 0))
-    np.testing.assert_allclose(explain_images.read_picture(path, 60).pixels, square_picture(0, 1), atol=1e-6)
+    np.testing.assert_allclose(explain_images.read_picture(path, 60).pixels[0], square_picture(0, 1), atol=1e-6)
 
 
 def test_the_grain_of_paper_becomes_black(tmp_path):
     noise = np.random.default_rng(0).normal(200, 5, (60, 60))
     noise[5:25, 10:30] = 0
-    pixels = explain_images.read_picture(save_png(tmp_path / "paper.png", noise.astype(np.uint8)), 60).pixels
+    pixels = explain_images.read_picture(save_png(tmp_path / "paper.png", noise.astype(np.uint8)), 60).pixels[0]
     background = pixels[square_picture(1, 0).astype(bool)]
     assert (background == 0).mean() > 0.99
     assert background.max() < 0.05
@@ -201,7 +206,7 @@ def test_transparent_background_is_opposite_to_what_is_drawn(tmp_path, ink):
     # What a transparent pixel hides must not matter.
     rgba[40:50, :, :3] = 77
     picture = explain_images.read_picture(save_png(tmp_path / "transparent.png", rgba), 60)
-    np.testing.assert_array_equal(picture.pixels, square_picture(0, 1))
+    np.testing.assert_array_equal(picture.pixels[0], square_picture(0, 1))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
@@ -212,7 +217,39 @@ def test_every_mode_reads_the_same(tmp_path, mode):
         image = Image.fromarray(square_picture(0, 255)).convert(mode)
     image.save(tmp_path / "picture.png")
     picture = explain_images.read_picture(tmp_path / "picture.png", 60)
-    np.testing.assert_allclose(picture.pixels, square_picture(0, 1), atol=1e-6)
+    np.testing.assert_allclose(picture.pixels[0], square_picture(0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("background", [0, 255])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_colours_are_kept_whatever_the_background(tmp_path, background, transparent):
+    green = (20, 200, 60)
+    rgba = np.stack([square_picture(background, part) for part in green] + [square_picture(255, 255)], 2)
+    if transparent:
+        rgba[..., 3] = square_picture(0, 255)
+    path = save_png(tmp_path / "green.png", rgba)
+    pixels = explain_images.read_picture(path, 60, "yes" if background else "no", channels=3).pixels
+    assert pixels.shape == (3, 60, 60)
+    wanted = np.array(green) / 255
+    # Lightness is inverted, hue is not.
+    wanted += 1 - wanted.max() - wanted.min() if background else 0
+    np.testing.assert_allclose(pixels, wanted[:, None, None] * square_picture(0, 1), atol=1e-6)
+
+
+def test_an_agent_for_colours_gets_colours(run_script, tmp_path):
+    scene = SceneConfig(image_size=SIDE, num_steps=2, renderer=SpriteConfig())
+    config = AgentConfig(embedding=8, hidden=8, glimpse_size=5, encoder_hidden=8)
+    agent = AIR(scene, config)
+    torch.nn.init.constant_(agent.presence.bias, 10.0)
+    save_agent(agent, tmp_path / "agent.safetensors")
+    path = save_png(tmp_path / "red.png", np.stack([square_picture(0, value) for value in (240, 60, 50)], 2))
+    status, _, _ = run_script(explain_images, tmp_path / "agent.safetensors", path, "--output-dir", tmp_path / "found")
+    assert status is None
+    (result,) = json.loads((tmp_path / "found" / "explanations.json").read_text())
+    z = agent.explain(explain_images.read_picture(path, SIDE, channels=3).pixels[None])
+    assert result["count"] == 2
+    assert result["z_what"] == z.z_what[0].tolist()
+    assert set(result["z_what"]) <= {0, 1, 2}
 
 
 @pytest.mark.parametrize("shape", [(40, 100), (100, 40), (41, 100), (100, 41)])
@@ -220,7 +257,7 @@ def test_boxes_map_back_to_the_pixels_of_the_file(tmp_path, shape):
     path = save_png(tmp_path / "wide.png", square_picture(0, 255, shape))
     picture = explain_images.read_picture(path, 50)
     assert picture.size == shape[::-1]
-    rows, columns = (np.flatnonzero(picture.pixels.max(axis) > 0.5) for axis in (1, 0))
+    rows, columns = (np.flatnonzero(picture.pixels[0].max(axis) > 0.5) for axis in (1, 0))
     box = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float64)
     found = explain_images.to_file_pixels(box, picture.size, 50)
     np.testing.assert_allclose(found, [[10, 5, 30, 25]], atol=1)
@@ -236,7 +273,7 @@ def test_exif_orientation_is_followed(tmp_path):
     picture = explain_images.read_picture(tmp_path / "photo.jpg", 60)
     assert picture.size == (60, 40)
     expected = np.pad(square_picture(0, 1, (40, 60)), ((10, 10), (0, 0)))
-    np.testing.assert_allclose(picture.pixels, expected, atol=0.05)
+    np.testing.assert_allclose(picture.pixels[0], expected, atol=0.05)
 
 
 def test_bad_files_are_named_and_the_others_are_explained(run_script, agent_file, tmp_path):
@@ -277,6 +314,37 @@ def test_explanations_are_the_agents(run_script, agent_file, tmp_path):
     with Image.open(tmp_path / "found" / "explanations.png") as sheet:
         assert sheet.width > sheet.height
     assert all(str(path) in out for path in paths)
+
+
+def test_the_explained_share_is_that_of_the_pictures_energy():
+    images = torch.tensor([[3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [0.0, 0.0]])[:, None, None]
+    canvas = torch.tensor([[3.0, 4.0], [0.0, 4.0], [0.0, 0.0], [-9.0, 0.0], [0.0, 0.0]])[:, None, None]
+    z = Explanation(torch.zeros(5, 1), torch.zeros(5, 1, 3), torch.zeros(5, 1, 4), canvas)
+    assert explain_images.explained_shares(images, z).tolist() == pytest.approx([1, 1 - 9 / 25, 0, 0, 1])
+
+
+def test_pictures_unlike_the_agents_scenes_are_warned_of(run_script, tmp_path):
+    scenes = make_scene("digits", counts=(1,)).dataset("test", 1)
+    like = save_png(tmp_path / "like.png", scenes.images[0, 0].numpy())
+    hairline = np.zeros((60, 60), np.uint8)
+    hairline[30, 5:55] = 255
+    unlike = save_png(tmp_path / "unlike.png", hairline)
+    status, out, err = run_script(explain_images, "digits", like, unlike, "--output-dir", tmp_path)
+    assert status is None
+    results = json.loads((tmp_path / "explanations.json").read_text())
+    assert results[0]["explained"] > 0.9 > 0.8 > results[1]["explained"]
+    assert all(
+        f"{result['explained']:.3f}" in line for result, line in zip(results, out.splitlines()[1:], strict=False)
+    )
+    assert "warning:" in err
+    assert str(unlike) in err
+    assert str(like) not in err
+    assert all(remedy in err for remedy in ("crop", "resize", "thicken"))
+
+
+def test_the_help_says_what_the_shipped_agent_knows(run_script):
+    _, out, _ = run_script(explain_images, "--help")
+    assert "0 to 2 digits" in " ".join(out.split())
 
 
 def test_probabilities_of_counts_sum_to_one(agent_file):
@@ -351,3 +419,81 @@ def test_every_workload_runs_and_is_counted():
 def test_benchmark_refuses_what_makes_no_sense(run_script, option, value, message):
     status, _, _ = run_script(benchmark_speed, option, value)
     assert message in str(status)
+
+
+# summarise_runs
+
+
+METRICS = {"count_accuracy": 0.9, "count_accuracy_sampled": 0.8, "box_iou": 0.7, "box_iou_tight": 0.6, "elbo": 500.0,
+           "iwae": 510.0, "confusion_0_0": 1.0, "iterations": 12, "minutes": 3.25}  # fmt: skip
+
+
+@pytest.fixture
+def make_run(tmp_path, agent_file):
+    """Makes what a finished run leaves."""
+
+    def make(name: str, metrics: dict[str, float | None], rows: int = 2) -> Path:
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / "agent.safetensors").write_bytes(agent_file.read_bytes())
+        (directory / "evaluation.json").write_text(json.dumps(metrics))
+        lines = ["iteration,minutes,elbo,count_accuracy,learning_rate"] + ["4,1.5,400,0.5,0.001"] * rows
+        if rows:
+            (directory / "metrics.csv").write_text("\n".join(lines))
+        return directory
+
+    return make
+
+
+def test_a_page_holds_the_final_figures_of_every_run(run_script, make_run, tmp_path):
+    undefined = METRICS | {"box_iou": None, "box_iou_tight": None, "count_accuracy": 0.1, "confusion_1_0": 0.5}
+    runs = make_run("a", METRICS), make_run("b", undefined, rows=0)
+    options = ("--output-dir", tmp_path / "new", "--name", "two.runs", "--note", "On a machine.")
+    status, out, _ = run_script(summarise_runs, *runs, *options)
+    assert status is None
+    page = (tmp_path / "new" / "two.runs.md").read_text()
+    assert page.startswith("# two.runs\n\nOn a machine.\n\nMachine of this summary: ")
+    # Iterations and minutes are those of the end, not of the last row.
+    for line in (
+        "| digits, half_critic | 3 | 12 | 3.2 | 0.9000 | 0.8000 | 0.7000 | 0.6000 | 500.0000 | 510.0000 |",
+        "| digits, half_critic | 3 | 12 | 3.2 | 0.1000 | 0.8000 | - | - | 500.0000 | 510.0000 |",
+        "| **digits, half_critic** | **median** | | | 0.5000 | 0.8000 | 0.7000 | 0.6000 | 500.0000 | 510.0000 |",
+        "| **digits, half_critic** | **worst** | | | 0.1000 | 0.8000 | 0.7000 | 0.6000 | 500.0000 | 510.0000 |",
+    ):
+        assert line in page
+        assert line in out
+    with (tmp_path / "new" / "two.runs.csv").open() as file:
+        header, *lines = csv.reader(file)
+    assert header == ["scene", "estimator", "seed", *METRICS, "confusion_1_0"]
+    assert [dict(zip(header, line, strict=True))["box_iou"] for line in lines] == ["0.7", ""]
+    with Image.open(tmp_path / "new" / "two.runs.png") as picture:
+        assert picture.format == "PNG"
+    assert str(tmp_path / "new" / "two.runs.md") in out
+
+
+def test_a_page_without_runs_is_refused(run_script):
+    status, _, _ = run_script(summarise_runs)
+    assert status == "error: no runs are named; name one or more run directories"
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "3", '{"count_accuracy": 1.0}'])
+def test_what_is_not_the_result_of_a_run_is_refused(run_script, make_run, content, tmp_path):
+    directory = make_run("a", METRICS)
+    (directory / "evaluation.json").write_text(content)
+    status, _, _ = run_script(summarise_runs, directory, "--output-dir", tmp_path / "new")
+    assert str(status).startswith(f"error: the results in {directory} are damaged or not a run's (")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_unfinished_run_is_refused_with_the_remedy(run_script, make_run):
+    directory = make_run("a", METRICS)
+    (directory / "evaluation.json").unlink()
+    status, _, _ = run_script(summarise_runs, directory)
+    assert str(status).startswith(f"error: {directory} holds no finished run")
+    assert "--resume" in str(status)
+
+
+def test_a_page_that_cannot_be_written_is_a_clear_error(run_script, make_run):
+    directory = make_run("a", METRICS)
+    status, _, _ = run_script(summarise_runs, directory, "--output-dir", directory / "metrics.csv")
+    assert str(status).startswith("error: could not write ")

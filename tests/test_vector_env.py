@@ -4,6 +4,7 @@ import math
 import os
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 
 import gymnasium
@@ -15,7 +16,16 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from torch.distributions import Laplace, Normal
 
-from air_env import AIRSceneVectorEnv, Explanation, SceneConfig, SceneModel, World, make_world
+from air_env import (
+    AIRSceneVectorEnv,
+    Explanation,
+    PatchConfig,
+    SceneConfig,
+    SceneModel,
+    SpriteConfig,
+    World,
+    make_world,
+)
 from air_env.frames import COLOURS
 from air_env.likelihoods import LIKELIHOODS
 from air_env.priors import CountPrior
@@ -45,9 +55,7 @@ def tiny_world(scene: str = "digits", likelihood: str = "gaussian", data_dir: Pa
         num_steps=NUM_STEPS,
         likelihood=likelihood,
         likelihood_scale=SCALES[likelihood],
-        what_dim=WHAT,
-        patch_size=5,
-        decoder_hidden=8,
+        renderer=SpriteConfig(size=5) if scene == "sprites" else PatchConfig(what_dim=WHAT, patch_size=5, hidden=8),
     )
     with float64(), torch.random.fork_rng():
         torch.manual_seed(0)
@@ -88,7 +96,7 @@ def frames(envs: AIRSceneVectorEnv) -> np.ndarray:
 
 def data_dir_of(scene: str) -> Path | None:
     """Where the scene's files are; the test is skipped if they are not there."""
-    if scene == "digits":
+    if scene != "multi_mnist":
         return None
     folder = Path(os.environ.get("AIR_DATA_DIR", SHARED_DATA))
     if not (folder / "mnist").is_dir():
@@ -96,24 +104,45 @@ def data_dir_of(scene: str) -> Path | None:
     return folder
 
 
+def decode_by_hand(model: SceneModel, what: np.ndarray) -> np.ndarray:
+    """A decoder's patch, ``[1, 5, 5]``."""
+    w1, b1, w2, b2 = (parameter.detach().numpy() for parameter in model.renderer.decoder.parameters())
+    return (1 / (1 + np.exp(-(w2 @ np.maximum(w1 @ what + b1, 0) + b2)))).reshape(1, 5, 5)
+
+
+def sprite_by_hand(what: int) -> np.ndarray:
+    """Red square, green disc or blue triangle, ``[4, 5, 5]``: every pixel is 64 points, covered or not."""
+    layers = np.zeros((4, 5, 5))
+    colour = [(0.95, 0.25, 0.2), (0.2, 0.85, 0.3), (0.3, 0.45, 1.0)][what]
+    for row, column, i, j in product(range(5), range(5), range(8), range(8)):
+        x, y = ((8 * k + sub + 0.5) / 20 - 1 for k, sub in ((column, j), (row, i)))
+        covered = [True, x * x + y * y <= 1, abs(x) <= (y + 1) / 2][what]
+        layers[:, row, column] += np.array([*colour, 1.0]) * covered / 64
+    return layers
+
+
 def log_joint_by_hand(model: SceneModel, image: np.ndarray, z_where: np.ndarray, z_what: np.ndarray) -> float:
     """The log-joint log p(x, z, n) of one image and its n objects, without the package's mathematics."""
     config, count = model.config, len(z_where)
-    w1, b1, w2, b2 = (parameter.detach().numpy() for parameter in model.renderer.decoder.parameters())
-    canvas = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.float64)
+    canvas = torch.zeros(1, len(image), SIDE, SIDE, dtype=torch.float64)
     for (log_scale, x, y), what in zip(z_where, z_what, strict=True):
-        patch = 1 / (1 + np.exp(-(w2 @ np.maximum(w1 @ what + b1, 0) + b2)))
         s = math.exp(log_scale)
         window_of_image = torch.tensor([[[1 / s, 0, -x / s], [0, 1 / s, -y / s]]], dtype=torch.float64)
         grid = F.affine_grid(window_of_image, [1, 1, SIDE, SIDE], align_corners=False)
-        canvas += F.grid_sample(torch.from_numpy(patch.reshape(1, 1, 5, 5)), grid, align_corners=False)
+        patch = sprite_by_hand(what) if z_what.ndim == 1 else decode_by_hand(model, what)
+        placed = F.grid_sample(torch.from_numpy(patch)[None], grid, align_corners=False)
+        # A sprite is four layers: the colours times the opacity, and the opacity.
+        canvas = placed[:, :3] + (1 - placed[:, 3:]) * canvas if z_what.ndim == 1 else canvas + placed
 
     weights = [1e-5**n for n in range(NUM_STEPS + 1)]
     log_p = math.log(weights[count] / sum(weights))
     for i in range(count):
         for value, mean, sd in zip(z_where[i], (-1.3, 0.0, 0.0), (0.25, 0.5, 0.5), strict=True):
             log_p += -0.5 * ((value - mean) / sd) ** 2 - math.log(sd * math.sqrt(2 * math.pi))
-        log_p += sum(-0.5 * value**2 - 0.5 * math.log(2 * math.pi) for value in z_what[i])
+        if z_what.ndim == 1:
+            log_p -= math.log(3)
+        else:
+            log_p += sum(-0.5 * value**2 - 0.5 * math.log(2 * math.pi) for value in z_what[i])
 
     x, c = torch.from_numpy(image), canvas[0]
     if config.likelihood == "gaussian":
@@ -135,6 +164,8 @@ def test_rewards_of_an_episode_and_the_constant_are_the_log_joint(scene, likelih
     envs = AIRSceneVectorEnv(len(counts), world=world)
     observation, info = envs.reset(seed=0)
     z_where, z_what = random_latents(len(counts), NUM_STEPS)
+    if scene == "sprites":
+        z_what = torch.arange(z_what[..., 0].numel()).view(z_what.shape[:2]) % 3
     total = info["log_p_x_empty"]
     for i in range(NUM_STEPS):
         parts = {"z_pres": counts > i, "z_where": z_where[:, i], "z_what": z_what[:, i]}

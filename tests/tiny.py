@@ -12,12 +12,13 @@ from agents.air import AIR, AgentConfig
 from agents.recipes import Recipe
 from agents.rollout import Rollout, unstopped_rollout
 from air_env.model import SceneConfig, SceneModel
+from air_env.renderers import PatchConfig
 from air_env.scenes import ComposedScene, SceneDataset, make_scene
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
 
 SIDE, NUM_STEPS, WHAT, WHERE = 12, 3, 4, 3
-SCENE = SceneConfig(image_size=SIDE, num_steps=NUM_STEPS, what_dim=WHAT, patch_size=5, decoder_hidden=8)
+SCENE = SceneConfig(image_size=SIDE, num_steps=NUM_STEPS, renderer=PatchConfig(what_dim=WHAT, patch_size=5, hidden=8))
 AGENT = AgentConfig(embedding=16, hidden=16, glimpse_size=5, encoder_hidden=12)
 SCENE_OPTIONS = {"image_size": SIDE, "object_size": (4, 6)}
 RECIPE = Recipe(

@@ -1,6 +1,5 @@
 """The interface of estimators, and the score-function surrogate that most of them share."""
 
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -30,8 +29,21 @@ class Estimator(nn.Module):
         del context_dim
 
     def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
-        """The surrogate loss of each image; its value means nothing, its gradient does."""
+        """The surrogate loss of each path; its value means nothing, its gradient does."""
         raise NotImplementedError
+
+    def loss(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "image"]:
+        """The surrogate loss of each image.
+
+        Where an image has a path for every sequence of categories, these are summed out:
+        ``d sum_w q_w L_w = sum_w q_w dL_w + L_w dq_w``.
+        """
+        losses = self(problem, generator)
+        if problem.num_paths == 1:
+            return losses
+        q = problem.path_probabilities()
+        summed = q.detach() * losses - q * problem.elbo().detach()
+        return summed.unflatten(0, (-1, problem.num_paths)).sum(1)
 
 
 def value_network(context_dim: int, hidden: int = 128) -> nn.Sequential:
@@ -43,21 +55,37 @@ def value_network(context_dim: int, hidden: int = 128) -> nn.Sequential:
 
 
 def score_function_loss(
-    problem: StopProblem, n: Int[Tensor, "batch"], baseline: Float[Tensor, "batch step"]
+    problem: StopProblem,
+    n: Int[Tensor, "batch"],
+    baseline: Float[Tensor, "batch step"],
+    baseline_what: Float[Tensor, "batch step"] | None = None,
 ) -> Float[Tensor, "batch"]:
     """The likelihood-ratio surrogate of Section 2.2 with one baseline per decision.
 
-        -[ A_n + sum_{i <= n+1} sg(L_n - b_i) log Bernoulli(z_pres_i; p_i) ]
+        -[ A_n + sum_{i <= n+1} sg(L_n - b_i) log Bernoulli(z_pres_i; p_i)
+               + sum_{i <= n} sg(L_n - b'_i) log q(z_what_i) ]
 
-    Any baseline that does not depend on the presence of its own step leaves it unbiased. Values of the
-    baseline beyond the steps reached are not read.
+    The last sum is there where categories were sampled. Any baseline that does not depend on the decision
+    of its own step leaves it unbiased. Values of the baseline beyond the steps reached are not read.
+
+    Args:
+        problem: The rollout.
+        n: The sampled count.
+        baseline: ``b``, of the presences.
+        baseline_what: ``b'``, of the categories; by default ``b``.
     """
     score = problem.at(n)
     reached, went_on = problem.reached(n), problem.went_on(n)
     final = (score - problem.log_q.gather(1, n[:, None])[:, 0]).detach()
     advantage = torch.where(reached, final[:, None] - baseline.detach(), 0.0)
     log_bernoulli = torch.where(went_on, problem.log_go, problem.log_stop)
-    return -(score + (advantage * log_bernoulli).sum(1))
+    surrogate = score + (advantage * log_bernoulli).sum(1)
+    if problem.samples_categories:
+        assert problem.log_q_what is not None
+        baseline_what = baseline if baseline_what is None else baseline_what
+        advantage = torch.where(went_on, final[:, None] - baseline_what.detach(), 0.0)
+        surrogate = surrogate + (advantage * problem.log_q_what).sum(1)
+    return -surrogate
 
 
 def squared_error(
@@ -67,6 +95,3 @@ def squared_error(
     final = (problem.at(n) - problem.log_q.gather(1, n[:, None])[:, 0]).detach()
     error = torch.where(mask, final[:, None] - values, 0.0) / RETURN_SCALE
     return error.square().sum(1)
-
-
-EstimatorFactory = Callable[[int], Estimator]

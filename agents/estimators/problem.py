@@ -28,12 +28,18 @@ class StopProblem:
         log_p_stop: ``[N + 1]``, ``log p(z_pres = 0 | n)`` of the count prior.
         context: ``[batch, N, features]``, detached features of (x, z_<i) for learned baselines. They do
             not contain the presence of the same step, which would bias them.
+        log_q_what: ``[batch, N]``, log-probability of the categories on the path, with graph; None where
+            ``z_what`` is continuous.
+        num_paths: How many paths there are for each image. One, with sampled categories; or one for each
+            sequence of categories, of which ``log_q_what`` says how probable it is.
     """
 
     logits: Float[Tensor, "batch step"]
     scores: Float[Tensor, "batch count"]
     log_p_stop: Float[Tensor, "count"]
     context: Float[Tensor, "batch step feature"]
+    log_q_what: Float[Tensor, "batch step"] | None = None
+    num_paths: int = 1
 
     @cached_property
     def log_go(self) -> Float[Tensor, "batch step"]:
@@ -61,6 +67,21 @@ class StopProblem:
     def elbo(self) -> Float[Tensor, "batch"]:
         """The ELBO of the path, with n summed out."""
         return (self.log_q.exp() * (self.all() - self.log_q)).sum(1)
+
+    @property
+    def samples_categories(self) -> bool:
+        """Whether categories were sampled, so that their choice needs a gradient of its own."""
+        return self.log_q_what is not None and self.num_paths == 1
+
+    def path_probabilities(self) -> Float[Tensor, "batch"]:
+        """How probable each of an image's paths is; 1 where there is one, that was sampled."""
+        if self.num_paths == 1 or self.log_q_what is None:
+            return torch.ones_like(self.scores[:, 0])
+        return self.log_q_what.sum(1).exp()
+
+    def per_image(self, values: Float[Tensor, "batch"]) -> Float[Tensor, "image"]:
+        """The expectation over an image's paths."""
+        return (self.path_probabilities() * values).unflatten(0, (-1, self.num_paths)).sum(1)
 
     def sample(self, generator: torch.Generator | None = None) -> Int[Tensor, "batch"]:
         """Draws n from q(n)."""

@@ -77,4 +77,4 @@ class HalfCritic(Estimator):
         stop = problem.stop_values()
         go = stop + RETURN_SCALE * self.gain(problem.context)
         baseline = torch.lerp(go, stop, problem.logits.sigmoid())
-        return score_function_loss(problem, n, baseline) + squared_error(problem, n, go, problem.went_on(n))
+        return score_function_loss(problem, n, baseline, go) + squared_error(problem, n, go, problem.went_on(n))

@@ -5,15 +5,25 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor
 
+from air_env.priors import Prior
+
 
 class Renderer(Protocol):
-    """Draws one more object onto the canvases of a batch of scenes."""
+    """Draws one more object onto the canvases of a batch of scenes.
+
+    Attributes:
+        channels: Number of colours of a canvas: 1 or 3.
+        prior_what: The prior of ``z_what``, which also says its shape and type.
+    """
+
+    channels: int
+    prior_what: Prior
 
     def draw(
         self,
         canvas: Float[Tensor, "batch channel height width"],
         z_where: Float[Tensor, "batch where"],
-        z_what: Float[Tensor, "batch what"],
+        z_what: Tensor,
     ) -> Float[Tensor, "batch channel height width"]:
         """The canvas with the object added; rows must not depend on each other."""
         ...
@@ -22,7 +32,15 @@ class Renderer(Protocol):
         self,
         canvas: Float[Tensor, "batch channel height width"],
         z_where: Float[Tensor, "batch step where"],
-        z_what: Float[Tensor, "batch step what"],
+        z_what: Tensor,
     ) -> Float[Tensor, "batch step channel height width"]:
         """The canvases after each of N objects: what N calls of `draw` give, at once."""
+        ...
+
+
+class RendererConfig(Protocol):
+    """Settings of a renderer."""
+
+    def make(self) -> Renderer:
+        """Makes it, a `torch.nn.Module`."""
         ...

@@ -3,6 +3,7 @@
 canvas_i = canvas_{i-1} + place(sigmoid(decoder(z_what_i)), z_where_i)        (Figure 2, left)
 """
 
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
@@ -10,26 +11,46 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from air_env import geometry
+from air_env.priors import GaussianPrior
+
+_INITIAL_BIAS = -2.0
+"""Of the output: windows start nearly empty. Bright first reconstructions make the inference network switch its
+steps off for good."""
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """Settings of a learned patch renderer."""
+
+    what_dim: int = 50
+    """Length of ``z_what``, a priori standard normal."""
+    patch_size: int = 20
+    """Side of a decoded patch in pixels."""
+    hidden: int = 200
+    """Units of the decoder's hidden layer."""
+
+    def __post_init__(self) -> None:
+        for name in ("what_dim", "patch_size", "hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def make(self) -> "PatchRenderer":
+        """The renderer, with fresh weights."""
+        return PatchRenderer(self)
 
 
 class PatchRenderer(nn.Module):
-    """Decoder and spatial transformer; its weights are the learnable part of the generative model.
+    """Decoder and spatial transformer; its weights are the learnable part of the generative model."""
 
-    Args:
-        what_dim: Length of ``z_what``.
-        patch_size: Side of the square patch in pixels.
-        hidden: Units of the decoder's hidden layer.
-        bias: Initial bias of the output. Negative, so that windows start nearly empty: bright first
-            reconstructions make the inference network switch its steps off for good.
-    """
+    channels = 1
 
-    def __init__(self, what_dim: int = 50, patch_size: int = 20, hidden: int = 200, bias: float = -2.0) -> None:
+    def __init__(self, config: PatchConfig) -> None:
         super().__init__()
-        self.patch_size = patch_size
-        self.decoder = nn.Sequential(nn.Linear(what_dim, hidden), nn.ReLU(), nn.Linear(hidden, patch_size**2))
-        output = self.decoder[-1]
-        assert isinstance(output, nn.Linear)
-        nn.init.constant_(output.bias, bias)
+        self.patch_size = config.patch_size
+        self.prior_what = GaussianPrior((0.0,) * config.what_dim, (1.0,) * config.what_dim)
+        output = nn.Linear(config.hidden, config.patch_size**2)
+        self.decoder = nn.Sequential(nn.Linear(config.what_dim, config.hidden), nn.ReLU(), output)
+        nn.init.constant_(output.bias, _INITIAL_BIAS)
 
     def draw_all(
         self,

@@ -8,12 +8,13 @@ from air_env.scenes.base import Scene, SceneDataset, Split
 from air_env.scenes.composer import ComposedScene, Glyphs
 from air_env.scenes.digits import digits
 from air_env.scenes.mnist import multi_mnist
+from air_env.scenes.sprites import sprites
 
-SCENES: dict[str, Callable[..., Scene]] = {"digits": digits, "multi_mnist": multi_mnist}
+SCENES: dict[str, Callable[..., Scene]] = {"digits": digits, "multi_mnist": multi_mnist, "sprites": sprites}
 """Name -> function that makes the scene; all take `data_dir` and the options of their scene."""
 
 
-_OPTIONS = {"data_dir", *(field.name for field in fields(ComposedScene))} - {"glyphs"}
+_OPTIONS = {"data_dir", *(field.name for field in fields(ComposedScene))} - {"glyphs", "model"}
 
 
 def make_scene(name: str, **options) -> Scene:

@@ -16,7 +16,8 @@ class SceneDataset:
     Attributes:
         images: ``[scene, channel, height, width]``, uint8.
         count: ``[scene]``, number of objects.
-        labels: ``[scene, object]``, class of each object; -1 where there is none.
+        labels: ``[scene, object]``, class of each object; -1 where there is none. Where ``z_what`` is a category,
+            these are the same categories.
         boxes: ``[scene, object, 4]``, borders ``(x0, y0, x1, y1)`` in pixels; NaN where there is none.
     """
 

@@ -1,7 +1,9 @@
 """Scenes composed of glyphs: a few small pictures, scaled and placed on an empty image (Section 3.1)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
+from operator import index
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from air_env import geometry
+from air_env.model import SceneConfig
 from air_env.scenes.base import SceneDataset, Split
 
 _MAX_ATTEMPTS = 1000
@@ -17,18 +20,39 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Glyphs:
-    """Small square pictures of one object each: ``images [glyph, side, side]`` uint8, ``labels [glyph]``."""
+    """Small square pictures of one object each, uint8, with their classes.
+
+    Attributes:
+        images: ``[glyph, side, side]``, grey; where glyphs overlap, they add up. Or ``[glyph, side, side, 4]``,
+            red, green, blue and opacity; where glyphs overlap, the later one hides the earlier.
+        labels: ``[glyph]``.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
 
     def tight_boxes(self) -> NDArray[np.float64]:
-        """``[glyph, 4]``: the borders ``(x0, y0, x1, y1)`` of what is not black, in the glyph's pixels."""
-        rows, columns = np.any(self.images, 2), np.any(self.images, 1)
+        """``[glyph, 4]``: the borders ``(x0, y0, x1, y1)`` of what is not black or clear, in the glyph's pixels."""
+        visible = self.images if self.images.ndim == 3 else self.images[..., 3]
+        rows, columns = np.any(visible, 2), np.any(visible, 1)
         side = self.images.shape[1]
         x0, y0 = columns.argmax(1), rows.argmax(1)
         x1, y1 = side - columns[:, ::-1].argmax(1), side - rows[:, ::-1].argmax(1)
         return np.stack([x0, y0, x1, y1], 1).astype(np.float64)
+
+    def layers(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What each glyph does to what is behind it.
+
+        Returns:
+            The light that it adds, ``[glyph, channel, side, side]`` from 0 to 255, and the share that it hides,
+            ``[glyph, 1, side, side]`` from 0 to 1.
+        """
+        if self.images.ndim == 3:
+            light = self.images[:, None].astype(np.float32)
+            return light, np.zeros_like(light)
+        pixels = self.images.transpose(0, 3, 1, 2).astype(np.float32)
+        opacity = pixels[:, 3:] / 255
+        return (pixels[:, :3] * opacity).astype(np.float32), opacity.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -48,20 +72,32 @@ class ComposedScene:
     image_size: int = 50
     """Side of the square image in pixels (paper: 50)."""
     overlap: bool = False
-    """Whether objects may overlap; their pixels then add up."""
+    """Whether objects may overlap."""
     gap: float = 1.0
     """Smallest distance between the boxes of objects that do not overlap, in pixels."""
+    model: SceneConfig | None = None
+    """The generative model of the images, where it is known."""
 
     def __post_init__(self) -> None:
-        sizes = self.object_size
-        if not isinstance(sizes, Sequence) or len(sizes) != 2 or not 0 < sizes[0] <= sizes[1] <= self.image_size:
+        if not isinstance(self.image_size, Integral):
+            raise ValueError(f"image_size must be a whole number of pixels, got {self.image_size!r}")
+        try:
+            smallest, largest = self.object_size
+            fits = 0 < smallest <= largest <= self.image_size
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
             raise ValueError(
-                f"object_size must be 0 < smallest <= largest <= image side, got {sizes} "
+                f"object_size must be 0 < smallest <= largest <= image side, got {self.object_size} "
                 f"for images of {self.image_size} pixels"
             )
-        counts = self.counts
-        if not isinstance(counts, Sequence) or not counts or any(n != int(n) or n < 0 for n in counts):
-            raise ValueError(f"counts must be one or more numbers of objects, got {counts}")
+        try:
+            counts = tuple(index(n) for n in self.counts)
+        except TypeError:
+            counts = ()
+        if not counts or min(counts) < 0:
+            raise ValueError(f"counts must be one or more numbers of objects, such as (0, 1, 2), got {self.counts!r}")
+        object.__setattr__(self, "counts", counts)
         if not self.gap >= 0:
             raise ValueError(f"gap must be at least 0 pixels, got {self.gap}")
 
@@ -71,6 +107,8 @@ class ComposedScene:
             raise ValueError(f"split {split!r} is unknown; choose train or test")
         if num_scenes < 1:
             raise ValueError(f"num_scenes must be at least 1, got {num_scenes}")
+        if seed < 0:
+            raise ValueError(f"the seed of scenes must be at least 0, got {seed}")
         glyphs = self.glyphs(split)
         rng = np.random.default_rng([seed, split == "test"])
         count = rng.choice(np.array(self.counts), num_scenes)
@@ -79,7 +117,7 @@ class ComposedScene:
         tight = glyphs.tight_boxes()[chosen]
         boxes = self._arrange(tight[..., 2:] - tight[..., :2], present, rng)
         return SceneDataset(
-            images=_paint(glyphs.images, chosen, tight, boxes, present, self.image_size),
+            images=_paint(glyphs, chosen, tight, boxes, present, self.image_size),
             count=torch.from_numpy(count),
             labels=torch.from_numpy(np.where(present, glyphs.labels[chosen], -1)),
             boxes=torch.from_numpy(np.where(present[..., None], boxes, np.nan)).float(),
@@ -112,21 +150,25 @@ class ComposedScene:
 
 
 def _paint(
-    glyphs: NDArray, chosen: NDArray, tight: NDArray, boxes: NDArray, present: NDArray, image_size: int
+    glyphs: Glyphs, chosen: NDArray, tight: NDArray, boxes: NDArray, present: NDArray, image_size: int
 ) -> Tensor:
-    """Images ``[scene, 1, height, width]`` uint8 in which each glyph's tight box lands on its box."""
+    """Images ``[scene, channel, height, width]`` uint8 in which each glyph's tight box lands on its box."""
     # The whole glyph, margins included, is placed by the window that takes its tight box to its box.
     zoom = (boxes[..., 2:] - boxes[..., :2]) / (tight[..., 2:] - tight[..., :2])
     corner = boxes[..., :2] - zoom * tight[..., :2]
-    windows = np.concatenate([corner, corner + zoom * glyphs.shape[1]], -1)
-    z_where = geometry.from_boxes(torch.from_numpy(windows), image_size)
-    images = torch.empty(len(chosen), 1, image_size, image_size, dtype=torch.uint8)
+    windows = np.concatenate([corner, corner + zoom * glyphs.images.shape[1]], -1)
+    z_where = geometry.from_boxes(torch.from_numpy(windows), image_size).float()
+    light, opacity = glyphs.layers()
+    images = torch.empty(len(chosen), light.shape[1], image_size, image_size, dtype=torch.uint8)
     for start in range(0, len(chosen), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        canvas = torch.zeros(len(chosen[rows]), 1, image_size, image_size)
+        canvas = torch.zeros(images[rows].shape)
         for i in range(chosen.shape[1]):
-            patch = torch.from_numpy(glyphs[chosen[rows, i]])[:, None].float()
-            patch = patch * torch.from_numpy(present[rows, i])[:, None, None, None]
-            canvas += geometry.place(patch, z_where[rows, i].float(), image_size)
+            mask = torch.from_numpy(present[rows, i])[:, None, None, None]
+            added, hidden = (
+                geometry.place(torch.from_numpy(layer[chosen[rows, i]]) * mask, z_where[rows, i], image_size)
+                for layer in (light, opacity)
+            )
+            canvas = canvas * (1 - hidden) + added
         images[rows] = canvas.clamp(0, 255).round().byte()
     return images

@@ -28,7 +28,8 @@ def read_gzip(name: str, sha256: str, base_url: str, data_dir: Path | str | None
         ValueError: The file is truncated or not the expected one.
         OSError: The download failed.
     """
-    folder = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    # An empty variable names no folder.
+    folder = data_dir or os.environ.get(DATA_DIR_VARIABLE) or None
     path = _download(name, base_url) if folder is None else Path(folder) / name
     if not path.is_file():
         raise FileNotFoundError(

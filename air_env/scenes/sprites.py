@@ -1,0 +1,62 @@
+"""`sprites`: scenes of coloured shapes from a fixed set, with a known renderer.
+
+Everything about these scenes is specified: `SpriteRenderer` draws exactly these images from the right
+``z_what``, a category, and the right windows, which are the objects' boxes. Only where the sprites are,
+which and how many is to be inferred (Appendix H has scenes of sprites that overlap).
+"""
+
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from air_env.model import SceneConfig
+from air_env.renderers import SpriteConfig
+from air_env.renderers.sprites import COLOURS, sprite_mask
+from air_env.scenes.base import Split
+from air_env.scenes.composer import ComposedScene, Glyphs
+
+
+def sprite_glyphs(split: Split, config: SpriteConfig) -> Glyphs:
+    """One glyph for each kind; a fixed set has no held-out shapes, only held-out arrangements."""
+    del split
+    masks = np.stack([sprite_mask(kind, config.size) for kind in config.kinds])
+    colours = np.array([COLOURS[kind.split()[0]] for kind in config.kinds])
+    pixels = np.concatenate([np.broadcast_to(colours[:, None, None], (*masks.shape, 3)), masks[..., None]], -1)
+    return Glyphs((pixels * 255).round().astype(np.uint8), np.arange(len(config.kinds)))
+
+
+def sprites(
+    *,
+    data_dir: Path | str | None = None,
+    kinds: tuple[str, ...] = SpriteConfig.kinds,
+    counts: tuple[int, ...] = (0, 1, 2),
+    object_size: tuple[float, float] = (10, 16),
+    image_size: int = 40,
+    num_steps: int = 3,
+    **options,
+) -> ComposedScene:
+    """Sprites of 10 to 16 pixels; `ComposedScene` has the options. `data_dir` is not used.
+
+    Args:
+        data_dir: Not used.
+        kinds: Some of `air_env.renderers.sprites.KINDS`; the position in this list is the label.
+        counts: Numbers of objects, equally probable.
+        object_size: Smallest and largest side of a sprite in pixels.
+        image_size: Side of the image in pixels.
+        num_steps: N of the generative model.
+        options: `overlap`, with which later sprites hide earlier ones, and `gap`.
+    """
+    del data_dir
+    config = SpriteConfig(tuple(kinds))
+    low, high = (math.log(size / image_size) for size in object_size)
+    model = SceneConfig(
+        image_size=image_size,
+        num_steps=num_steps,
+        where_mean=((low + high) / 2, 0.0, 0.0),
+        # About a uniform distribution over these sizes, and over the image.
+        where_sd=(max(0.05, (high - low) / 3), 0.45, 0.45),
+        renderer=config,
+    )
+    return ComposedScene(partial(sprite_glyphs, config=config), object_size, counts, image_size, model=model, **options)

@@ -1,0 +1,406 @@
+"""The conformance checks: everything registered passes, and every broken promise is found."""
+
+import copy
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from air_env import PatchConfig, SceneConfig, SceneModel, SpriteConfig, make_scene, make_world
+from air_env import env as env_module
+from air_env.actions import DictActions, FlatPosterior
+from air_env.env import AIRSceneEnv
+from air_env.priors import GaussianPrior
+from air_env.renderers import PatchRenderer
+from air_env.scenes import SCENES, SceneDataset
+from air_env.testing import check_environment, check_renderer, check_scene
+from air_env.vector_env import AIRSceneVectorEnv
+from air_env.world import load_renderer
+
+PATCH, SPRITES = PatchConfig(what_dim=3, patch_size=5, hidden=8), SpriteConfig()
+SIDE = 24
+
+
+@pytest.mark.parametrize("name", sorted(SCENES.keys() - {"multi_mnist"}))
+@pytest.mark.parametrize("options", [{}, {"counts": (1, 2, 3), "object_size": (6, 10), "overlap": True}])
+def test_registered_scenes_pass(name, options):
+    check_scene(make_scene(name, **options))
+
+
+def test_multi_mnist_passes(data_dir):
+    check_scene(make_scene("multi_mnist", data_dir=data_dir))
+
+
+@pytest.mark.parametrize("config", [PATCH, SPRITES, SpriteConfig(kinds=("yellow diamond",), size=5)])
+def test_renderers_pass(config):
+    check_renderer(config.make(), SIDE)
+
+
+def test_the_shipped_renderer_passes():
+    renderer = PatchConfig().make()
+    load_renderer(renderer)
+    check_renderer(renderer, 50)
+
+
+@pytest.mark.parametrize("options", [{}, {"scene": "sprites"}, {"likelihood": "laplace", "num_steps": 1}])
+def test_registered_worlds_pass(options):
+    check_environment(make_world(num_scenes=20, **options))
+
+
+class BrokenScene:
+    """A good scene, spoiled by a function of its scenes and of what was asked for."""
+
+    image_size = 40
+
+    def __init__(self, spoil):
+        self.spoil = spoil
+
+    def dataset(self, split, num_scenes, seed=0):
+        scenes = make_scene("sprites").dataset(split, num_scenes, seed)
+        return self.spoil(scenes, split, num_scenes, seed)
+
+
+def spoiled(**changes):
+    """A `SceneDataset` with parts that functions of it make."""
+    return lambda scenes, *_: replace(scenes, **{name: change(scenes) for name, change in changes.items()})
+
+
+def with_noise(scenes, *_):
+    noise = np.random.default_rng().integers(0, 9, scenes.images.shape).astype(np.uint8)
+    return replace(scenes, images=scenes.images.clamp_min(9) - 9 + torch.from_numpy(noise) * (scenes.images > 9))
+
+
+def with_global_generator(scenes, *_):
+    torch.rand(1)
+    return scenes
+
+
+def with_one_seed(scenes, split, num_scenes, seed):
+    return make_scene("sprites").dataset(split, num_scenes, 0)
+
+
+def with_one_split(scenes, split, num_scenes, seed):
+    return make_scene("sprites").dataset("train", num_scenes, seed)
+
+
+def with_two_objects_at_most(scenes: SceneDataset, *_):
+    """The first object of every scene is in the image, but not in the truth."""
+    labels, boxes = scenes.labels.clone(), scenes.boxes.clone()
+    labels[:, 0], boxes[:, 0] = -1, torch.nan
+    return replace(scenes, count=(labels >= 0).sum(1), labels=labels, boxes=boxes)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoiled(images=lambda s: s.images.float() / 255), "images must be uint8 of shape"),
+        (spoiled(images=lambda s: s.images[:, 0]), "images must be uint8 of shape"),
+        (spoiled(images=lambda s: s.images[:, :2]), r"1 \(grey\) or 3 \(RGB\) channels, got 2"),
+        (spoiled(images=lambda s: s.images[:-1]), "images must be uint8 of shape"),
+        (spoiled(images=lambda s: s.images // 255), "pixels run from 0 to 255|nothing is in box"),
+        (spoiled(images=lambda s: s.images // 4), "pixels run from 0 to 255, the largest is 63"),
+        (spoiled(images=lambda s: s.images.clamp_min(3)), "count is 0, but the image is not black"),
+        (spoiled(count=lambda s: s.count.int()), "count must be int64"),
+        (spoiled(count=lambda s: s.count + 1), r"count is \d, but \d objects have labels and boxes"),
+        (spoiled(labels=lambda s: s.labels[:, :1]), "boxes must be float32 of shape"),
+        (spoiled(labels=lambda s: s.labels.clamp_min(0)), "must mean the same objects are absent"),
+        (spoiled(boxes=lambda s: s.boxes.nan_to_num(0)), "must mean the same objects are absent"),
+        (spoiled(boxes=lambda s: s.boxes.double()), "boxes must be float32"),
+        (spoiled(boxes=lambda s: s.boxes + 20), "boxes must be x0 < x1, y0 < y1 within the image"),
+        (spoiled(boxes=lambda s: s.boxes[..., [2, 1, 0, 3]]), "boxes must be x0 < x1"),
+        (spoiled(boxes=lambda s: s.boxes[..., [1, 0, 3, 2]]), "nothing is in box|bright pixels are in no box"),
+        (spoiled(boxes=lambda s: s.boxes / 40), "nothing is in box|bright pixels are in no box"),
+        (with_two_objects_at_most, "not black everywhere|bright pixels are in no box"),
+        (with_noise, "the same arguments gave other images"),
+        (with_global_generator, "global random generators were used"),
+        (with_one_seed, "two seeds gave the same images"),
+        (with_one_split, "test images are training images"),
+    ],
+)
+def test_a_scene_that_breaks_a_promise_fails(spoil, message):
+    check_scene(BrokenScene(lambda scenes, *_: scenes))
+    with pytest.raises(AssertionError, match=message):
+        check_scene(BrokenScene(spoil))
+
+
+class BrokenRenderer(PatchRenderer):
+    """A good renderer, spoiled by a function of its `draw` and of the arguments."""
+
+    def __init__(self, spoil):
+        super().__init__(PATCH)
+        self.spoil = spoil
+
+    def draw(self, canvas, z_where, z_what):
+        return self.spoil(super().draw, canvas, z_where, z_what)
+
+    def draw_all(self, canvas, z_where, z_what):
+        canvases = []
+        for where, what in zip(z_where.unbind(1), z_what.unbind(1), strict=True):
+            canvas = self.draw(canvas, where, what)
+            canvases.append(canvas)
+        return torch.stack(canvases, 1)
+
+
+def half_gradient(value):
+    """The value, with half of its gradient."""
+    return value / 2 + value.detach() / 2
+
+
+def with_channels(channels):
+    renderer = SPRITES.make()
+    renderer.channels = channels
+    return renderer
+
+
+def with_prior(prior):
+    renderer = PATCH.make()
+    renderer.prior_what = prior
+    return renderer
+
+
+def with_other_draw_all():
+    renderer = PATCH.make()
+    renderer.draw_all = lambda canvas, where, what: PatchRenderer.draw_all(renderer, canvas * 0, where, what)
+    return renderer
+
+
+class ShapelessPrior(GaussianPrior):
+    def sample(self, *shape, generator=None):
+        return super().sample(*shape, generator=generator)[..., 0]
+
+
+class VaguePrior(GaussianPrior):
+    def log_prob(self, value):
+        return super().log_prob(value) - torch.inf
+
+
+def brighter_in_place(draw, canvas, where, what):
+    return draw(canvas.add_(0.1), where, what)
+
+
+def nan_far_away(draw, canvas, where, what):
+    near = (where.abs() < 40).all(1)[:, None, None, None]
+    return torch.where(near, draw(canvas, where, what), torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (brighter_in_place, "canvas in place"),
+        (lambda draw, c, where, what: draw(c, where.zero_(), what), "z_where in place"),
+        (lambda draw, c, where, what: draw(c, where, what.zero_()), "z_what in place"),
+        (lambda draw, c, where, what: draw(c, where, what)[:, 0], "draw must give torch.float32 of shape"),
+        (lambda draw, c, where, what: draw(c, where, what).double(), "draw must give torch.float32 of shape"),
+        (lambda draw, c, where, what: draw(c, where, what).float(), "draw must give torch.float64 of shape"),
+        (lambda draw, c, where, what: draw(c, where @ torch.eye(3), what), "drawing in torch.float64 failed"),
+        (lambda draw, c, where, what: draw(c, where, what + 0.01 * torch.randn(3)), "two results for the same"),
+        (lambda draw, c, where, what: draw(c, where, what.mean(0).expand_as(what)), "rows must not mix"),
+        (lambda draw, c, where, what: c, "objects within the image change nothing"),
+        (lambda draw, c, where, what: draw(c, where, what) + 0.01, "outside the image changed the canvas"),
+        (lambda draw, c, where, what: c - draw(c * 0, where, what), "may add at most 1 .* got -"),
+        (lambda draw, c, where, what: c + 9 * draw(c * 0, where, what), "may add at most 1 to a pixel"),
+        (nan_far_away, "may add at most 1 .* got nan to nan"),
+        (lambda draw, c, where, what: draw(c, where.detach(), what), "no gradient with respect to z_where"),
+        (lambda draw, c, where, what: draw(c, where, what.detach()), "no gradient with respect to z_what"),
+        (lambda draw, c, where, what: draw(c, half_gradient(where), what), "to z_where is not the derivative"),
+        (lambda draw, c, where, what: draw(c, where, half_gradient(what)), "to z_what is not the derivative"),
+    ],
+)
+def test_a_renderer_that_breaks_a_promise_of_draw_fails(spoil, message):
+    with pytest.raises(AssertionError, match=message):
+        check_renderer(BrokenRenderer(spoil), SIDE)
+
+
+def test_a_renderer_that_is_spoiled_by_nothing_passes():
+    check_renderer(BrokenRenderer(lambda draw, *arguments: draw(*arguments)), SIDE)
+
+
+def test_a_renderer_may_have_no_gradients_if_it_says_so():
+    renderer = BrokenRenderer(lambda draw, *arguments: draw(*arguments).detach())
+    check_renderer(renderer, SIDE, differentiable=False)
+
+
+@pytest.mark.parametrize(
+    ("renderer", "message"),
+    [
+        (object(), "wanted a torch.nn.Module, got a object"),
+        (with_channels(2), r"channels must be 1 \(grey\) or 3 \(RGB\), got 2"),
+        (with_channels(1), "draw must give torch.float32 of shape|drawing in torch.float32 failed"),
+        (with_prior(nn.Identity()), "must be a GaussianPrior or CategoricalPrior, got Identity"),
+        (with_prior(ShapelessPrior((0.0,) * 3, (1.0,) * 3)), "prior_what.sample must give"),
+        (with_prior(VaguePrior((0.0,) * 3, (1.0,) * 3)), "prior_what.log_prob must be finite"),
+        (with_prior(GaussianPrior((0.0,) * 2, (1.0,) * 2)), "drawing in torch.float32 failed"),
+        (with_other_draw_all(), "draw_all is not what as many calls of draw give"),
+    ],
+)
+def test_a_renderer_that_breaks_another_promise_fails(renderer, message):
+    with pytest.raises(AssertionError, match=message):
+        check_renderer(renderer, SIDE)
+
+
+def test_checks_leave_what_they_check_as_it_was():
+    renderer, world = PATCH.make(), tiny_world()
+    before = copy.deepcopy((renderer.state_dict(), world.model.state_dict()))
+    check_renderer(renderer, SIDE)
+    check_environment(world)
+    for old, new in zip(before, (renderer.state_dict(), world.model.state_dict()), strict=True):
+        assert all(torch.equal(old[name], new[name]) and old[name].dtype == new[name].dtype for name in old)
+
+
+def tiny_world(kind=SceneModel):
+    """A world of few pixels, whose model is of a given kind."""
+    model = kind(SceneConfig(image_size=SIDE, num_steps=2, renderer=SPRITES))
+    return make_world("sprites", num_scenes=5, scene_options={"image_size": SIDE, "object_size": (6, 9)}, model=model)
+
+
+class ForgetsThePrior(SceneModel):
+    def step(self, state, action):
+        after, terms = super().step(state, action)
+        return after, replace(terms, log_p_z_where=terms.log_p_z_where * 0)
+
+
+class PaysTheFinished(SceneModel):
+    def step(self, state, action):
+        after, terms = super().step(state, action)
+        return after, replace(terms, likelihood_gain=terms.likelihood_gain - (~state.active).double())
+
+
+class NeverEnds(SceneModel):
+    def step(self, state, action):
+        after, terms = super().step(replace(state, active=state.active | True), action)
+        return replace(after, active=after.active | True, step=after.step.clamp_max(self.config.num_steps - 1)), terms
+
+
+class LooksAtTheBatch(SceneModel):
+    def step(self, state, action):
+        after, terms = super().step(state, action)
+        return after, replace(terms, likelihood_gain=terms.likelihood_gain.mean().expand_as(after.log_p_x))
+
+
+class CannotBePickled(SceneModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (ForgetsThePrior, r"add up to .* but log p\(x, z, n\) is"),
+        (PaysTheFinished, "a finished episode changed or was paid"),
+        (NeverEnds, "a finished episode|goes on after 2 objects"),
+        (LooksAtTheBatch, "differs between the single and the vector|add up to|was paid"),
+        (CannotBePickled, "cannot be pickled"),
+    ],
+)
+def test_a_model_that_breaks_a_promise_fails(kind, message):
+    with pytest.raises(AssertionError, match=message):
+        check_environment(tiny_world(kind))
+
+
+def wrap(monkeypatch, owner, name, spoil):
+    """Replaces a method by a function of it and its arguments."""
+    method = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda self, *args, **kwargs: spoil(method, self, *args, **kwargs))
+
+
+def accept_nan(read, self, values, *args, **kwargs):
+    def mend(value):
+        return torch.as_tensor(value).nan_to_num()
+
+    mended = {name: mend(value) for name, value in values.items()} if isinstance(values, dict) else mend(values)
+    return read(self, mended, *args, **kwargs)
+
+
+def advance_when_refusing(step, self, action):
+    self.np_random.random()
+    return step(self, action)
+
+
+def truncate(advance, self, *args):
+    observation, rewards, terminations, _, info = advance(self, *args)
+    return observation, rewards, terminations, terminations, info
+
+
+def drop_a_term(advance, self, *args):
+    result = advance(self, *args)
+    result[4]["reward_terms"].pop("log_p_z_pres")
+    return result
+
+
+def as_numbers(step, self, action):
+    observation, reward, *rest = step(self, action)
+    return observation, np.float64(reward), *rest
+
+
+def show_too_much(step, self, action):
+    result = step(self, action)
+    result[0]["canvas"] += 9
+    return result
+
+
+def go_on_for_ever(step, self, action):
+    if not self.state.active.item():
+        return {}, 0.0, True, False, {}
+    return step(self, action)
+
+
+def ignore_the_seed(reset, self, *, seed=None, options=None):
+    return reset(self, seed=None, options=options)
+
+
+def draw_twice(reset, self, *, seed=None, options=None):
+    result = reset(self, seed=seed, options=options)
+    self.np_random.random()
+    return result
+
+
+def without_generator(getstate, self):
+    return getstate(self) | {"_np_random": None}
+
+
+def close_once(close, self):
+    if self.__dict__.setdefault("closed", 0):
+        raise RuntimeError("it is closed")
+    self.closed = 1
+    close(self)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "spoil", "message"),
+    [
+        (AIRSceneVectorEnv, "advance", truncate, "an episode was truncated"),
+        (AIRSceneVectorEnv, "advance", drop_a_term, "rewards are not the sum"),
+        (AIRSceneEnv, "step", as_numbers, "must be plain"),
+        (AIRSceneEnv, "step", show_too_much, "the observation is not of the space"),
+        (AIRSceneEnv, "step", go_on_for_ever, "a finished episode could be stepped"),
+        (AIRSceneEnv, "reset", ignore_the_seed, "two resets with the same seed differ"),
+        (AIRSceneEnv, "reset", draw_twice, "posterior: episode . differs between the single and the vector"),
+        (AIRSceneEnv, "step", advance_when_refusing, "a refused action changed the episode|differs between"),
+        (AIRSceneEnv, "__getstate__", without_generator, "does not go on as the original does"),
+        (AIRSceneEnv, "close", close_once, "cannot be closed twice"),
+        (DictActions, "read", accept_nan, "an action that holds NaN was accepted"),
+        (FlatPosterior, "read", accept_nan, "posterior: an action that holds NaN was accepted"),
+    ],
+)
+def test_an_environment_that_breaks_a_promise_fails(monkeypatch, owner, name, spoil, message):
+    wrap(monkeypatch, owner, name, spoil)
+    with pytest.raises(AssertionError, match=message):
+        check_environment(tiny_world())
+
+
+@pytest.mark.parametrize("share", [lambda image: image.numpy(), lambda image, buffers={}: reused(image, buffers)])
+def test_an_environment_that_shares_memory_fails(monkeypatch, share):
+    monkeypatch.setattr(env_module, "_pixels", share)
+    with pytest.raises(AssertionError, match=r"not of the space|share memory"):
+        check_environment(tiny_world())
+
+
+def reused(image, buffers):
+    """The pixels, in the array that was given out before."""
+    buffer = buffers.setdefault((image.shape, image.dtype), np.empty(image.shape, np.float32))
+    buffer[...] = image
+    return buffer
