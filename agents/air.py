@@ -37,18 +37,20 @@ class AgentConfig:
     glimpse_size: int = 20
     """Side of the glimpse in pixels (paper: 20)."""
     initial_scale: float = 0.5
-    """Size of the windows before training, relative to the image (our choice): a window that does not touch an
+    """Size of the windows before training, relative to the image (Deviation; our choice): a window that does not touch an
     object gets no gradient towards it."""
     encoder_hidden: int = 200
     """Units of the glimpse encoder's hidden layer (our choice)."""
     reads_canvas: bool = False
-    """Whether the core also reads, at every step, what the objects so far leave unexplained (our choice; the paper's
-    core reads the image only). Then what finds the first object finds the others, too."""
+    """Whether the core also reads, at every step, what the objects so far leave unexplained (Deviation, for `sprites`; the
+    paper's core reads the image only). Then what finds the first object finds the others, too."""
 
 
 @dataclass(frozen=True)
 class Exploration:
-    """Fixed probabilities that are mixed into q's discrete choices, whatever the network thinks (our choice).
+    """Fixed probabilities that are mixed into q's discrete choices, whatever the network thinks.
+
+    Deviation: the paper's q is the network's alone.
 
         q(z_pres_i = 1) = (1 - weight) sigmoid(logit_i) + weight * presence
         q(z_what_i)     = (1 - share) softmax(logits_i) + share / number of categories,  share = weight * categories

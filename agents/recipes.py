@@ -1,6 +1,7 @@
 """Recipes: named settings that reproduce a result."""
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 from agents.air import AgentConfig, Exploration
@@ -29,14 +30,14 @@ class Recipe:
     agent: AgentConfig = field(default_factory=AgentConfig)
     """The inference network."""
     estimator: str = "half_critic"
-    """One of `ESTIMATORS`: the gradient of the stop action."""
+    """One of `ESTIMATORS`: the gradient of the stop action (Deviation; paper: nvil)."""
     categories: str = "score_function"
     """Gradient of the category, where z_what is one: score_function (by the estimator's baselines) or exact (every
     category at every step)."""
     batch_size: int = 64
     """Images per iteration (paper: 64)."""
     learning_rate: float = 1e-3
-    """Of Adam, for the inference network and the renderer (our choice; paper: 1e-4 with RMSProp)."""
+    """Of Adam, for the inference network and the renderer (Deviation; paper: 1e-4 with RMSProp)."""
     baseline_learning_rate: float = 1e-2
     """Of Adam, for learned baselines: they have to keep up with what they predict."""
     exploration_steps: int = 2_000
@@ -60,6 +61,9 @@ class Recipe:
         for name in ("seed", "exploration_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("max_steps", "num_train", "batch_size", "seed", "exploration_steps"):
+            if not isinstance(getattr(self, name), Integral):
+                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
         if self.batch_size > self.num_train:
             raise ValueError(f"batch_size {self.batch_size} exceeds the {self.num_train} training images")
 
@@ -88,7 +92,7 @@ RECIPES: dict[str, Recipe] = {
     # The renderer is known: only where, what and how many is to be inferred.
     "sprites": Recipe(
         scene="sprites",
-        max_steps=3_000,
+        max_steps=2_500,
         exploration_steps=1_500,
         model=_SPRITES,
         agent=AgentConfig(initial_scale=0.32, glimpse_size=16, reads_canvas=True),

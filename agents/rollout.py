@@ -73,8 +73,8 @@ class Rollout:
         """What an estimator of the stop action sees.
 
         Args:
-            analytic_kl: Replaces ``log p(z_i) - log q(z_i)`` by its expectation, which the path determines
-                as well and which has less variance. False leaves ``A_n`` the logarithm of an importance weight.
+            analytic_kl: Deviation: replaces ``log p(z_i) - log q(z_i)`` by its expectation, which the path
+                determines as well and which has less variance. False leaves ``A_n`` the logarithm of an importance weight.
         """
         if analytic_kl:
             latents = -(self.kl_where + self.kl_what)

@@ -1,7 +1,6 @@
 """How far an image may be from its canvas: ``log p(x | canvas)``, in nats, summed over pixels.
 
-The paper does not state its likelihood; a Gaussian with a fixed standard deviation is what works
-(README, Deviations).
+Deviation: the paper does not state its likelihood; a Gaussian with a fixed standard deviation is what works.
 """
 
 import math

@@ -16,6 +16,7 @@ so the rewards of an episode telescope:  sum r = log p(x, z, n) - log p(x | c_0)
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -56,8 +57,8 @@ class SceneConfig:
         if self.likelihood not in LIKELIHOODS:
             raise ValueError(f"likelihood {self.likelihood!r} is unknown; choose one of {', '.join(LIKELIHOODS)}")
         for name in ("image_size", "num_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not isinstance(getattr(self, name), Integral) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
         for name, smallest in (("where_mean", -math.inf), ("where_sd", 0.0)):
             values = getattr(self, name)
             if len(values) != geometry.WHERE_DIM or not all(smallest < value < math.inf for value in values):

@@ -55,7 +55,8 @@ class Finished:
     @property
     def label(self) -> str:
         """What was trained, without the seed."""
-        return f"{self.recipe.scene}, {self.recipe.estimator}"
+        categories = ", exact categories" if self.recipe.categories == "exact" else ""
+        return f"{self.recipe.scene}, {self.recipe.estimator}{categories}"
 
 
 def read_run(directory: Path) -> Finished:

@@ -23,7 +23,7 @@ from agents.recipes import Recipe, get_recipe
 from agents.run import Run
 
 _RECIPE = "digits"
-_SETTINGS = ("estimator", "seed", "max_steps", "learning_rate", "batch_size")
+_SETTINGS = ("estimator", "categories", "seed", "max_steps", "learning_rate", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Arguments:
     """Named settings (agents/recipes.py): digits, multi_mnist, sprites; default: digits."""
     estimator: str | None = None
     """Gradient of the stop action: half_critic, stop_now, nvil, reinforce, exact. Default: the recipe's."""
+    categories: str | None = None
+    """Gradient of the category, where z_what is one: score_function or exact. Default: the recipe's."""
     seed: int | None = None
     """Decides the images, the initial weights, the order of batches and all noise; default: 0."""
     data_dir: Path | None = None
@@ -68,8 +70,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("\nstopped at once; what was saved last is whole, and --resume continues from there")
     print(f"\nheld-out scenes, {run.minutes:.1f} minutes of training:")
-    for name in ("count_accuracy", "count_accuracy_sampled", "box_iou", "elbo", "iwae"):
-        print(f"  {name:24s}{metrics[name]:10.4f}")
+    for name in ("count_accuracy", "count_accuracy_sampled", "identity_accuracy", "box_iou", "elbo", "iwae"):
+        if name in metrics:
+            print(f"  {name:24s}{metrics[name]:10.4f}")
     print(f"\n{run.directory}/ holds agent.safetensors, metrics.csv, evaluation.json, pictures/, tensorboard/")
 
 
@@ -84,7 +87,9 @@ def start_or_resume(arguments: Arguments) -> Run:
         same = None if arguments.device == "auto" else device
         return Run.resume(arguments.resume, data_dir=data_dir, device=same, max_minutes=arguments.max_minutes)
     recipe = changed_recipe(arguments)
-    directory = arguments.output_dir or Path("runs") / f"{arguments.recipe or _RECIPE}-{recipe.estimator}-{recipe.seed}"
+    categories = "-exact_categories" if recipe.categories == "exact" else ""
+    name = f"{arguments.recipe or _RECIPE}-{recipe.estimator}{categories}-{recipe.seed}"
+    directory = arguments.output_dir or Path("runs") / name
     return Run.start(directory, recipe, data_dir=data_dir, device=device, max_minutes=arguments.max_minutes)
 
 

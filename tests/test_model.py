@@ -250,3 +250,18 @@ def test_rendering_draws_present_objects_only():
     z_pres = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=torch.float64)
     model.render(Explanation(z_pres, normal(3, 3, WHERE), normal(3, 3, WHAT)))
     assert drawn == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("num_steps", 2.5),
+        ("num_steps", "3"),
+        ("image_size", 0),
+        ("where_sd", (0.0, 1.0, 1.0)),
+        ("where_mean", (0.0, 1.0)),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(setting, value):
+    with pytest.raises(ValueError, match=f"{setting} must be"):
+        replace(SCENE, **{setting: value})

@@ -32,4 +32,7 @@ def same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
 
 def in_precision(module: Any, dtype: torch.dtype) -> Any:
     """A copy of a module, in float32 or float64."""
-    return copy.deepcopy(module).to(dtype)
+    try:
+        return copy.deepcopy(module).to(dtype)
+    except Exception as error:
+        raise AssertionError(f"a {type(module).__name__} cannot be copied: {error}") from error
