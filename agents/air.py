@@ -16,7 +16,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.networks import Categorical, CategoricalHead, Gaussian, GaussianHead, ImageEmbedding, Posterior
+from agents.networks import (
+    CanvasEmbedding,
+    Categorical,
+    CategoricalHead,
+    Gaussian,
+    GaussianHead,
+    ImageEmbedding,
+    Posterior,
+)
 from air_env import geometry
 from air_env.explanation import Explanation
 from air_env.model import Images, SceneConfig, SceneModel, masked
@@ -37,13 +45,14 @@ class AgentConfig:
     glimpse_size: int = 20
     """Side of the glimpse in pixels (paper: 20)."""
     initial_scale: float = 0.5
-    """Size of the windows before training, relative to the image (Deviation; our choice): a window that does not touch an
-    object gets no gradient towards it."""
+    """Size of the windows before training, relative to the image (Deviation): a window that does not touch an object
+    gets no gradient towards it."""
     encoder_hidden: int = 200
     """Units of the glimpse encoder's hidden layer (our choice)."""
     reads_canvas: bool = False
-    """Whether the core also reads, at every step, what the objects so far leave unexplained (Deviation, for `sprites`; the
-    paper's core reads the image only). Then what finds the first object finds the others, too."""
+    """Whether the core also reads, at every step, what the objects so far leave unexplained, and its windows start
+    from where attention lies on that (Deviation, for `sprites`; the paper's core reads the image only). Then what finds
+    the first object finds the others, too."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +143,13 @@ class AIR(nn.Module):
         self.config = config
         self.model = SceneModel(scene)
         where_dim, channels = self.model.where_dim, self.model.image_shape[0]
-        shape = (2 * channels, *self.model.image_shape[1:]) if config.reads_canvas else self.model.image_shape
-        self.embed = ImageEmbedding(shape, config.embedding)
-        self.core = nn.LSTMCell(config.embedding + self.latent_dim, config.hidden)
+        if config.reads_canvas:
+            self.embed = CanvasEmbedding(self.model.image_shape, config.embedding)
+            num_features = self.embed.features
+        else:
+            self.embed = ImageEmbedding(self.model.image_shape, config.embedding)
+            num_features = config.embedding
+        self.core = nn.LSTMCell(num_features + self.latent_dim, config.hidden)
         self.presence = nn.Linear(config.hidden, 1)
         first_window = torch.tensor([math.log(config.initial_scale), 0.0, 0.0])
         prior = self.model.prior_where
@@ -179,12 +192,14 @@ class AIR(nn.Module):
         Returns:
             The new state, the logit of ``z_pres`` and the posterior of ``z_where``.
         """
-        features = state.features
-        if self.config.reads_canvas:
-            features = self.embed(torch.cat([state.images, state.images - state.canvas], 1))
+        features, place = state.features, None
+        if isinstance(self.embed, CanvasEmbedding):
+            features, place = self.embed(state.images, state.canvas)
         inputs = torch.cat([features, state.z_previous], 1)
         hidden, cell = self.core(inputs, (state.hidden, state.cell))
         where = self.where(hidden, self.model.prior_where)
+        if place is not None:
+            where = replace(where, mean=where.mean + F.pad(place, (1, 0)))
         logit = self.exploration.mix_presence(self.presence(hidden)[:, 0])
         return replace(state, hidden=hidden, cell=cell), logit, where
 

@@ -103,6 +103,30 @@ def load_recipe(source: str | Path) -> Recipe:
         raise ValueError(f"{path} has a recipe that this version does not know ({error}); train it again") from error
 
 
+def scene_of(source: str | Path, agent: AIR, scene: str | None = None) -> tuple[str, dict[str, Any], int]:
+    """What to show a saved agent.
+
+    Args:
+        source: Where it was loaded from.
+        agent: The agent.
+        scene: Name of a scene; by default the one that it was trained on.
+
+    Returns:
+        Name and options of the scene, as in training where it is the same; and the seed of training.
+
+    Raises:
+        ValueError: The file does not say what the agent was trained on, and no scene is named.
+    """
+    try:
+        recipe = load_recipe(source)
+    except ValueError as error:
+        if scene is None:
+            raise ValueError(f"{error}; name a scene with --scene") from error
+        return scene, {"image_size": agent.model.config.image_size}, 0
+    same = recipe.scene_options if scene in (None, recipe.scene) else {}
+    return scene or recipe.scene, {"image_size": agent.model.config.image_size} | same, recipe.seed
+
+
 def from_json(cls: type[Any], values: object) -> Any:
     """A settings dataclass from what `dataclasses.asdict` and JSON made of it.
 

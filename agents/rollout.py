@@ -74,7 +74,7 @@ class Rollout:
 
         Args:
             analytic_kl: Deviation: replaces ``log p(z_i) - log q(z_i)`` by its expectation, which the path
-                determines as well and which has less variance. False leaves ``A_n`` the logarithm of an importance weight.
+                determines as well and which has less variance. False leaves ``A_n`` a log importance weight.
         """
         if analytic_kl:
             latents = -(self.kl_where + self.kl_what)

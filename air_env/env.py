@@ -34,27 +34,48 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
 
     ## Action
 
-    ``Dict``:
+    ``action_mode="dict"``, of ``AIRScene-v0``: the object itself, a ``Dict``:
 
     | key | space | meaning |
     |---|---|---|
     | ``z_pres`` | ``Discrete(2)`` | 1 draws an object; 0 stops, and the latents are ignored |
     | ``z_where`` | ``Box(-50, 50, (3,))`` | window: log of its size relative to the image, centre x, y |
-    | ``z_what`` | ``Box(-50, 50, (50,))`` | appearance code, a priori standard normal |
+    | ``z_what`` | ``Box(-50, 50, (50,))`` or ``Discrete(K)`` | a code, a priori standard normal; or a category |
 
-    The centre is in image coordinates, from -1 (left, top) to 1 (right, bottom). The bounds are far beyond the
-    priors. A value outside, NaN, or a wrong shape is a ``ValueError``, also in latents that are ignored, and changes
-    nothing.
+    The centre is in image coordinates, from -1 (left, top) to 1 (right, bottom). The bounds are far beyond the priors.
+
+    ``action_mode="latents"``, of ``AIRSceneFlat-v0``: the same as a ``Box(-1, 1, (4 + 50,))`` or ``(4 + K,)``:
+
+    | entries | meaning |
+    |---|---|
+    | 1 | ``z_pres``: positive draws an object, 0 or less stops |
+    | 3 | ``z_where``, in units of 3 prior standard deviations from the prior's mean |
+    | 50 or K | ``z_what``, in the same units; or one entry for each category, of which the largest wins |
+
+    ``action_mode="posterior"``: a distribution, a ``Box(-1, 1, (7 + 100,))`` or ``(7 + K,)``. The environment draws the
+    object from it, with the generator that the seed of `reset` decides, and pays for its entropy:
+
+    | entries | meaning |
+    |---|---|
+    | 1 | logit of drawing an object, in units of 10 |
+    | 3 | means of ``z_where``, in units of 3 prior standard deviations from the prior's mean |
+    | 3 | log standard deviations of ``z_where``: 1 is the prior's, -1 is exp(-6) of it |
+    | 50, 50 or K | the same of ``z_what``; or one logit for each category, in units of 10 |
+
+    In every mode, a value out of bounds, NaN or a wrong shape is a ``ValueError``, also in latents that are ignored,
+    and changes nothing. ``info["action"]`` of a step is the object: ``z_pres``, ``z_where``, ``z_what``.
 
     ## Observation
 
-    ``Dict``, with all the state there is (the episode is Markov):
+    ``Dict``, with all the state there is (the episode is Markov); C is 1 (grey) or 3 (RGB):
 
-    | key | space | meaning |
-    |---|---|---|
-    | ``image`` | ``Box(0, 1, (1, H, W))`` | the image to explain, float32 |
-    | ``canvas`` | ``Box(0, N + 1, (1, H, W))`` | the objects so far, added up, float32 |
-    | ``step`` | ``Discrete(N + 1)`` | number of objects so far |
+    | key | space | with ``byte_images`` | meaning |
+    |---|---|---|---|
+    | ``image`` | ``Box(0, 1, (C, H, W))``, float32 | ``Box(0, 255, (C, H, W))``, uint8 | what is to be explained |
+    | ``canvas`` | ``Box(0, N + 1, (C, H, W))``, float32 | ``Box(0, 255, (C, H, W))``, uint8 | the objects so far |
+    | ``step`` | ``Discrete(N + 1)`` | ``Discrete(N + 1)`` | number of objects so far |
+
+    Learned patches add up, so that a canvas may exceed 1; as bytes it is clipped there. ``AIRSceneFlat-v0`` has bytes.
 
     ## Rewards
 
@@ -68,13 +89,14 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
 
         G + log p(x | c_0) = log p(x, z, n),    E_q[G - log q(z, n | x)] + log p(x | c_0) = ELBO.
 
-    ``info["reward_terms"]`` has the four parts ``likelihood_gain``, ``log_p_z_where``, ``log_p_z_what``,
-    ``log_p_z_pres``.
+    In ``posterior`` every step also pays ``-log q`` of what it drew, so that ``G + log p(x | c_0)`` alone is a sample
+    of the ELBO. ``info["reward_terms"]`` has the parts, which add up to the reward: ``likelihood_gain``,
+    ``log_p_z_where``, ``log_p_z_what``, ``log_p_z_pres``, and ``neg_log_q`` in ``posterior``.
 
     ## Starting state
 
     An empty canvas, and an image drawn uniformly from the pool. ``reset(options={"scene": i})`` chooses image i of the
-    pool, ``options={"image": array}`` brings one's own: ``[H, W]`` or ``[1, H, W]``, uint8 or float in [0, 1].
+    pool, ``options={"image": array}`` brings one's own: ``[H, W]`` (grey) or ``[C, H, W]``, uint8 or float in [0, 1].
     The truth about an image of the pool is in the info of every reset and step, for evaluation only: ``count``,
     ``labels [object]`` (-1 where there is none), ``boxes [object, 4]`` (``x0, y0, x1, y1`` in pixels; NaN where there
     is none).
@@ -88,13 +110,16 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
 
     ```python
     import air_env, gymnasium
-    env = gymnasium.make("AIRScene-v0", scene="multi_mnist", data_dir="data", num_steps=3, render_mode="rgb_array")
+    env = gymnasium.make("AIRScene-v0", scene="sprites", num_steps=4, render_mode="rgb_array")
+    env = gymnasium.make("AIRSceneFlat-v0", scene="sprites", action_mode="posterior")
     ```
 
     Args:
         render_mode: None; ``rgb_array``: `render` returns image and canvas with the windows in red, green, blue, the
             count and the rewards so far; ``human``: a matplotlib window shows that frame after every step.
         device: Where the model computes; None leaves it where it is.
+        action_mode: What an action is: ``dict``, ``latents`` or ``posterior``.
+        byte_images: Observations hold uint8 pixels, as networks of RL libraries want them.
         world: A world made before, instead of one made from the options.
         options: Everything `make_world` takes: scene, split, num_scenes, data_dir, scene_options, model, num_steps,
             likelihood, likelihood_scale, count_prior, ...
@@ -164,7 +189,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
         """Adds one object, or stops.
 
         Args:
-            action: A dict of ``z_pres``, ``z_where`` and ``z_what``.
+            action: As the action mode says.
 
         Raises:
             ValueError: The action is not valid; the episode goes on as it was.

@@ -25,7 +25,8 @@ _PANEL = 250
 _MARGIN = 10
 _CAPTION = 26
 _FONT_SIZE = 15
-_BACKGROUND = (24, 24, 24)
+_BACKGROUND = (48, 48, 48)
+_RIM = (0, 0, 0)
 _TEXT = (235, 235, 235)
 
 Frame = UInt8[np.ndarray, "frame_height frame_width 3"]
@@ -56,7 +57,11 @@ def draw_windows(image: ArrayLike, boxes: ArrayLike, scale: int = 1) -> Frame:
             continue
         x0, y0, x1, y1 = (int(edge) for edge in np.clip(np.round(box * scale), -limit, limit))
         # The border's last pixel is the one before the edge.
-        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=COLOURS[k % len(COLOURS)], width=width)
+        x1, y1 = max(x0, x1 - 1), max(y0, y1 - 1)
+        if width > 1:
+            # A dark rim, so that a red window is seen on a red object.
+            draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=_RIM, width=width + 2)
+        draw.rectangle((x0, y0, x1, y1), outline=COLOURS[k % len(COLOURS)], width=width)
     return np.array(picture)
 
 

@@ -149,6 +149,23 @@ def read_shaped(name: str, value: Any, shape: tuple[int, ...], model: SceneModel
     return tensor.to(model.log_p_count.device, model.log_p_count.dtype)
 
 
+def within(name: str, values: Tensor, bound: float, check: bool) -> Tensor:
+    """Values that are finite and in [-bound, bound], if that is to be checked.
+
+    Raises:
+        ValueError: They are not.
+    """
+    # NaN compares false, so that one reduction answers for NaN, infinity and the bound.
+    if check and not (values.detach().abs() <= bound).all():
+        if not values.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinite values; check the policy that made it")
+        raise ValueError(
+            f"{name} holds {values.detach().abs().max().item():g}, wanted values in [-{bound:g}, {bound:g}]; "
+            "clip or rescale the policy's output"
+        )
+    return values
+
+
 def read_numbers(name: str, value: Any) -> Tensor:
     """A tensor as it is, anything else as a new tensor (uint8, bool, float32 or float64)."""
     if isinstance(value, Tensor):

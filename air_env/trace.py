@@ -44,7 +44,11 @@ class Trace:
         rows = zip(state.step.tolist(), state.active.tolist(), self.total.tolist(), strict=True)
         return tuple(
             scene_frame(
-                images[i], canvases[i], boxes[i], (f"count {n}{'' if on else ', finished'}", f"reward {total:.1f} nats")
+                images[i],
+                canvases[i],
+                boxes[i],
+                # Adding 0 takes the sign of -0.0.
+                (f"image, count {n}{'' if on else ', finished'}", f"canvas, reward {round(total, 1) + 0.0:,.1f} nats"),
             )
             for i, (n, on, total) in enumerate(rows)
         )

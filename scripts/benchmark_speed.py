@@ -159,7 +159,7 @@ def stable_baselines(setting: Setting) -> Iterator[Workload]:
     all_envs = {
         DUMMY_VEC_ENV: lambda: DummyVecEnv([make] * 64),
         ADAPTER.format(64): lambda: AIRSceneVecEnv(64, world=world),
-        ADAPTER.format("1,024"): lambda: AIRSceneVecEnv(1024, world=world),
+        ADAPTER.format(1024): lambda: AIRSceneVecEnv(1024, world=world),
     }
     for name, make_envs in all_envs.items():
         envs = make_envs()
@@ -168,9 +168,9 @@ def stable_baselines(setting: Setting) -> Iterator[Workload]:
         yield Workload(name, "steps/s", envs.num_envs, lambda envs=envs, action=action: envs.step(action))
 
 
-SYNC_VECTOR_ENV, VECTOR_ENV = "SyncVectorEnv of 64 environments", "1024 environments, no gradients"
-DUMMY_VEC_ENV, ADAPTER = "DummyVecEnv of 64 environments", "AIRSceneVecEnv of {} environments"
-RATIOS = [(VECTOR_ENV, SYNC_VECTOR_ENV), (ADAPTER.format(64), DUMMY_VEC_ENV), (ADAPTER.format("1,024"), DUMMY_VEC_ENV)]
+SYNC_VECTOR_ENV, VECTOR_ENV = "SyncVectorEnv, 64 environments", "1024 environments, no gradients"
+DUMMY_VEC_ENV, ADAPTER = "DummyVecEnv, 64 environments", "SB3 adapter, {} environments"
+RATIOS = [(VECTOR_ENV, SYNC_VECTOR_ENV), (ADAPTER.format(64), DUMMY_VEC_ENV), (ADAPTER.format(1024), DUMMY_VEC_ENV)]
 """Pairs of benchmarks whose speeds are compared."""
 
 BENCHMARKS: list[Callable[[Setting], Iterator[Workload]]] = [

@@ -19,8 +19,8 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from agents import AIR, load_agent
-from agents.checkpoints import load_recipe, write_text_atomically
+from agents import load_agent
+from agents.checkpoints import scene_of, write_text_atomically
 from agents.devices import pick_device
 from agents.evaluation import evaluate
 from air_env.scenes import make_scene
@@ -28,6 +28,7 @@ from air_env.scenes import make_scene
 _LINES = (
     ("count accuracy", "count_accuracy"),
     ("  of sampled counts", "count_accuracy_sampled"),
+    ("identity accuracy", "identity_accuracy"),
     ("box IoU", "box_iou"),
     ("  with tight boxes", "box_iou_tight"),
     ("ELBO", "elbo"),
@@ -87,7 +88,10 @@ def measure(arguments: Arguments) -> dict[str, Any]:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {smallest}, got {value}")
     device = pick_device(arguments.device)
     agent = load_agent(arguments.agent, device)
-    name, options, seed = choose_scene(arguments, agent)
+    name, options, seed = scene_of(arguments.agent, agent, arguments.scene)
+    if arguments.counts is not None:
+        options["counts"] = arguments.counts
+    seed = seed + 1 if arguments.seed is None else arguments.seed
     scene = make_scene(name, data_dir=arguments.data_dir, **options)
     with tqdm(total=arguments.num_scenes, unit="scene", delay=1, dynamic_ncols=True) as bar:
         scenes = scene.dataset("test", arguments.num_scenes, seed)
@@ -98,30 +102,13 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()} | setting
 
 
-def choose_scene(arguments: Arguments, agent: AIR) -> tuple[str, dict[str, Any], int]:
-    """Name and options of the scene, and the seed: as asked for, else as in training."""
-    try:
-        recipe = load_recipe(arguments.agent)
-    except ValueError as error:
-        if arguments.scene is None:
-            raise ValueError(f"{error}; name a scene with --scene") from error
-        recipe = None
-    name = arguments.scene or (recipe.scene if recipe else "")
-    options: dict[str, Any] = {"image_size": agent.model.config.image_size}
-    if recipe is not None and recipe.scene == name:
-        options |= recipe.scene_options
-    if arguments.counts is not None:
-        options["counts"] = arguments.counts
-    seed = arguments.seed if arguments.seed is not None else (recipe.seed if recipe else 0) + 1
-    return name, options, seed
-
-
 def table(metrics: dict[str, Any]) -> str:
     """What the metrics say, for people."""
     units = {"elbo": "nats", "iwae": f"nats, {metrics['num_samples']} samples"}
     lines = [f"{metrics['num_scenes']:,} held-out scenes of {metrics['scene']}, seed {metrics['seed']}", ""]
     for label, name in _LINES:
-        lines.append(f"{label:24s}{number(metrics[name]):>10s}  {units.get(name, '')}".rstrip())
+        if name in metrics:
+            lines.append(f"{label:24s}{number(metrics[name]):>10s}  {units.get(name, '')}".rstrip())
     return "\n".join([*lines, "", *confusion_grid(metrics)])
 
 

@@ -13,7 +13,7 @@ from agents.recipes import RECIPES
 from air_env.scenes import SCENES
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def examples() -> list[doctest.DocTest]:

@@ -280,10 +280,26 @@ class LooksAtTheBatch(SceneModel):
         return after, replace(terms, likelihood_gain=terms.likelihood_gain.mean().expand_as(after.log_p_x))
 
 
-class CannotBePickled(SceneModel):
+class CannotBeCopied(SceneModel):
     def __init__(self, config):
         super().__init__(config)
         self.lock = threading.Lock()
+
+
+class Device:
+    """Something that its process can share, and others cannot have."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        raise TypeError("it belongs to its process")
+
+
+class CannotBePickled(SceneModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.device_handle = Device()
 
 
 @pytest.mark.parametrize(
@@ -293,7 +309,8 @@ class CannotBePickled(SceneModel):
         (PaysTheFinished, "a finished episode changed or was paid"),
         (NeverEnds, "a finished episode|goes on after 2 objects"),
         (LooksAtTheBatch, "differs between the single and the vector|add up to|was paid"),
-        (CannotBePickled, "cannot be pickled"),
+        (CannotBeCopied, "cannot be copied"),
+        (CannotBePickled, "cannot be pickled for parallel workers: it belongs to its process"),
     ],
 )
 def test_a_model_that_breaks_a_promise_fails(kind, message):

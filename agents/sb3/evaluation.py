@@ -1,0 +1,67 @@
+"""How well a policy explains held-out scenes, beside one that explains nothing and one that acts at random."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.evaluation import compare
+from air_env.explanation import Explanation
+from air_env.vector_env import AIRSceneVectorEnv
+from air_env.world import World
+
+Act = Callable[[dict[str, NDArray]], NDArray]
+"""From a batch of observations to a batch of actions."""
+
+_BATCH = 500
+
+
+def evaluate_policy(act: Act, world: World, action_mode: str, *, seed: int = 0) -> dict[str, float]:
+    """Lets a policy explain every scene of a world once.
+
+    Args:
+        act: The policy.
+        world: The generative model, and held-out scenes for a fair figure.
+        action_mode: What its actions are.
+        seed: Of what the environment draws, where the action is a distribution.
+
+    Returns:
+        Means: ``count_accuracy``, ``box_iou`` and ``identity_accuracy`` as `agents.evaluation.evaluate` has them, NaN
+        where nothing was counted correctly; ``return`` in nats.
+    """
+    totals: dict[str, list[Tensor]] = {}
+    for start in range(0, len(world.scenes), _BATCH):
+        scenes = world.scenes[start : start + _BATCH]
+        z, returns = explain(act, World(world.model, scenes), action_mode, seed=seed + start)
+        for name, values in (compare(z, scenes.to("cpu")) | {"return": returns}).items():
+            totals.setdefault(name, []).append(values.cpu())
+    return {name: torch.cat(values).double().mean().item() for name, values in totals.items()}
+
+
+def explain(act: Act, world: World, action_mode: str, *, seed: int = 0) -> tuple[Explanation, Tensor]:
+    """One episode on every scene of a world: what was drawn, and the returns ``[scene]``."""
+    num_scenes = len(world.scenes)
+    envs = AIRSceneVectorEnv(num_scenes, action_mode=action_mode, byte_images=True, grad_enabled=False, world=world)
+    observation, _ = envs.reset(seed=seed, options={"scenes": np.arange(num_scenes)})
+    steps, total = [], torch.zeros(num_scenes, device=envs.device)
+    for i in range(world.model.config.num_steps):
+        action = act({name: part.numpy(force=True) for name, part in observation.items()})
+        observation, rewards, _, _, info = envs.step(action)
+        # Whoever has stopped draws no more, whatever the policy says.
+        steps.append((observation["step"] > i, info["action"]["z_where"], info["action"]["z_what"]))
+        total = total + rewards
+    z_pres, z_where, z_what = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
+    return Explanation(z_pres.float(), z_where, z_what, envs.state.canvas), total
+
+
+def stop_at_once(size: int) -> Act:
+    """The empty explanation, as a policy of ``latents`` actions of this size."""
+    return lambda observation: np.full((len(observation["step"]), size), -1, np.float32)
+
+
+def act_at_random(size: int, seed: int = 0) -> Act:
+    """A policy of uniform actions of this size."""
+    rng = np.random.default_rng(seed)
+    return lambda observation: rng.uniform(-1, 1, (len(observation["step"]), size)).astype(np.float32)

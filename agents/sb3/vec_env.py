@@ -1,0 +1,144 @@
+"""`AIRSceneVecEnv`: a batch of episodes as Stable-Baselines3 wants one.
+
+Finished episodes start again by themselves, and everything is numpy. The same numbers as ``DummyVecEnv`` over
+as many ``AIRSceneFlat-v0``, from one computation.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+from torch import Tensor
+
+from air_env.vector_env import AIRSceneVectorEnv
+
+Observation = dict[str, NDArray]
+
+ACTION_MODES = ("latents", "posterior")
+"""The action modes whose actions are vectors, which is all that the algorithms know."""
+
+
+class AIRSceneVecEnv(VecEnv):
+    """`AIRSceneVectorEnv` for Stable-Baselines3.
+
+    Every info has ``TimeLimit.truncated`` (False: N belongs to the model). To be cheap, the others come at the end
+    of an episode only: ``terminal_observation`` and what `AIRSceneEnv` has in the info of that step (``reward_terms``,
+    ``action`` and the truth). ``reset_infos`` has what it has in the info of a reset.
+
+    There are no single environments behind it. `get_attr` gives the vector environment's attribute for each index,
+    and `env_method` calls its method once, whatever the indices, for all.
+
+    Args:
+        num_envs: Number of episodes.
+        action_mode: ``latents`` or ``posterior``.
+        options: Everything else that `AIRSceneVectorEnv` takes: scene, split, device, world, render_mode, ...
+
+    Raises:
+        ValueError: The action mode is another, or an option is not valid.
+
+    Example:
+        >>> envs = AIRSceneVecEnv(2, scene="sprites", num_scenes=10)
+        >>> envs.reset()["image"].shape
+        (2, 3, 40, 40)
+    """
+
+    def __init__(self, num_envs: int, *, action_mode: str = "latents", **options: Any) -> None:
+        if action_mode not in ACTION_MODES:
+            raise ValueError(f"action_mode {action_mode!r} is unknown here; choose one of {', '.join(ACTION_MODES)}")
+        self.envs = AIRSceneVectorEnv(
+            num_envs, action_mode=action_mode, byte_images=True, grad_enabled=False, **options
+        )
+        super().__init__(num_envs, self.envs.single_observation_space, self.envs.single_action_space)
+        self._actions: NDArray | None = None
+
+    def reset(self) -> Observation:
+        """Starts new episodes, with the seeds of `seed` and the options of `set_options`.
+
+        The options are those of `AIRSceneEnv.reset`: ``scene`` or ``image``, the same one for all episodes.
+        """
+        names = {name for options in self._options for name in options}
+        if any(set(options) != names for options in self._options):
+            raise ValueError(f"all episodes need the same reset options; some lack one of {', '.join(sorted(names))}")
+        batched = {f"{name}s": np.stack([options[name] for options in self._options]) for name in names}
+        observation, info = self.envs.reset(seed=self._seeds, options=batched)
+        self._reset_seeds()
+        self._reset_options()
+        self.reset_infos = _rows(info, np.arange(self.num_envs))
+        return _to_numpy(observation)
+
+    def step_async(self, actions: NDArray) -> None:
+        """Keeps the actions ``[num_envs, action]`` for `step_wait`."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Takes the step; episodes that it finishes start again."""
+        observation, rewards, terminations, _, info = self.envs.step(self._actions)
+        arrays, dones = _to_numpy(observation), terminations.numpy(force=True)
+        infos: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
+        finished = np.flatnonzero(dones)
+        if len(finished):
+            for i, row in zip(finished, _rows(info, finished), strict=True):
+                infos[i] |= row
+                infos[i]["terminal_observation"] = {name: array[i] for name, array in arrays.items()}
+            observation, info = self.envs.reset(options={"reset_mask": dones})
+            arrays = _to_numpy(observation)
+            for i, row in zip(finished, _rows(info, finished), strict=True):
+                self.reset_infos[i] = row
+        return arrays, rewards.float().numpy(force=True), dones, infos
+
+    def get_images(self) -> Sequence[NDArray | None]:
+        """One RGB frame for each episode."""
+        return self.envs.render() or [None] * self.num_envs
+
+    def close(self) -> None:
+        """Closes the vector environment."""
+        self.envs.close()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """The vector environment's attribute, for each index."""
+        return [getattr(self.envs, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Sets the vector environment's attribute.
+
+        Raises:
+            ValueError: The indices are not all: the episodes share their attributes.
+        """
+        if set(self._get_indices(indices)) != set(range(self.num_envs)):
+            raise ValueError(f"the episodes share {attr_name!r}; set it for all of them (indices=None)")
+        setattr(self.envs, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Calls the vector environment's method once; its result for each index, or the index's part of a tuple."""
+        result = getattr(self.envs, method_name)(*method_args, **method_kwargs)
+        apart = isinstance(result, tuple) and len(result) == self.num_envs
+        return [result[i] if apart else result for i in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """Nothing is wrapped."""
+        del wrapper_class
+        return [False for _ in self._get_indices(indices)]
+
+
+def _to_numpy(observation: dict[str, Tensor]) -> Observation:
+    return {name: part.numpy(force=True) for name, part in observation.items()}
+
+
+def _rows(info: dict[str, Any], indices: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """The infos of some episodes: numbers, and arrays."""
+    rows: list[dict[str, Any]] = [{} for _ in indices]
+    for name, value in info.items():
+        if isinstance(value, dict):
+            values: Any = _rows(value, indices)
+        else:
+            chosen = value.numpy(force=True)[indices]  # a copy
+            values = chosen.tolist() if chosen.ndim == 1 else chosen
+        for row, part in zip(rows, values, strict=True):
+            row[name] = part
+    return rows
