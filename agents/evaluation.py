@@ -52,6 +52,7 @@ def evaluate(
           smallest square windows around the objects (windows are square), matched by the Hungarian
           method; ``box_iou_tight``: with the objects' own boxes.
         - ``identity_accuracy``, where ``z_what`` is a category: of the objects of correctly counted scenes.
+        - ``return``: of the episode that draws the most probable explanation.
         - ``elbo`` = ``log_likelihood - kl_where - kl_what - kl_count``; ``iwae``: importance-weighted bound.
         - ``confusion_i_j``: share of the scenes with i objects that were counted as j.
 
@@ -93,6 +94,7 @@ def _measure(
 
     z = agent.explain(images)
     reset()
+    returns = agent.model.log_joint(images, z) - envs.state.log_p_x
     sampled = sample_episodes(agent, envs, generator).count
     first = rollout()
     problem = first.problem()
@@ -106,6 +108,7 @@ def _measure(
     return {
         **compare(z, scenes),
         "count_accuracy_sampled": sampled == truth,
+        "return": returns,
         "elbo": problem.elbo(),
         # Each path's weight sums n out, which is never worse than sampling it.
         "iwae": weights.logsumexp(0) - math.log(num_samples),

@@ -92,7 +92,7 @@ RECIPES: dict[str, Recipe] = {
     # The renderer is known: only where, what and how many is to be inferred.
     "sprites": Recipe(
         scene="sprites",
-        max_steps=2_500,
+        max_steps=4_000,
         exploration_steps=1_500,
         # Wrong categories cost hundreds of nats: with twice the rate some are given up for good.
         learning_rate=4e-4,

@@ -10,18 +10,31 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
 
-from agents.checkpoints import load_recipe, write_atomically, write_text_atomically
-from agents.recipes import Recipe
-from agents.run import EVALUATION_FILE, METRICS_FILE
+from agents.checkpoints import write_atomically, write_text_atomically
+from agents.run import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
 
-COLUMNS = ("count_accuracy", "count_accuracy_sampled", "box_iou", "box_iou_tight", "elbo", "iwae")
+COLUMNS = (
+    "images",
+    "minutes",
+    "count_accuracy",
+    "count_accuracy_sampled",
+    "identity_accuracy",
+    "box_iou",
+    "box_iou_tight",
+    "return",
+    "elbo",
+    "iwae",
+)
+"""Metrics of the table, of those that a run has; their digits are in `_DIGITS`."""
+
+_DIGITS = {"images": 0, "minutes": 1, "return": 1, "elbo": 2, "iwae": 2}
 
 
 @dataclass(frozen=True)
@@ -40,23 +53,31 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run.
+    """A finished run, of `train_agent.py` or of `train_sb3.py`.
 
     Attributes:
-        recipe: What was computed.
-        metrics: Of the finished agent, then the run's iterations and minutes; None where undefined.
+        config: Its recipe or settings.
+        metrics: Of the finished agent, and the training images that it saw; None where undefined.
         rows: Of the course of training; a short run has none.
     """
 
-    recipe: Recipe
+    config: dict[str, Any]
     metrics: dict[str, float | None]
     rows: list[dict[str, float]]
 
     @property
     def label(self) -> str:
         """What was trained, without the seed."""
-        categories = ", exact categories" if self.recipe.categories == "exact" else ""
-        return f"{self.recipe.scene}, {self.recipe.estimator}{categories}"
+        categories = ", exact categories" if self.config.get("categories") == "exact" else ""
+        return f"{self.config['scene']}, {self.config.get('algorithm') or self.config['estimator']}{categories}"
+
+    @property
+    def curve(self) -> tuple[list[float], list[float]]:
+        """Training images seen, and the held-out count accuracy then."""
+        images = [
+            row["images"] if "images" in row else row["iteration"] * self.config["batch_size"] for row in self.rows
+        ]
+        return images, [row["count_accuracy"] for row in self.rows]
 
 
 def read_run(directory: Path) -> Finished:
@@ -69,56 +90,61 @@ def read_run(directory: Path) -> Finished:
     rows = []
     try:
         metrics = json.loads((directory / EVALUATION_FILE).read_text())
-        if missing := [name for name in (*COLUMNS, "iterations", "minutes") if name not in metrics]:
-            raise ValueError(f"{', '.join(missing)} not in {EVALUATION_FILE}")
+        config = json.loads((directory / CONFIG_FILE).read_text())
+        if "images" not in metrics:
+            metrics["images"] = metrics["iterations"] * config["batch_size"]
         if (directory / METRICS_FILE).exists():
             with (directory / METRICS_FILE).open(newline="") as file:
                 rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        if missing := [name for name in ("count_accuracy", "minutes") if name not in metrics]:
+            raise ValueError(f"{', '.join(missing)} not in {EVALUATION_FILE}")
+        if missing := [name for name in ("scene", "seed") if name not in config]:
+            raise ValueError(f"{', '.join(missing)} not in {CONFIG_FILE}")
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{directory} holds no finished run ({EVALUATION_FILE} is missing); finish it with train_agent.py --resume"
+            f"{directory} holds no finished run ({Path(error.filename).name} is missing); finish it with "
+            "train_agent.py --resume"
         ) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"the results in {directory} are damaged or not a run's ({error})") from error
-    return Finished(load_recipe(directory), metrics, rows)
+    return Finished(config, metrics, rows)
 
 
 def table(runs: Sequence[Finished]) -> str:
     """A Markdown table with a line for every run, and one with the median and the worst for every kind."""
-    lines = [
-        "| scene, estimator | seed | iterations | minutes | " + " | ".join(COLUMNS) + " |",
-        "|---" * (4 + len(COLUMNS)) + "|",
-    ]
+    columns = [name for name in COLUMNS if any(run.metrics.get(name) is not None for run in runs)]
+    lines = ["| | seed | " + " | ".join(columns) + " |", "|---" * (2 + len(columns)) + "|"]
     for label in dict.fromkeys(run.label for run in runs):
         kind = [run for run in runs if run.label == label]
         for run in kind:
-            values = " | ".join(number([run.metrics[name]], np.min) for name in COLUMNS)
-            lines.append(
-                f"| {label} | {run.recipe.seed} | {run.metrics['iterations']:.0f} | {run.metrics['minutes']:.1f} "
-                f"| {values} |"
+            values = " | ".join(number(name, [run.metrics.get(name)], np.min) for name in columns)
+            lines.append(f"| {label} | {run.config['seed']} | {values} |")
+        for title, statistic in (("median", np.median), ("worst", np.min)):
+            values = " | ".join(
+                ""
+                if name in ("images", "minutes")
+                else number(name, [run.metrics.get(name) for run in kind], statistic)
+                for name in columns
             )
-        for name, statistic in (("median", np.median), ("worst", np.min)):
-            values = " | ".join(number([run.metrics[column] for run in kind], statistic) for column in COLUMNS)
-            lines.append(f"| **{label}** | **{name}** | | | {values} |")
+            lines.append(f"| **{label}** | **{title}** | {values} |")
     return "\n".join(lines)
 
 
-def number(values: Sequence[float | None], statistic: Callable[[Sequence[float]], float]) -> str:
+def number(name: str, values: Sequence[float | None], statistic: Callable[[Sequence[float]], float]) -> str:
     """A statistic of those values that are defined."""
     defined = [value for value in values if value is not None]
-    return f"{statistic(defined):.4f}" if defined else "-"
+    return f"{statistic(defined):,.{_DIGITS.get(name, 4)}f}" if defined else "-"
 
 
 def curves(runs: Sequence[Finished], path: Path) -> None:
-    """Held-out count accuracy over the iterations, a line for every run."""
+    """Held-out count accuracy over the training images seen, a line for every run."""
     labels = list(dict.fromkeys(run.label for run in runs))
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     for run in runs:
-        x, y = ([row[name] for row in run.rows] for name in ("iteration", "count_accuracy"))
         first = run is next(other for other in runs if other.label == run.label)
-        axes.plot(x, y, color=f"C{labels.index(run.label)}", alpha=0.7, label=run.label if first else None)
-    axes.set(xlabel="iteration", ylabel="held-out count accuracy", ylim=(0, 1.01))
+        axes.plot(*run.curve, color=f"C{labels.index(run.label)}", alpha=0.7, label=run.label if first else None)
+    axes.set(xlabel="training images seen", ylabel="held-out count accuracy", ylim=(0, 1.01))
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110, format="png")
@@ -128,12 +154,10 @@ def write_csv(runs: Sequence[Finished], path: Path) -> None:
     """All metrics, a line for every run; those that a run does not have, or that are undefined, stay empty."""
     names = dict.fromkeys(name for run in runs for name in run.metrics)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["scene", "estimator", "seed", *names])
+        writer = csv.DictWriter(file, ["run", "seed", *names])
         writer.writeheader()
         for run in runs:
-            recipe = run.recipe
-            setting = {"scene": recipe.scene, "estimator": recipe.estimator, "seed": recipe.seed}
-            writer.writerow(setting | run.metrics)
+            writer.writerow({"run": run.label, "seed": run.config["seed"]} | run.metrics)
 
 
 def main() -> None:
@@ -148,7 +172,7 @@ def summarise(arguments: Arguments) -> None:
     """Reads the runs, prints the table and writes the page with its figures."""
     if not arguments.runs:
         raise ValueError("no runs are named; name one or more run directories")
-    runs = sorted((read_run(path) for path in arguments.runs), key=lambda run: (run.label, run.recipe.seed))
+    runs = sorted((read_run(path) for path in arguments.runs), key=lambda run: (run.label, run.config["seed"]))
     page, sheet, picture = (arguments.output_dir / f"{arguments.name}.{kind}" for kind in ("md", "csv", "png"))
     machine = f"Machine of this summary: {platform.machine()}, torch {torch.__version__}."
     parts = [f"# {arguments.name}", arguments.note, machine, table(runs), f"![Held-out count accuracy]({picture.name})"]

@@ -437,6 +437,8 @@ def make_run(tmp_path, agent_file):
         directory.mkdir()
         (directory / "agent.safetensors").write_bytes(agent_file.read_bytes())
         (directory / "evaluation.json").write_text(json.dumps(metrics))
+        config = {"scene": "digits", "estimator": "half_critic", "seed": 3, "batch_size": 8}
+        (directory / "config.json").write_text(json.dumps(config))
         lines = ["iteration,minutes,elbo,count_accuracy,learning_rate"] + ["4,1.5,400,0.5,0.001"] * rows
         if rows:
             (directory / "metrics.csv").write_text("\n".join(lines))
@@ -453,18 +455,18 @@ def test_a_page_holds_the_final_figures_of_every_run(run_script, make_run, tmp_p
     assert status is None
     page = (tmp_path / "new" / "two.runs.md").read_text()
     assert page.startswith("# two.runs\n\nOn a machine.\n\nMachine of this summary: ")
-    # Iterations and minutes are those of the end, not of the last row.
+    # Images and minutes are those of the end, not of the last row.
     for line in (
-        "| digits, half_critic | 3 | 12 | 3.2 | 0.9000 | 0.8000 | 0.7000 | 0.6000 | 500.0000 | 510.0000 |",
-        "| digits, half_critic | 3 | 12 | 3.2 | 0.1000 | 0.8000 | - | - | 500.0000 | 510.0000 |",
-        "| **digits, half_critic** | **median** | | | 0.5000 | 0.8000 | 0.7000 | 0.6000 | 500.0000 | 510.0000 |",
-        "| **digits, half_critic** | **worst** | | | 0.1000 | 0.8000 | 0.7000 | 0.6000 | 500.0000 | 510.0000 |",
+        "| digits, half_critic | 3 | 96 | 3.2 | 0.9000 | 0.8000 | 0.7000 | 0.6000 | 500.00 | 510.00 |",
+        "| digits, half_critic | 3 | 96 | 3.2 | 0.1000 | 0.8000 | - | - | 500.00 | 510.00 |",
+        "| **digits, half_critic** | **median** |  |  | 0.5000 | 0.8000 | 0.7000 | 0.6000 | 500.00 | 510.00 |",
+        "| **digits, half_critic** | **worst** |  |  | 0.1000 | 0.8000 | 0.7000 | 0.6000 | 500.00 | 510.00 |",
     ):
         assert line in page
         assert line in out
     with (tmp_path / "new" / "two.runs.csv").open() as file:
         header, *lines = csv.reader(file)
-    assert header == ["scene", "estimator", "seed", *METRICS, "confusion_1_0"]
+    assert header == ["run", "seed", *METRICS, "images", "confusion_1_0"]
     assert [dict(zip(header, line, strict=True))["box_iou"] for line in lines] == ["0.7", ""]
     with Image.open(tmp_path / "new" / "two.runs.png") as picture:
         assert picture.format == "PNG"
@@ -497,3 +499,13 @@ def test_a_page_that_cannot_be_written_is_a_clear_error(run_script, make_run):
     directory = make_run("a", METRICS)
     status, _, _ = run_script(summarise_runs, directory, "--output-dir", directory / "metrics.csv")
     assert str(status).startswith("error: could not write ")
+
+
+def test_agents_of_reinforcement_learning_stand_beside_the_others(run_script, make_run, tmp_path):
+    ours, theirs = make_run("a", METRICS), make_run("b", METRICS | {"images": 500, "return": 12.34, "elbo": None})
+    (theirs / "config.json").write_text('{"scene": "digits", "algorithm": "ppo", "seed": 1}')
+    (theirs / "metrics.csv").write_text("steps,images,minutes,return,count_accuracy\n9,7,0.1,-5,0.5\n")
+    status, out, _ = run_script(summarise_runs, ours, theirs, "--output-dir", tmp_path / "new")
+    assert status is None
+    assert "| digits, half_critic | 3 | 96 | 3.2 | 0.9000 | 0.8000 | 0.7000 | 0.6000 | - | 500.00 | 510.00 |" in out
+    assert "| digits, ppo | 1 | 500 | 3.2 | 0.9000 | 0.8000 | 0.7000 | 0.6000 | 12.3 | - | 510.00 |" in out
