@@ -64,7 +64,7 @@ class SpatialSoftmax(nn.Module):
         maps: Number of maps.
     """
 
-    sharpness, preference_strength = 20.0, 3.0
+    sharpness, preference_strength = 60.0, 8.0
     places: Tensor
 
     def __init__(self, places: Float[Tensor, "place 2"], features: int, maps: int = 16) -> None:

@@ -2,11 +2,13 @@
 
 python scripts/train_sb3.py                            # PPO on sprites
 python scripts/train_sb3.py --algorithm sac --total-steps 20000 --seed 1
+python scripts/train_sb3.py --resume runs/sprites-ppo-0
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -47,6 +49,8 @@ class Arguments:
     """Folder that holds mnist/ and so on; default: AIR_DATA_DIR, else a cached download."""
     output_dir: Path | None = None
     """The run directory to make; default: runs/SCENE-ALGORITHM-SEED."""
+    resume: Path | None = None
+    """Continues the run in this directory, with its own settings."""
     max_minutes: float | None = None
     """Stops training after so many minutes; the learning rate does not follow it."""
     device: str = "auto"
@@ -57,10 +61,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     torch.set_flush_denormal(True)
     try:
-        settings = settings_of(arguments)
-        directory = arguments.output_dir or Path("runs") / f"{settings.scene}-{settings.algorithm}-{settings.seed}"
-        data_dir = None if arguments.data_dir is None else str(arguments.data_dir)
-        run = Run(directory, settings, data_dir=data_dir, device=pick_device(arguments.device))
+        run = start_or_resume(arguments)
         metrics = train(run, arguments.max_minutes)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
@@ -68,7 +69,20 @@ def main() -> None:
     for name in ("count_accuracy", "identity_accuracy", "box_iou", "return", "return_empty", "return_random"):
         if name in metrics:
             print(f"  {name:24s}{metrics[name]:10.4f}")
-    print(f"\n{directory}/ holds policy.safetensors, metrics.csv, evaluation.json, config.json, tensorboard/")
+    print(f"\n{run.directory}/ holds policy.safetensors, metrics.csv, evaluation.json, config.json, tensorboard/")
+
+
+def start_or_resume(arguments: Arguments) -> Run:
+    """The run that the arguments ask for."""
+    options: dict[str, Any] = {
+        "data_dir": None if arguments.data_dir is None else str(arguments.data_dir),
+        "device": pick_device(arguments.device),
+    }
+    if arguments.resume is not None:
+        return Run.resume(arguments.resume, **options)
+    settings = settings_of(arguments)
+    directory = arguments.output_dir or Path("runs") / f"{settings.scene}-{settings.algorithm}-{settings.seed}"
+    return Run.start(directory, settings, **options)
 
 
 def settings_of(arguments: Arguments) -> Settings:
@@ -94,7 +108,7 @@ def train(run: Run, max_minutes: float | None) -> dict[str, float]:
             run.train(max_minutes=max_minutes, progress=show)
         except KeyboardInterrupt:
             run.save()
-            raise SystemExit(f"\nstopped; the policy so far is in {run.directory}") from None
+            raise SystemExit(f"\nstopped; continue: python scripts/train_sb3.py --resume {run.directory}") from None
     return run.finish()
 
 

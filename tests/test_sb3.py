@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -440,9 +441,7 @@ def test_a_run_from_beginning_to_end(train_sb3, capsys):
     output = capsys.readouterr().out
     for name in ("count_accuracy", "identity_accuracy", "return_empty", "return_random", str(directory), "minutes"):
         assert name in output
-    with pytest.raises(
-        SystemExit, match=r"^error: runs/sprites-ppo-0 already holds a run; choose another --output-dir"
-    ):
+    with pytest.raises(SystemExit, match=r"^error: runs/sprites-ppo-0 already holds a run; continue it with --resume"):
         train_sb3("--total-steps", 600, "--num-envs", 16, "--num-train", 32)
 
 
@@ -458,3 +457,31 @@ def test_a_run_from_beginning_to_end(train_sb3, capsys):
 def test_what_makes_no_sense_is_refused_without_a_traceback(train_sb3, arguments, message):
     with pytest.raises(SystemExit, match=rf"^error: .*{message}"):
         train_sb3(*arguments)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "sac"])
+def test_a_stopped_run_goes_on_where_it_stood(train_sb3, algorithm, tmp_path):
+    settings = make_settings(algorithm, total_steps=640, num_envs=16, num_train=32)
+    first = run.Run.start(tmp_path / "run", settings)
+    first.settings = replace(settings, total_steps=256)
+    first.train()
+    again = run.Run.resume(tmp_path / "run")
+    steps = again.algorithm.num_timesteps
+    assert 256 <= steps < 640
+    assert (again.images, again.minutes, again.rows) == (first.images, first.minutes, first.rows)
+    assert_equal(dict(again.algorithm.policy.state_dict()), dict(first.algorithm.policy.state_dict()))
+    for name, optimizer in again._optimizers().items():
+        assert_equal(optimizer.state_dict()["state"], first._optimizers()[name].state_dict()["state"])
+    again.train()
+    assert again.algorithm.num_timesteps >= 640
+    assert again.rows[-1]["images"] > first.rows[-1]["images"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "resume.pt"])
+def test_a_damaged_run_is_not_resumed(train_sb3, name, tmp_path):
+    run.Run.start(tmp_path / "run", make_settings("ppo", num_envs=4, num_train=8))
+    (tmp_path / "run" / name).write_bytes(b"damaged")
+    with pytest.raises(SystemExit, match=r"^error: the run in .* cannot be resumed"):
+        train_sb3("--resume", tmp_path / "run")
+    with pytest.raises(SystemExit, match=r"^error: .* holds no run to resume"):
+        train_sb3("--resume", tmp_path / "elsewhere")

@@ -3,6 +3,7 @@
     config.json            the settings
     metrics.csv            one row per evaluation; also in tensorboard/, beside what the algorithm logs
     policy.safetensors     the policy (`load_algorithm`)
+    resume.pt              what else a continued run needs
     evaluation.json        the finished policy on held-out scenes, beside the empty explanation and chance
 
 A directory appears whole, and every file in it is replaced atomically.
@@ -11,28 +12,31 @@ A directory appears whole, and every file in it is replaced atomically.
 import csv
 import json
 import os
+import pickle
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
-from agents.checkpoints import write_atomically, write_text_atomically
+from agents.checkpoints import from_json, write_atomically, write_text_atomically
 from agents.sb3.algorithms import POLICY_FILE, Settings, make_algorithm, save_algorithm
 from agents.sb3.evaluation import Act, act_at_random, evaluate_policy, stop_at_once
 from agents.sb3.policy import HybridPolicy
 from agents.sb3.vec_env import AIRSceneVecEnv
 from air_env.world import World, make_world
 
-CONFIG_FILE, METRICS_FILE, EVALUATION_FILE = "config.json", "metrics.csv", "evaluation.json"
+CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, RESUME_FILE = "config.json", "metrics.csv", "evaluation.json", "resume.pt"
 FIELDS: tuple[str, ...] = ("steps", "images", "minutes", "return", "count_accuracy", "return_test")
 _NUM_EVALUATIONS = 50
 _NUM_TEST, _NUM_FINAL = 500, 5_000
@@ -41,26 +45,9 @@ Progress = Callable[[int, dict[str, float]], object]
 
 
 class Run:
-    """A training run in a new directory.
+    """A training run and its directory; `start` makes one, `resume` continues one."""
 
-    Args:
-        directory: The run directory to make.
-        settings: What to compute.
-        data_dir: Folder of the data files, for scenes that need some.
-        device: Where to compute.
-
-    Raises:
-        FileExistsError: The directory holds something already.
-        ValueError: A setting is not valid.
-        OSError: The directory cannot be written.
-    """
-
-    def __init__(
-        self, directory: Path, settings: Settings, *, data_dir: str | None = None, device: torch.device | str = "cpu"
-    ) -> None:
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            kind = "a run" if (directory / CONFIG_FILE).exists() else "something"
-            raise FileExistsError(f"{directory} already holds {kind}; choose another --output-dir")
+    def __init__(self, directory: Path, settings: Settings, data_dir: str | None, device: torch.device | str) -> None:
         self.directory = directory
         self.settings = settings
         self._data_dir = data_dir
@@ -74,7 +61,67 @@ class Run:
         self.minutes = 0.0
         self.images = 0
         self.rows: list[dict[str, float]] = []
-        self._make_directory()
+
+    @classmethod
+    def start(
+        cls, directory: Path, settings: Settings, *, data_dir: str | None = None, device: torch.device | str = "cpu"
+    ) -> "Run":
+        """Makes a run directory, with an untrained policy in it.
+
+        Args:
+            directory: The run directory to make.
+            settings: What to compute.
+            data_dir: Folder of the data files, for scenes that need some.
+            device: Where to compute.
+
+        Raises:
+            FileExistsError: The directory holds something already.
+            ValueError: A setting is not valid.
+            OSError: The directory cannot be written.
+        """
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            kind = "a run" if (directory / CONFIG_FILE).exists() else "something"
+            raise FileExistsError(
+                f"{directory} already holds {kind}; continue it with --resume, or choose another --output-dir"
+            )
+        run = cls(directory, settings, data_dir, device)
+        run._make_directory()
+        return run
+
+    @classmethod
+    def resume(cls, directory: Path, *, data_dir: str | None = None, device: torch.device | str = "cpu") -> "Run":
+        """Continues a run from its last checkpoint.
+
+        Weights, optimisers and schedules go on where they stood; the noise, and what SAC remembers, begin anew, so that
+        the numbers are not those of a run that was never stopped.
+
+        Raises:
+            FileNotFoundError: The directory holds no run.
+            ValueError: Its files are damaged.
+        """
+        damaged = f"the run in {directory} cannot be resumed: its files are damaged or not a run's"
+        try:
+            settings = from_json(Settings, json.loads((directory / CONFIG_FILE).read_text()))
+            state = torch.load(directory / RESUME_FILE, map_location=device, weights_only=True)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{directory} holds no run to resume ({error.filename} is missing)") from error
+        except pickle.UnpicklingError as error:
+            raise ValueError(f"{damaged} ({RESUME_FILE} is no checkpoint)") from error
+        except (ValueError, RuntimeError, EOFError, OSError) as error:
+            raise ValueError(f"{damaged} ({error})") from error
+        run = cls(directory, settings, data_dir, device)
+        try:
+            run.algorithm.policy.load_state_dict(state["policy"])
+            for name, optimizer in run._optimizers().items():
+                optimizer.load_state_dict(state["optimizers"][name])
+            if isinstance(run.algorithm, SAC):
+                cast(Any, run.algorithm).log_ent_coef.data.copy_(state["log_ent_coef"])
+            run._normalisation().mean, run._normalisation().var, run._normalisation().count = state["returns"]
+            run.algorithm.num_timesteps, run.images, run.minutes = state["steps"], state["images"], state["minutes"]
+            run.rows = state["rows"]
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(f"{damaged} ({RESUME_FILE} does not fit: {error!r})") from error
+        return run
 
     def train(self, *, max_minutes: float | None = None, progress: Progress | None = None) -> None:
         """Trains for the settings' steps, or so many minutes, whichever ends first.
@@ -87,14 +134,42 @@ class Run:
             raise ValueError(f"max_minutes must be positive, got {max_minutes}")
         self.algorithm.set_logger(configure(str(self.directory / "tensorboard"), ["tensorboard"]))
         callback = _Callback(self, 60 * max_minutes if max_minutes else float("inf"), progress)
-        self.algorithm.learn(self.settings.total_steps, callback=callback)
+        left = self.settings.total_steps - self.algorithm.num_timesteps
+        if left > 0:
+            self.algorithm.learn(left, callback=callback, reset_num_timesteps=False)
         self.minutes = callback.elapsed / 60
         self.save()
         self.algorithm.logger.close()
 
     def save(self) -> None:
-        """Saves the policy."""
+        """Saves the policy, and what else a continued run needs."""
         save_algorithm(self.algorithm, self.directory / POLICY_FILE, self.settings)
+        returns, algorithm = self._normalisation(), cast(Any, self.algorithm)
+        state = {
+            "policy": algorithm.policy.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers().items()},
+            "returns": (float(returns.mean), float(returns.var), float(returns.count)),
+            "log_ent_coef": algorithm.log_ent_coef.detach() if isinstance(algorithm, SAC) else None,
+            "steps": algorithm.num_timesteps,
+            "images": self.images,
+            "minutes": self.minutes,
+            "rows": self.rows,
+        }
+        write_atomically(self.directory / RESUME_FILE, lambda path: torch.save(state, path))
+
+    def _optimizers(self) -> dict[str, Any]:
+        """The algorithm's optimisers by name."""
+        algorithm: Any = self.algorithm
+        if isinstance(algorithm, SAC):
+            parts = {"actor": algorithm.actor.optimizer, "critic": algorithm.critic.optimizer}
+            return parts | {"entropy": algorithm.ent_coef_optimizer}
+        return {"policy": algorithm.policy.optimizer}
+
+    def _normalisation(self) -> RunningMeanStd:
+        """What the returns are divided by."""
+        envs = self.algorithm.get_vec_normalize_env()
+        assert envs is not None
+        return envs.ret_rms
 
     def measure(self) -> dict[str, float]:
         """A row of metrics: of the last training episodes, and of the policy on some held-out scenes."""
@@ -149,8 +224,9 @@ class Run:
         try:
             nascent.mkdir(parents=True)
             write_text_atomically(nascent / CONFIG_FILE, json.dumps(asdict(self.settings), indent=2) + "\n")
-            save_algorithm(self.algorithm, nascent / POLICY_FILE, self.settings)
-            nascent.rename(self.directory)
+            place, self.directory = self.directory, nascent
+            self.save()
+            self.directory = nascent.rename(place)
         except OSError as error:
             shutil.rmtree(nascent, ignore_errors=True)
             raise OSError(
@@ -170,8 +246,8 @@ class _Callback(BaseCallback):
     def __init__(self, run: Run, budget: float, progress: Progress | None) -> None:
         super().__init__()
         self._run, self._budget, self._progress = run, budget, progress
-        self._begun = time.monotonic()
-        self._measured = 0.0
+        self._begun = time.monotonic() - 60 * run.minutes
+        self._measured = run.algorithm.num_timesteps / run.settings.total_steps
 
     @property
     def elapsed(self) -> float:
