@@ -81,7 +81,7 @@ def load_agent(source: str | Path, device: torch.device | str = "cpu") -> AIR:
         ValueError: The file is not an agent's, or is damaged.
     """
     path = _find(source)
-    metadata, tensors = _read(path)
+    metadata, tensors = read_weights(path, _FORMAT)
     try:
         config = json.loads(metadata["config"])
         agent = AIR(from_json(SceneConfig, config["scene"]), from_json(AgentConfig, config["agent"]))
@@ -94,7 +94,7 @@ def load_agent(source: str | Path, device: torch.device | str = "cpu") -> AIR:
 def load_recipe(source: str | Path) -> Recipe:
     """The recipe a saved agent was trained by."""
     path = _find(source)
-    metadata, _ = _read(path)
+    metadata, _ = read_weights(path, _FORMAT)
     if "recipe" not in metadata:
         raise ValueError(f"{path} does not say by which recipe it was trained")
     try:
@@ -158,15 +158,22 @@ def _find(source: str | Path) -> Path:
     )
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+def read_weights(path: Path, wanted: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """The metadata and tensors of a safetensors file of this package.
+
+    Args:
+        path: The file.
+        wanted: The ``format`` that its metadata must have.
+
+    Raises:
+        ValueError: It is damaged, or of another format.
+    """
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged or not a safetensors file ({error}); get or train it again") from error
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(
-            f"{path} is not an agent of this package (format {metadata.get('format')!r}, wanted {_FORMAT!r})"
-        )
+    if metadata.get("format") != wanted:
+        raise ValueError(f"{path} is none of this package (format {metadata.get('format')!r}, wanted {wanted!r})")
     return metadata, tensors

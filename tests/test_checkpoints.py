@@ -107,7 +107,7 @@ def test_a_file_of_another_kind_is_refused(path, content):
 @pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"format": "air-env agent 999", "config": "{}"}])
 def test_foreign_tensors_are_refused(path, metadata):
     save_file({"weight": torch.zeros(3)}, path, metadata)
-    with pytest.raises(ValueError, match="is not an agent of this package"):
+    with pytest.raises(ValueError, match="is none of this package"):
         load_agent(path)
 
 

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from agents.checkpoints import from_json, write_atomically
+from agents.checkpoints import from_json, read_weights, write_atomically
 from agents.sb3.policy import HybridPolicy, SceneExtractor
 from agents.sb3.vec_env import ACTION_MODES, AIRSceneVecEnv
 from air_env.scenes import SCENES
@@ -159,14 +158,7 @@ def load_algorithm(
         raise FileNotFoundError(
             f"there is no policy at {path}; name a run directory that holds {POLICY_FILE}, or the file"
         )
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error}); get or train it again") from error
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(f"{path} is not such a policy (format {metadata.get('format')!r}, wanted {_FORMAT!r})")
+    metadata, tensors = read_weights(path, _FORMAT)
     try:
         settings = from_json(Settings, json.loads(metadata["settings"]))
         envs = AIRSceneVecEnv(

@@ -144,12 +144,13 @@ class Run:
     def save(self) -> None:
         """Saves the policy, and what else a continued run needs."""
         save_algorithm(self.algorithm, self.directory / POLICY_FILE, self.settings)
-        returns, algorithm = self._normalisation(), cast(Any, self.algorithm)
+        algorithm, returns = self.algorithm, self._normalisation()
+        entropy = getattr(algorithm, "log_ent_coef", None)  # SAC's
         state = {
             "policy": algorithm.policy.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers().items()},
             "returns": (float(returns.mean), float(returns.var), float(returns.count)),
-            "log_ent_coef": algorithm.log_ent_coef.detach() if isinstance(algorithm, SAC) else None,
+            "log_ent_coef": None if entropy is None else entropy.detach(),
             "steps": algorithm.num_timesteps,
             "images": self.images,
             "minutes": self.minutes,
