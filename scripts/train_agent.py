@@ -33,7 +33,8 @@ class Arguments:
     recipe: Annotated[str | None, tyro.conf.Positional] = None
     """Named settings (agents/recipes.py): digits, multi_mnist, sprites; default: digits."""
     estimator: str | None = None
-    """Gradient of the stop action: half_critic, stop_now, nvil, reinforce, exact. Default: the recipe's."""
+    """Gradient of the stop action: half_critic, stop_now, nvil, reinforce, moving_average, rloo, vargrad,
+    trajectory_balance, exact, exact_wake. Default: the recipe's."""
     categories: str | None = None
     """Gradient of the category, where z_what is one: score_function or exact. Default: the recipe's."""
     seed: int | None = None

@@ -91,7 +91,7 @@ def make_randomised(name: str, features: int = CONTEXT) -> Estimator:
         estimator = make_estimator(name, features)
         for parameter in estimator.parameters():
             nn.init.normal_(parameter)
-        return estimator
+        return estimator.eval()
 
 
 def linked_problem(batch: int = 2) -> tuple[StopProblem, dict[str, Tensor]]:
@@ -225,7 +225,7 @@ def test_saturated_logits_give_finite_losses_and_gradients(name, logit, dtype):
     estimator = make_randomised(name).to(dtype)
     parameters = [logits, scores, *estimator.parameters()]
     for n in range(4):
-        loss = estimator(scripted(problem, n, *[n] * 10))
+        loss = estimator(scripted(problem, *[n] * 10))
         assert loss.isfinite().all()
         for gradient in torch.autograd.grad(loss.sum(), parameters, retain_graph=True, allow_unused=True):
             assert gradient is None or gradient.isfinite().all()
@@ -239,7 +239,7 @@ def test_scores_beyond_the_prefix_are_not_read(name, n):
     blind = replace(problem, scores=torch.where(known, problem.scores, math.nan))
     estimator = make_randomised(name)
     leaves |= dict(estimator.named_parameters())
-    losses = [estimator(scripted(p, n)) for p in (problem, blind)]
+    losses = [estimator(scripted(p, *[n] * 10)) for p in (problem, blind)]
     assert_equal(losses[1], losses[0])
     assert_equal(gradients(losses[1].sum(), leaves), gradients(losses[0].sum(), leaves), 1e-12)
 
@@ -249,11 +249,11 @@ def test_a_batch_is_many_problems_of_one_image(name):
     problem, _ = linked_problem(batch=3)
     estimator = make_randomised(name)
     for n in range(NUM_STEPS + 1):
-        whole = estimator(scripted(problem, n))
+        whole = estimator(scripted(problem, *[n] * 10))
         for row in range(3):
             one = StopProblem(*(part[row : row + 1] for part in (problem.logits, problem.scores)), problem.log_p_stop,
                               problem.context[row : row + 1])  # fmt: skip
-            assert_equal(estimator(scripted(one, n)), whole[row : row + 1], 1e-9)
+            assert_equal(estimator(scripted(one, *[n] * 10)), whole[row : row + 1], 1e-9)
 
 
 @pytest.mark.parametrize("probabilities", [EARLY, LATE, STUCK])
@@ -277,7 +277,7 @@ def test_half_critic_adds_no_variance_at_the_last_decision():
     estimator, problem = with_perfect_critic("half_critic", problem_of((0.3,), RETURNS[:2]))
     by_hand = 0.3 * 0.7 * (RETURNS[1] - RETURNS[0])
     for n in (0, 1):
-        loss = estimator(scripted(problem, n))
+        loss = estimator(scripted(problem, *[n] * 10))
         gradient = torch.autograd.grad(loss.sum(), problem.logits, retain_graph=True)[0]
         assert -gradient.item() == pytest.approx(by_hand, rel=1e-12)
 
@@ -299,7 +299,7 @@ def test_baselines_learn_from_their_regression_loss_alone(name):
             targets, decided = returns[:, n : n + 1] - returns[:, :-1], steps < n
         regression = (((output - targets) / RETURN_SCALE).square() * decided).sum()
         parameters = dict(estimator.named_parameters())
-        actual = gradients(estimator(scripted(problem, n)).sum(), parameters)
+        actual = gradients(estimator(scripted(problem, *[n] * 10)).sum(), parameters)
         assert_equal(actual, gradients(regression, parameters), 1e-8)
 
 
@@ -320,7 +320,7 @@ def test_a_constant_of_the_image_changes_neither_gradient_nor_regression(name):
     leaves = {"where": leaves["where"], "presence": leaves["presence"], **dict(estimator.named_parameters())}
     shifted = replace(problem, scores=problem.scores + 1000)
     for n in range(NUM_STEPS + 1):
-        first, second = (gradients(estimator(scripted(p, n)).sum(), leaves) for p in (problem, shifted))
+        first, second = (gradients(estimator(scripted(p, *[n] * 10)).sum(), leaves) for p in (problem, shifted))
         assert_equal(second, first, 1e-8)
 
 
@@ -331,7 +331,7 @@ def test_rewards_before_a_decision_do_not_change_its_gradient(name):
     later = replace(problem, scores=problem.scores + paid_at_first_object)
     estimator = make_randomised(name, 1)
     for n in range(1, 4):
-        losses = [estimator(scripted(p, n)).sum() for p in (problem, later)]
+        losses = [estimator(scripted(p, *[n] * 10)).sum() for p in (problem, later)]
         first, second = (torch.autograd.grad(loss, problem.logits)[0] for loss in losses)
         assert_equal(second[:, 1:], first[:, 1:], 1e-8)
         assert abs(second[0, 0] - first[0, 0]) > 1
@@ -392,3 +392,45 @@ def test_an_estimator_declares_what_it_needs_and_draws_from_the_generator_alone(
 def test_an_unknown_estimator_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match=f"'nvill' is unknown; choose one of {', '.join(ESTIMATORS)}"):
         make_estimator("nvill", CONTEXT)
+
+
+def test_vargrad_has_the_gradient_of_rloo():
+    problem, leaves = linked_problem()
+    for counts in [(0, 1, 2, 3), (2, 2, 0, 1), (3, 3, 3, 3)]:
+        rloo, vargrad = (gradients(make_randomised(name)(scripted(problem, *counts)).sum(), leaves)
+                         for name in ("rloo", "vargrad"))  # fmt: skip
+        assert_equal(vargrad, rloo, 1e-9)
+
+
+def test_the_moving_average_is_that_of_earlier_batches():
+    estimator = make_randomised("moving_average").train()
+    problem = problem_of((0.5, 0.5, 0.5))
+    seen, expected = [], 0.0
+    for n in (0, 3, 2):
+        before = deepcopy(estimator)
+        loss = estimator(scripted(problem, n))
+        baseline = sum(0.95**k * value for k, value in enumerate(reversed(seen)))
+        expected = 0.0 if not seen else baseline / sum(0.95**k for k in range(len(seen)))
+        by_hand = -problem.at(torch.tensor([n])) - (RETURNS[n] - expected) * problem.log_q[:, n]
+        assert_equal(loss, by_hand, 1e-4)
+        assert_equal(before.eval()(scripted(problem, n)), loss, 1e-9)
+        seen.append(RETURNS[n])
+
+
+def test_a_balanced_trajectory_has_no_gradient():
+    problem = problem_of((0.9, 0.3, 0.6), (77.0,) * 4)
+    estimator = make_estimator("trajectory_balance", 1).double()
+    nn.init.constant_(estimator.log_z[-2].bias, 0.77)
+    for n in range(4):
+        loss = estimator(scripted(problem, n))
+        assert_equal(torch.autograd.grad(loss, problem.logits)[0], torch.zeros(1, 3, dtype=torch.float64), 1e-8)
+
+
+def test_exact_wake_moves_q_towards_the_posterior_over_n():
+    problem = problem_of((0.5, 0.5, 0.5), (10.0, 11.0, 12.0, 13.0))
+    (gradient,) = torch.autograd.grad(make_randomised("exact_wake")(problem).sum(), problem.logits)
+    posterior, q = problem.scores.softmax(1)[0], problem.log_q.exp()[0]
+    # d KL(posterior || q) / d logit_i = P_q(go on at i) P(n >= i - 1) - P(n >= i), under the posterior.
+    reached = posterior.flip(0).cumsum(0).flip(0)
+    assert_equal(gradient[0], 0.5 * reached[:-1] - reached[1:], 1e-12)
+    assert not torch.allclose(posterior, q)

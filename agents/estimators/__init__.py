@@ -1,16 +1,23 @@
 """Estimators of the gradient of the stop action."""
 
+from agents.estimators.balance import ExactWake, TrajectoryBalance
 from agents.estimators.base import Estimator
 from agents.estimators.exact import Exact
 from agents.estimators.problem import StopProblem
-from agents.estimators.score_function import NVIL, HalfCritic, Reinforce, StopNow
+from agents.estimators.score_function import NVIL, HalfCritic, MovingAverage, Reinforce, StopNow
+from agents.estimators.several_counts import RLOO, VarGrad
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     "half_critic": HalfCritic,
     "stop_now": StopNow,
     "nvil": NVIL,
     "reinforce": Reinforce,
+    "moving_average": MovingAverage,
+    "rloo": RLOO,
+    "vargrad": VarGrad,
+    "trajectory_balance": TrajectoryBalance,
     "exact": Exact,
+    "exact_wake": ExactWake,
 }
 """Name -> class; all are constructed from the number of context features."""
 

@@ -74,24 +74,30 @@ def score_function_loss(
         baseline: ``b``, of the presences.
         baseline_what: ``b'``, of the categories; by default ``b``.
     """
-    score = problem.at(n)
-    reached, went_on = problem.reached(n), problem.went_on(n)
-    final = (score - problem.log_q.gather(1, n[:, None])[:, 0]).detach()
-    advantage = torch.where(reached, final[:, None] - baseline.detach(), 0.0)
-    log_bernoulli = torch.where(went_on, problem.log_go, problem.log_stop)
-    surrogate = score + (advantage * log_bernoulli).sum(1)
-    if problem.samples_categories:
-        assert problem.log_q_what is not None
-        baseline_what = baseline if baseline_what is None else baseline_what
-        advantage = torch.where(went_on, final[:, None] - baseline_what.detach(), 0.0)
-        surrogate = surrogate + (advantage * problem.log_q_what).sum(1)
-    return -surrogate
+    advantage = torch.where(problem.reached(n), problem.value(n)[:, None] - baseline.detach(), 0.0)
+    log_bernoulli = torch.where(problem.went_on(n), problem.log_go, problem.log_stop)
+    presences = (advantage * log_bernoulli).sum(1)
+    categories = category_surrogate(problem, n, baseline if baseline_what is None else baseline_what)
+    return -(problem.at(n) + presences + categories)
+
+
+def category_surrogate(
+    problem: StopProblem, n: Int[Tensor, "batch"], baseline: Float[Tensor, "batch step"]
+) -> Float[Tensor, "batch"]:
+    """``sum_{i <= n} sg(L_n - b_i) log q(z_what_i)`` where categories were sampled, else 0.
+
+    The baseline of a step must not depend on its own category, nor on what follows from it.
+    """
+    if not problem.samples_categories:
+        return torch.zeros_like(problem.scores[:, 0])
+    assert problem.log_q_what is not None
+    advantage = torch.where(problem.went_on(n), problem.value(n)[:, None] - baseline.detach(), 0.0)
+    return (advantage * problem.log_q_what).sum(1)
 
 
 def squared_error(
     problem: StopProblem, n: Int[Tensor, "batch"], values: Float[Tensor, "batch step"], mask: Tensor
 ) -> Float[Tensor, "batch"]:
     """The regression of values to the return ``L_n`` where the mask holds, in units of `RETURN_SCALE`."""
-    final = (problem.at(n) - problem.log_q.gather(1, n[:, None])[:, 0]).detach()
-    error = torch.where(mask, final[:, None] - values, 0.0) / RETURN_SCALE
+    error = torch.where(mask, problem.value(n)[:, None] - values, 0.0) / RETURN_SCALE
     return error.square().sum(1)

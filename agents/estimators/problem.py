@@ -64,6 +64,14 @@ class StopProblem:
         """``A_n`` of one count each."""
         return self.scores.gather(1, n[:, None])[:, 0]
 
+    def log_q_at(self, n: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """``log q(n)`` of one count each."""
+        return self.log_q.gather(1, n[:, None])[:, 0]
+
+    def value(self, n: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """``L_n`` of one count each, detached: what an episode of n objects returns."""
+        return (self.at(n) - self.log_q_at(n)).detach()
+
     def elbo(self) -> Float[Tensor, "batch"]:
         """The ELBO of the path, with n summed out."""
         return (self.log_q.exp() * (self.all() - self.log_q)).sum(1)

@@ -3,6 +3,7 @@
 They differ in the baseline ``b_i`` of the decision of step i, a function of (x, z_<i):
 
     reinforce      0                                  Williams (1992)
+    moving_average the mean return so far             Williams (1992)
     nvil           learned                            Mnih and Gregor (2014), the paper's
     stop_now       L_{i-1}                            the value of stopping now, which is known
     half_critic    p_i L_{i-1} + (1 - p_i) V_i        V_i: the value of going on, learned
@@ -25,6 +26,32 @@ class Reinforce(Estimator):
     def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
         """The surrogate loss of one sampled count."""
         return score_function_loss(problem, problem.sample(generator), torch.zeros_like(problem.logits))
+
+
+class MovingAverage(Estimator):
+    """One number for all images: the running mean of the returns of earlier batches."""
+
+    needs = "prefix"
+    unbiased = True
+    decay = 0.95
+    mean: Tensor
+    weight: Tensor
+
+    def __init__(self, context_dim: int) -> None:
+        super().__init__(context_dim)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
+        """The surrogate loss of one sampled count."""
+        n = problem.sample(generator)
+        # The weight corrects for the zero that the mean began with. A copy: the mean goes on.
+        baseline = (self.mean / self.weight.clamp_min(1 - self.decay)).expand_as(problem.logits)
+        loss = score_function_loss(problem, n, baseline)
+        if self.training:
+            self.mean.lerp_(problem.value(n).mean().to(self.mean.dtype), 1 - self.decay)
+            self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
+        return loss
 
 
 class NVIL(Estimator):
