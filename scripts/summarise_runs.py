@@ -72,12 +72,9 @@ class Finished:
         return f"{self.config['scene']}, {self.config.get('algorithm') or self.config['estimator']}{categories}"
 
     @property
-    def curve(self) -> tuple[list[float], list[float]]:
-        """Training images seen, and the held-out count accuracy then."""
-        images = [
-            row["images"] if "images" in row else row["iteration"] * self.config["batch_size"] for row in self.rows
-        ]
-        return images, [row["count_accuracy"] for row in self.rows]
+    def images(self) -> list[float]:
+        """Training images seen until each row."""
+        return [row["images"] if "images" in row else row["iteration"] * self.config["batch_size"] for row in self.rows]
 
 
 def read_run(directory: Path) -> Finished:
@@ -137,16 +134,24 @@ def number(name: str, values: Sequence[float | None], statistic: Callable[[Seque
 
 
 def curves(runs: Sequence[Finished], path: Path) -> None:
-    """Held-out count accuracy over the training images seen, a line for every run."""
+    """Held-out figures over the training images seen, a line for every run."""
     labels = list(dict.fromkeys(run.label for run in runs))
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for run in runs:
-        first = run is next(other for other in runs if other.label == run.label)
-        axes.plot(*run.curve, color=f"C{labels.index(run.label)}", alpha=0.7, label=run.label if first else None)
-    axes.set(xlabel="training images seen", ylabel="held-out count accuracy", ylim=(0, 1.01))
-    axes.legend()
-    axes.grid(alpha=0.3)
+    # Returns are followed by agents of reinforcement learning only.
+    panels = {"count_accuracy": "held-out count accuracy", "return_test": "held-out return, nats"}
+    panels = {name: title for name, title in panels.items() if any(name in row for run in runs for row in run.rows)}
+    figure = Figure(figsize=(6 * max(1, len(panels)), 4), layout="constrained")
+    for axes, (name, title) in zip(
+        figure.subplots(1, max(1, len(panels)), squeeze=False)[0], panels.items(), strict=False
+    ):
+        for run in runs:
+            if not all(name in row for row in run.rows):
+                continue
+            first = run is next(other for other in runs if other.label == run.label)
+            values, colour = [row[name] for row in run.rows], f"C{labels.index(run.label)}"
+            axes.plot(run.images, values, color=colour, alpha=0.7, label=run.label if first else None)
+        axes.set(xlabel="training images seen", ylabel=title)
+        axes.legend()
+        axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110, format="png")
 
 
