@@ -89,9 +89,10 @@ class Exploration:
 
     def mix_categories(self, what: Posterior) -> Posterior:
         """The mixture, if it is over categories."""
-        if self.weight == 0 or not isinstance(what, Categorical):
+        share = self.weight * self.categories
+        if share == 0 or not isinstance(what, Categorical):
             return what
-        return Categorical(_mix(what.log_q, 1 / what.log_q.shape[-1], self.weight * self.categories))
+        return Categorical(_mix(what.log_q, 1 / what.log_q.shape[-1], share))
 
 
 def _mix(log_q: Tensor, fixed: float, weight: float) -> Tensor:

@@ -131,6 +131,9 @@ def test_the_distribution_agrees_with_torch():
 
 
 def test_exploration_tries_every_category(agent, images):
+    plain = roll_out(agent, images).what.log_q[:, 0]
+    agent.exploration = Exploration(1.0, categories=0.0)
+    assert_equal(roll_out(agent, images).what.log_q[:, 0], plain)
     agent.exploration = Exploration(1.0, categories=1.0)
     assert_equal(
         roll_out(agent, images).what.log_q.exp(), torch.full((BATCH, NUM_STEPS, 3), 1 / 3, dtype=torch.float64), 1e-12

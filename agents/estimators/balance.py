@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.estimators.base import RETURN_SCALE, Estimator, category_surrogate, value_network
+from agents.estimators.base import RETURN_SCALE, Estimator, category_surrogate, expected_categories, value_network
 from agents.estimators.problem import StopProblem
 
 
@@ -49,23 +49,3 @@ class ExactWake(Estimator):
         del generator
         posterior = problem.all().detach().softmax(1)
         return -problem.all().logsumexp(1) - (posterior * problem.log_q).sum(1) - expected_categories(problem)
-
-
-def expected_categories(problem: StopProblem) -> Float[Tensor, "batch"]:
-    """The surrogate of sampled categories with n summed out, 0 where there are none.
-
-    The choice of step i is weighed by ``sum_{n >= i} q(n) (L_n - L_{i-1})``: what it leads to, less what was to be
-    had before it.
-    """
-    if not problem.samples_categories:
-        return torch.zeros_like(problem.scores[:, 0])
-    assert problem.log_q_what is not None
-    q = problem.log_q.exp()[:, 1:]
-    paid = q * (problem.scores - problem.log_q)[:, 1:]
-    advantage = _from_step(paid) - _from_step(q) * problem.stop_values()
-    return (advantage.detach() * problem.log_q_what).sum(1)
-
-
-def _from_step(values: Tensor) -> Tensor:
-    """Sums over this and all later steps."""
-    return values.flip(1).cumsum(1).flip(1)

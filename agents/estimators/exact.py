@@ -4,8 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.estimators.balance import expected_categories
-from agents.estimators.base import Estimator
+from agents.estimators.base import Estimator, expected_categories
 from agents.estimators.problem import StopProblem
 
 
