@@ -1,7 +1,8 @@
 """The agent in its environment: unstopped rollouts for training, sampled episodes for use."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from agents.air import AIR
 from agents.estimators import StopProblem
 from agents.estimators.base import RETURN_SCALE
 from agents.networks import Gaussian, Posterior, repeated, stack
-from air_env.model import RewardTerms
+from air_env.model import Images, RewardTerms
 from air_env.vector_env import AIRSceneVectorEnv
 
 
@@ -26,12 +27,15 @@ def context_dim(agent: AIR) -> int:
 class Rollout:
     """N steps with presence forced to 1; everything is ``[path, step, ...]``.
 
-    There is one path for each image, or, where categories are enumerated, one for each sequence of N
+    There is one path for each image and particle, or, where categories are enumerated, one for each sequence of N
     categories: the paths of an image follow each other.
 
     Attributes:
         agent: Who acted.
-        num_paths: Paths for each image.
+        images: What was explained, for each path.
+        num_paths: Paths for each image and particle.
+        num_particles: Independent draws of noise for each image.
+        reparameterised: Whether latents carry the gradient of the network that drew them.
         log_p_x_empty: ``[batch]``, ``log p(x | c_0)``.
         logits: Presence logits.
         where: Posterior of ``z_where``.
@@ -43,7 +47,10 @@ class Rollout:
     """
 
     agent: AIR
+    images: Images
     num_paths: int
+    num_particles: int
+    reparameterised: bool
     log_p_x_empty: Float[Tensor, "batch"]
     logits: Float[Tensor, "batch step"]
     where: Gaussian
@@ -76,18 +83,39 @@ class Rollout:
             analytic_kl: Deviation: replaces ``log p(z_i) - log q(z_i)`` by its expectation, which the path
                 determines as well and which has less variance. False leaves ``A_n`` a log importance weight.
         """
+        model = self.agent.model
         if analytic_kl:
             latents = -(self.kl_where + self.kl_what)
         else:
-            log_p = self.rewards.log_p_z_where + self.rewards.log_p_z_what
-            latents = log_p - self.where.log_prob(self.z_where) - self.what.log_prob(self.z_what)
+            latents = self.rewards.log_p_z_where + self.rewards.log_p_z_what - self._log_q_latents
         steps = self.rewards.likelihood_gain + self.rewards.log_p_z_pres + latents
-        log_p_stop = self.agent.model.log_p_stop
-        scores = torch.cat([self.log_p_x_empty[:, None], steps], 1).cumsum(1) + log_p_stop
+        scores = torch.cat([self.log_p_x_empty[:, None], steps], 1).cumsum(1) + model.log_p_stop
         # What is still unexplained tells most about what going on may gain.
         context = torch.cat([self.hidden, self.log_p_x[:, :-1, None] / RETURN_SCALE], 2)
-        log_q_what = self.what.log_prob(self.z_what) if self.agent.categorical else None
-        return StopProblem(self.logits, scores, log_p_stop, context.detach(), log_q_what, self.num_paths)
+        return StopProblem(
+            self.logits,
+            scores,
+            model.log_p_count,
+            context.detach(),
+            log_q_what=self.what.log_prob(self.z_what) if self.agent.categorical else None,
+            num_paths=self.num_paths,
+            num_particles=self.num_particles,
+            log_q_latents=None if self.reparameterised else F.pad(self._log_q_latents.cumsum(1), (1, 0)),
+            relaxed=partial(self._relaxed, latents) if model.renderer.differentiable else None,
+            dream=partial(dream, self.agent, len(self.images) // (self.num_paths * self.num_particles)),
+        )
+
+    @cached_property
+    def _log_q_latents(self) -> Float[Tensor, "batch step"]:
+        return self.where.log_prob(self.z_where) + self.what.log_prob(self.z_what)
+
+    def _relaxed(self, latents: Tensor, extents: Float[Tensor, "batch step"]) -> Float[Tensor, "batch"]:
+        """``A - log p(n)`` of objects that are there to some extent."""
+        return self._softened(extents) + (extents * latents).sum(1)
+
+    @cached_property
+    def _softened(self) -> Callable[[Tensor], Tensor]:
+        return self.agent.model.soften(self.images, self.z_where, self.z_what)
 
 
 def unstopped_rollout(
@@ -96,6 +124,7 @@ def unstopped_rollout(
     noise: Float[Tensor, "batch step latent"],
     *,
     enumerate_categories: bool = False,
+    reparameterised: bool = True,
 ) -> Rollout:
     """Acts on the environments' current images for all N steps, with presence forced to 1.
 
@@ -104,16 +133,23 @@ def unstopped_rollout(
     Args:
         agent: Who acts; the environments must pay by its model.
         envs: Just reset.
-        noise: Standard normal, ``[num_envs, N, where + what]``; 0 follows the posterior modes.
+        noise: Standard normal, ``[num_envs * particles, N, where + what]``; 0 follows the posterior modes. The
+            particles of an image follow each other.
         enumerate_categories: Every step takes every category instead of a sampled one. Paths branch, so that
             step i is computed once for each sequence of the categories before it.
+        reparameterised: False cuts the gradient from latents to the network that drew them.
     """
+    num_particles = len(noise) // envs.num_envs
     noise_where, noise_what = noise.split([agent.model.where_dim, agent.what_size], 2)
     state = agent.initial(envs.state.images)
+    if num_particles > 1:
+        # The image is embedded once.
+        state = state.select(torch.arange(envs.num_envs, device=noise.device).repeat_interleave(num_particles))
     steps: list[tuple[Tensor, Gaussian, Posterior, Tensor, Tensor, Tensor]] = []
     for i in range(noise.shape[1]):
         state, logit, where = agent.decide(state)
         z_where = where.sample(repeated(noise_where[:, i], len(logit)))
+        z_where = z_where if reparameterised else z_where.detach()
         what = agent.describe(state.images, z_where)
         branch = (logit, where, what, z_where, state.hidden)
         if enumerate_categories:
@@ -122,6 +158,7 @@ def unstopped_rollout(
             state = state.select(rows)
         else:
             z_what = what.sample(noise_what[:, i])
+            z_what = z_what if reparameterised else z_what.detach()
         state = agent.remember(state, repeated(z_where, len(z_what)), z_what)
         steps.append((*branch, z_what))
     num_rows = len(state.images)
@@ -130,7 +167,10 @@ def unstopped_rollout(
     )
     return Rollout(
         agent=agent,
-        num_paths=num_rows // envs.num_envs,
+        images=state.images,
+        num_paths=num_rows // len(noise),
+        num_particles=num_particles,
+        reparameterised=reparameterised,
         log_p_x_empty=repeated(envs.state.log_p_x, num_rows),
         logits=logits,
         where=wheres,
@@ -172,9 +212,28 @@ def sample_episodes(agent: AIR, envs: AIRSceneVectorEnv, generator: torch.Genera
         what = agent.describe(images, z_where)
         z_what = what.sample(torch.randn((len(images), agent.what_size), **options))
         state = agent.remember(state, z_where, z_what)
-        log_q_pres = F.logsigmoid(torch.where(z_pres, logit, -logit))
-        log_q_latents = torch.where(z_pres, where.log_prob(z_where) + what.log_prob(z_what), 0.0)
-        log_q = log_q + torch.where(active, log_q_pres + log_q_latents, 0.0)
+        log_q = log_q + _log_q_of_step(active, z_pres, logit, where.log_prob(z_where) + what.log_prob(z_what))
         _, rewards, done, _, _ = envs.step({"z_pres": z_pres, "z_where": z_where, "z_what": z_what})
         returns, active = returns + rewards, ~done
     return Episodes(returns, log_q, log_p_x_empty, envs.state.step)
+
+
+def dream(agent: AIR, num_scenes: int, generator: torch.Generator | None = None) -> Float[Tensor, "scene"]:
+    """``log q(z, n | x)`` of scenes from the model, with gradient (Hinton et al., 1995: the sleep phase)."""
+    with torch.no_grad():
+        images, z = agent.model.sample(num_scenes, generator)
+    state, active = agent.initial(images), torch.ones(num_scenes, dtype=torch.bool, device=images.device)
+    log_q = images.new_zeros(num_scenes)
+    for i in range(z.z_pres.shape[1]):
+        state, logit, where = agent.decide(state)
+        present, z_where, z_what = z.z_pres[:, i] > 0, z.z_where[:, i], z.z_what[:, i]
+        what = agent.describe(images, z_where)
+        log_q = log_q + _log_q_of_step(active, present, logit, where.log_prob(z_where) + what.log_prob(z_what))
+        state, active = agent.remember(state, z_where, z_what), present
+    return log_q
+
+
+def _log_q_of_step(active: Tensor, present: Tensor, logit: Tensor, log_q_latents: Tensor) -> Tensor:
+    """Log-probability of a step's choices; 0 where the episode is over."""
+    log_q_pres = F.logsigmoid(torch.where(present, logit, -logit))
+    return torch.where(active, log_q_pres + torch.where(present, log_q_latents, 0.0), 0.0)

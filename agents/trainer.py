@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from agents.air import AIR
-from agents.estimators import make_estimator
+from agents.estimators import StopProblem, make_estimator
 from agents.recipes import Recipe
 from agents.rollout import context_dim, unstopped_rollout
 from air_env.scenes import SceneDataset
@@ -38,6 +38,7 @@ class Trainer:
             torch.manual_seed(recipe.seed)
             self.agent = AIR(recipe.model, recipe.agent).to(self.device)
             self.estimator = make_estimator(recipe.estimator, context_dim(self.agent)).to(self.device)
+        self._refuse_impossible_pairings()
         groups = [{"params": list(self.agent.parameters()), "lr": recipe.learning_rate}]
         if baseline := list(self.estimator.parameters()):
             groups.append({"params": baseline, "lr": recipe.baseline_learning_rate})
@@ -66,18 +67,50 @@ class Trainer:
             group["lr"] = learning_rate * factor
         self.agent.model.anneal(self.iteration)
         self.agent.exploration = recipe.exploration_at(self.iteration)
-        self._envs.reset(options={"scenes": self._next_rows()})
-        size = (recipe.batch_size, recipe.model.num_steps, self.agent.latent_dim)
+        rows = self._next_rows()
+        size = (recipe.batch_size * self.estimator.num_particles, recipe.model.num_steps, self.agent.latent_dim)
         noise = torch.randn(size, generator=self._noise, device=self.device)
-        enumerate_categories = self.agent.categorical and recipe.categories == "exact"
-        rollout = unstopped_rollout(self.agent, self._envs, noise, enumerate_categories=enumerate_categories)
-        problem = rollout.problem()
-        loss = self.estimator.loss(problem, self._noise).mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        elbo = torch.zeros(())
+        for _ in range(self.estimator.num_passes):
+            problem = self.problem(rows, noise)
+            loss = self.estimator.loss(problem, self._noise).mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            elbo = problem.per_image(problem.elbo()).mean().detach()
         self.iteration += 1
-        return problem.per_image(problem.elbo()).mean().detach()
+        return elbo
+
+    def problem(self, rows: Tensor, noise: Tensor) -> StopProblem:
+        """The problem of a batch of training images, as the estimator needs it.
+
+        Args:
+            rows: ``[batch]``, which images.
+            noise: ``[batch * particles, N, latent]``, standard normal.
+        """
+        self._envs.reset(options={"scenes": rows})
+        rollout = unstopped_rollout(
+            self.agent,
+            self._envs,
+            noise,
+            enumerate_categories=self.agent.categorical and self.recipe.categories == "exact",
+            reparameterised=self.estimator.reparameterised,
+        )
+        # Bounds of several samples are made of importance weights.
+        return rollout.problem(analytic_kl=self.estimator.num_particles == 1)
+
+    def _refuse_impossible_pairings(self) -> None:
+        estimator, name = self.estimator, self.recipe.estimator
+        if estimator.needs == "soft" and not self.agent.model.renderer.differentiable:
+            raise ValueError(
+                f"estimator {name} relaxes presences, and the renderer of {self.recipe.scene} draws whole objects "
+                f"only; choose one that samples the count, such as half_critic"
+            )
+        if estimator.num_particles > 1 and self.agent.categorical and self.recipe.categories == "exact":
+            raise ValueError(
+                f"estimator {name} weighs {estimator.num_particles} sampled paths against each other, and categories = "
+                "'exact' samples none; take categories = 'score_function', or another estimator"
+            )
 
     def _next_rows(self) -> Tensor:
         """The next batch's rows; every epoch is a new permutation of the training images."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -214,6 +215,23 @@ class SceneModel(nn.Module):
             log_p_z_what=self.prior_what.log_prob(z_what),
             log_p_z_pres=self.log_p_go.expand(len(images), -1),
         )
+
+    def soften(
+        self, images: Images, z_where: Float[Tensor, "batch step where"], z_what: Tensor
+    ) -> Callable[[Float[Tensor, "batch step"]], Float[Tensor, "batch"]]:
+        """``log p(x | canvas)`` as a function of the extents, from 0 to 1, to which N objects are there.
+
+        With falling extents ``e_1 >= ... >= e_N`` the canvas is ``sum_n (e_n - e_{n+1}) c_n``, a mixture of the
+        canvases after n objects: where objects add up, each of them times its extent.
+        """
+        empty = torch.zeros_like(images)
+        canvases = torch.cat([empty[:, None], self.renderer.draw_all(empty, z_where, z_what)], 1)
+
+        def log_p_x(extents: Float[Tensor, "batch step"]) -> Float[Tensor, "batch"]:
+            weights = -F.pad(F.pad(extents, (1, 0), value=1.0), (0, 1)).diff(dim=1)
+            return self.likelihood.log_prob(images, torch.einsum("bn,bnchw->bchw", weights, canvases))
+
+        return log_p_x
 
     def render(self, z: Explanation) -> Images:
         """The canvas that an explanation draws."""

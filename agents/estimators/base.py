@@ -19,10 +19,17 @@ class Estimator(nn.Module):
         context_dim: Number of features in `StopProblem.context`, for baselines that learn.
     """
 
-    needs: ClassVar[Literal["all", "prefix"]]
-    """Which ``A_n`` it reads: all of them, or those up to the sampled n."""
+    needs: ClassVar[Literal["all", "prefix", "soft"]]
+    """What it reads: every ``A_n``; those up to the largest n it sampled; or half objects (`StopProblem.soft`)."""
     unbiased: ClassVar[bool]
-    """Whether the expected gradient is exactly that of the negative ELBO."""
+    """Whether the expected gradient is exactly that of the negative ELBO, or, with several particles, of the negative
+    importance-weighted bound."""
+    num_particles: int = 1
+    """Independent paths for each image; with more than one, `forward` gives a loss for each image."""
+    reparameterised: ClassVar[bool] = True
+    """Whether latents carry the gradient of the network that drew them."""
+    num_passes: ClassVar[int] = 1
+    """How often a batch is learned from."""
 
     def __init__(self, context_dim: int) -> None:
         super().__init__()
@@ -39,6 +46,12 @@ class Estimator(nn.Module):
         ``d sum_w q_w L_w = sum_w q_w dL_w + L_w dq_w``.
         """
         losses = self(problem, generator)
+        wanted = (len(problem.scores) // problem.num_particles,)
+        if losses.shape != wanted:
+            raise ValueError(
+                f"{type(self).__name__} must return a loss for each {'image' if problem.num_particles > 1 else 'path'} "
+                f"(shape {wanted}), got shape {tuple(losses.shape)}; do not average over the batch"
+            )
         if problem.num_paths == 1:
             return losses
         q = problem.path_probabilities()
@@ -79,6 +92,28 @@ def score_function_loss(
     presences = (advantage * log_bernoulli).sum(1)
     categories = category_surrogate(problem, n, baseline if baseline_what is None else baseline_what)
     return -(problem.at(n) + presences + categories)
+
+
+def logit_gradient_loss(
+    problem: StopProblem,
+    n: Int[Tensor, "batch"],
+    gradient: Float[Tensor, "batch step"],
+) -> Float[Tensor, "batch"]:
+    """``-[A_n + sum_i sg(g_i) logit_i]``: the surrogate of an estimate ``g`` of the ELBO's gradient in the logits.
+
+    Where categories were sampled their gradient is that of `score_function_loss`, with the value of stopping before
+    them as baseline.
+    """
+    categories = category_surrogate(problem, n, problem.stop_values())
+    return -(problem.at(n) + (gradient.detach() * problem.logits).sum(1) + categories)
+
+
+def soft_gradient(problem: StopProblem, gates: Float[Tensor, "batch step"]) -> Float[Tensor, "batch step"]:
+    """The gradient of `StopProblem.soft` in the gates, detached."""
+    with torch.enable_grad():
+        gates = gates.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(problem.soft(gates).sum(), gates)
+    return gradient
 
 
 def category_surrogate(

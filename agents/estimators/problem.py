@@ -7,8 +7,12 @@ scored from one path. Given that path only n is random, with
     A_n = log p(x, z_1..n, n) - log q(z_1..n | x),    L_n = A_n - log q(n),
 
 and the ELBO of the path is ``sum_n q(n) L_n``.
+
+Relaxed estimators see the same path with objects that are partly there: `StopProblem.soft`. Multi-sample estimators see
+several independent paths for each image.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from air_env.priors import hazards
 
 
 @dataclass(frozen=True)
@@ -25,21 +31,29 @@ class StopProblem:
     Attributes:
         logits: ``[batch, N]``, presence logits; step i depends on the latents before it.
         scores: ``[batch, N + 1]``, ``A_n``.
-        log_p_stop: ``[N + 1]``, ``log p(z_pres = 0 | n)`` of the count prior.
+        log_p_count: ``[N + 1]``, ``log p(n)``.
         context: ``[batch, N, features]``, detached features of (x, z_<i) for learned baselines. They do
             not contain the presence of the same step, which would bias them.
         log_q_what: ``[batch, N]``, log-probability of the categories on the path, with graph; None where
             ``z_what`` is continuous.
         num_paths: How many paths there are for each image. One, with sampled categories; or one for each
             sequence of categories, of which ``log_q_what`` says how probable it is.
+        num_particles: How many independent paths there are for each image; they follow each other.
+        log_q_latents: ``[batch, N + 1]``, ``log q(z_1..n | x)`` of fixed latents; None where they are reparameterised.
+        relaxed: What `soft` computes; None where half an object means nothing.
+        dream: Draws scenes from the model and gives ``log q(z, n | x)`` of each, ``[image]``; None without a model.
     """
 
     logits: Float[Tensor, "batch step"]
     scores: Float[Tensor, "batch count"]
-    log_p_stop: Float[Tensor, "count"]
+    log_p_count: Float[Tensor, "count"]
     context: Float[Tensor, "batch step feature"]
     log_q_what: Float[Tensor, "batch step"] | None = None
     num_paths: int = 1
+    num_particles: int = 1
+    log_q_latents: Float[Tensor, "batch count"] | None = None
+    relaxed: Callable[[Tensor], Tensor] | None = None
+    dream: Callable[[torch.Generator | None], Tensor] | None = None
 
     @cached_property
     def log_go(self) -> Float[Tensor, "batch step"]:
@@ -56,6 +70,11 @@ class StopProblem:
         """``log q(n)``."""
         return F.pad(self.log_go.cumsum(1), (1, 0)) + F.pad(self.log_stop, (0, 1))
 
+    @cached_property
+    def log_p_stop(self) -> Float[Tensor, "count"]:
+        """``log p(z_pres = 0 | n)`` of the count prior."""
+        return hazards(self.log_p_count)[1]
+
     def all(self) -> Float[Tensor, "batch count"]:
         """``A_n`` of every count: N + 1 likelihoods."""
         return self.scores
@@ -71,6 +90,26 @@ class StopProblem:
     def value(self, n: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """``L_n`` of one count each, detached: what an episode of n objects returns."""
         return (self.at(n) - self.log_q_at(n)).detach()
+
+    def soft(self, gates: Float[Tensor, "batch step"]) -> Float[Tensor, "batch"]:
+        """``A - log p(n)`` with objects that are partly there, differentiable in the gates.
+
+        Object i is there to the extent of ``prod_{j <= i} gates_j``. Gates of 1 for n steps and of 0 for the next
+        give ``A_n - log p(n)``.
+
+        Raises:
+            ValueError: The scene has no objects that are partly there.
+        """
+        if self.relaxed is None:
+            raise ValueError(
+                "this renderer draws whole objects only, and a relaxed estimator needs half ones; choose one that "
+                "samples the count, such as half_critic"
+            )
+        return self.relaxed(gates.cumprod(1))
+
+    def kl_count(self) -> Float[Tensor, "batch"]:
+        """The divergence of q(n) from p(n): the part of the ELBO that `soft` leaves out."""
+        return (self.log_q.exp() * (self.log_q - self.log_p_count)).sum(1)
 
     def elbo(self) -> Float[Tensor, "batch"]:
         """The ELBO of the path, with n summed out."""
@@ -91,11 +130,18 @@ class StopProblem:
         """The expectation over an image's paths."""
         return (self.path_probabilities() * values).unflatten(0, (-1, self.num_paths)).sum(1)
 
+    def uniform(self, generator: torch.Generator | None = None) -> Float[Tensor, "batch step"]:
+        """Draws a number from [0, 1) for every presence."""
+        like = self.logits
+        return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+    def presences(self, generator: torch.Generator | None = None) -> Float[Tensor, "batch step"]:
+        """Draws all N presences, 0 or 1: also those after the first 0, which an episode never comes to decide."""
+        return (self.uniform(generator) < self.logits.detach().sigmoid()).to(self.logits.dtype)
+
     def sample(self, generator: torch.Generator | None = None) -> Int[Tensor, "batch"]:
         """Draws n from q(n)."""
-        logits = self.logits.detach()
-        uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
-        return (uniform < logits.sigmoid()).long().cumprod(1).sum(1)
+        return count(self.presences(generator))
 
     def reached(self, n: Int[Tensor, "batch"]) -> Bool[Tensor, "batch step"]:
         """Which presences an episode of n objects decides: those of the steps i <= n + 1."""
@@ -115,3 +161,8 @@ class StopProblem:
         ``L_n`` minus this is the reward-to-go of step i.
         """
         return self.stop_values() - (self.log_p_stop[:-1] - self.log_stop).detach()
+
+
+def count(presences: Float[Tensor, "batch step"]) -> Int[Tensor, "batch"]:
+    """The number of objects before the first absent one."""
+    return presences.long().cumprod(1).sum(1)

@@ -14,9 +14,12 @@ class Renderer(Protocol):
     Attributes:
         channels: Number of colours of a canvas: 1 or 3.
         prior_what: The prior of ``z_what``, which also says its shape and type.
+        differentiable: Whether pixels have a gradient in ``z_where``, and canvases between two others mean something.
+            A black box draws whole objects only.
     """
 
     channels: int
+    differentiable: bool
     prior_what: Prior
 
     def draw(

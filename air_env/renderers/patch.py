@@ -43,6 +43,7 @@ class PatchRenderer(nn.Module):
     """Decoder and spatial transformer; its weights are the learnable part of the generative model."""
 
     channels = 1
+    differentiable = True
 
     def __init__(self, config: PatchConfig) -> None:
         super().__init__()

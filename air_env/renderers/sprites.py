@@ -73,6 +73,7 @@ class SpriteRenderer(nn.Module):
     """Draws the sprite of a category into a window; there is nothing to learn."""
 
     channels = 3
+    differentiable = True
     masks: Tensor
     colours: Tensor
 
