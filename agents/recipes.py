@@ -44,6 +44,8 @@ class Recipe:
     """Iterations over which the weight of `Exploration` falls linearly from 1 to 0; 0 does without."""
     decay: float = 0.4
     """Last part of training over which the learning rates fall to 0, as a share of all iterations."""
+    evaluate_every: int = 250
+    """Iterations between rows of metrics."""
     seed: int = 0
     """Decides the training images, the initial weights, the order of batches and all noise."""
 
@@ -55,13 +57,14 @@ class Recipe:
         ]:
             if name not in known:
                 raise ValueError(f"{what} {name!r} is unknown; choose one of {', '.join(known)}")
-        for name in ("max_steps", "num_train", "batch_size", "learning_rate", "baseline_learning_rate"):
+        positive = ("max_steps", "num_train", "batch_size", "learning_rate", "baseline_learning_rate", "evaluate_every")
+        for name in positive:
             if not getattr(self, name) > 0:  # so that NaN is refused
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("seed", "exploration_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("max_steps", "num_train", "batch_size", "seed", "exploration_steps"):
+        for name in ("max_steps", "num_train", "batch_size", "seed", "exploration_steps", "evaluate_every"):
             if not isinstance(getattr(self, name), Integral):
                 raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
         if self.batch_size > self.num_train:

@@ -1,7 +1,7 @@
 """A training run and its directory.
 
     config.json           the recipe
-    metrics.csv           one row per evaluation; also in tensorboard/
+    metrics.csv           one row per evaluation, with what a probe adds; also in tensorboard/
     agent.safetensors     the agent (`load_agent`)
     evaluation.json       the finished agent on held-out scenes
     resume.pt             everything the next iteration depends on
@@ -36,12 +36,13 @@ from air_env.scenes import make_scene
 
 CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, RESUME_FILE = "config.json", "metrics.csv", "evaluation.json", "resume.pt"
 FIELDS: tuple[str, ...] = ("iteration", "minutes", "elbo", "count_accuracy", "learning_rate")
-_EVALUATE_EVERY = 250
 _SAVE_EVERY_SECONDS = 30.0
 _NUM_TEST, _NUM_FINAL = 1_000, 5_000
 _NUM_PICTURED = 12
 
 Progress = Callable[[dict[str, float]], None]
+Probe = Callable[[Trainer], dict[str, float]]
+"""Looks at a training at every evaluation, and gives further columns for metrics.csv."""
 
 
 class Run:
@@ -53,6 +54,7 @@ class Run:
         data_dir: Folder of the data files, for scenes that need some.
         device: Where to compute.
         max_minutes: Budget of the whole run; where it is the tighter one, the learning rate follows it.
+        probe: Gives further columns of metrics; its time is not counted as training.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Run:
         data_dir: str | None,
         device: torch.device | str,
         max_minutes: float | None,
+        probe: Probe | None = None,
     ) -> None:
         if max_minutes is not None and not max_minutes > 0:
             raise ValueError(f"max_minutes must be positive, got {max_minutes}")
@@ -72,6 +75,7 @@ class Run:
         self._test = self._scene.dataset("test", _NUM_TEST, recipe.seed)
         self.trainer = Trainer(recipe, self._scene.dataset("train", recipe.num_train, recipe.seed), device)
         self.minutes = 0.0
+        self._probe = probe
         self._rows: list[dict[str, float]] = []
         # Of the iterations since the last evaluation; summed on the device, which nothing waits for.
         self._elbo_sum = torch.zeros((), device=self.trainer.device)
@@ -85,6 +89,7 @@ class Run:
         data_dir: str | None = None,
         device: torch.device | str = "cpu",
         max_minutes: float | None = None,
+        probe: Probe | None = None,
     ) -> "Run":
         """Makes a run directory, with an untrained agent in it.
 
@@ -102,7 +107,7 @@ class Run:
             # The directory is replaced by a whole one, and whoever works in it would be nowhere.
             raise ValueError(f"{directory} is the folder you are in; name one to be made in it with --output-dir")
         nascent = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-        run = cls(nascent, recipe, data_dir, device, max_minutes)
+        run = cls(nascent, recipe, data_dir, device, max_minutes, probe)
         try:
             (nascent / "pictures").mkdir(parents=True)
             text = json.dumps(asdict(recipe), indent=2) + "\n"
@@ -125,6 +130,7 @@ class Run:
         data_dir: str | None = None,
         device: torch.device | str | None = None,
         max_minutes: float | None = None,
+        probe: Probe | None = None,
     ) -> "Run":
         """Continues a run from its last checkpoint.
 
@@ -133,6 +139,7 @@ class Run:
             data_dir: Folder of the data files, for scenes that need some.
             device: One of the type that it was trained on; by default such a one.
             max_minutes: Budget of the whole run; by default the one it has.
+            probe: Gives further columns of metrics.
 
         Raises:
             FileNotFoundError: The directory holds no run.
@@ -158,7 +165,7 @@ class Run:
                 f"the run in {directory} was trained on {trained_on}, and its noise goes on only there: resume it with "
                 f"--device {trained_on}, where there is one (its agent can be used anywhere)"
             )
-        run = cls(directory, recipe, data_dir, device, budget if max_minutes is None else max_minutes)
+        run = cls(directory, recipe, data_dir, device, budget if max_minutes is None else max_minutes, probe)
         try:
             run.trainer.load_state_dict(state["trainer"])
             run.minutes, run._rows, run._elbo_sum = state["minutes"], state["rows"], state["elbo_sum"].to(device)
@@ -189,9 +196,9 @@ class Run:
             while trainer.iteration < last and (elapsed := time.monotonic() - begun) < budget and not interrupted():
                 share = max(trainer.iteration / self.recipe.max_steps, elapsed / budget)
                 self._elbo_sum += trainer.step(share)
-                if trainer.iteration % _EVALUATE_EVERY == 0:
+                if trainer.iteration % self.recipe.evaluate_every == 0:
                     self.minutes = (time.monotonic() - begun) / 60
-                    self._log(self._elbo_sum.item() / _EVALUATE_EVERY, tensorboard)
+                    begun += self._log(self._elbo_sum.item() / self.recipe.evaluate_every, tensorboard)
                     self._elbo_sum.zero_()
                     if time.monotonic() - saved > _SAVE_EVERY_SECONDS:
                         self.save()
@@ -224,12 +231,13 @@ class Run:
         parameters = all(parameter.isfinite().all() for parameter in self.trainer.agent.parameters())
         if not parameters or not self._elbo_sum.isfinite():
             raise FloatingPointError(
-                f"the ELBO or a weight is not finite at iteration {self.trainer.iteration}: training diverged; lower "
-                f"--learning-rate. The last checkpoint in {self.directory} is good"
+                f"the ELBO or a weight is not finite at iteration {self.trainer.iteration} with estimator "
+                f"{self.recipe.estimator}: training diverged; lower --learning-rate. The last checkpoint in "
+                f"{self.directory} is good"
             )
 
-    def _log(self, elbo: float, tensorboard: SummaryWriter) -> None:
-        """Evaluates on held-out scenes and writes a row of metrics."""
+    def _log(self, elbo: float, tensorboard: SummaryWriter) -> float:
+        """Evaluates on held-out scenes and writes a row of metrics; returns the seconds that the probe took."""
         trainer = self.trainer
         self._check_finite()
         with self._without_exploration() as agent:
@@ -241,12 +249,20 @@ class Run:
             "count_accuracy": accuracy,
             "learning_rate": trainer.optimizer.param_groups[0]["lr"],
         }
+        probing = 0.0
+        if self._probe is not None:
+            begun = time.monotonic()
+            # Plain numbers: nothing else can be read back from a checkpoint.
+            row |= {name: float(value) for name, value in self._probe(trainer).items()}
+            probing = time.monotonic() - begun
         self._rows.append(row)
-        for name in FIELDS[2:]:
+        for name in list(row)[2:]:
             tensorboard.add_scalar(name, row[name], trainer.iteration)
         write_atomically(self.directory / METRICS_FILE, self._write_rows)
-        if (trainer.iteration // _EVALUATE_EVERY).bit_count() == 1:  # at the 1st, 2nd, 4th, 8th, ... evaluation
+        # At the 1st, 2nd, 4th, 8th, ... evaluation.
+        if (trainer.iteration // self.recipe.evaluate_every).bit_count() == 1:
             self._picture()
+        return probing
 
     @contextmanager
     def _without_exploration(self) -> Iterator[AIR]:
@@ -260,7 +276,8 @@ class Run:
 
     def _write_rows(self, path: Path) -> None:
         with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
+            # Rows from before there was a probe have fewer columns.
+            writer = csv.DictWriter(file, list(dict.fromkeys((*FIELDS, *(name for row in self._rows for name in row)))))
             writer.writeheader()
             writer.writerows(self._rows)
 

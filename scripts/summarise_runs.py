@@ -4,13 +4,12 @@ python scripts/summarise_runs.py runs/multi_mnist-* --output-dir docs/results --
 """
 
 import csv
-import json
 import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from agents.checkpoints import write_atomically, write_text_atomically
-from agents.run import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
+from agents.results import Finished, read_run
 
 COLUMNS = (
     "images",
@@ -49,62 +48,6 @@ class Arguments:
     """Of the files, and the title of the page."""
     note: str = ""
     """A sentence for the page: under what conditions the runs were made."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A finished run, of `train_agent.py` or of `train_sb3.py`.
-
-    Attributes:
-        config: Its recipe or settings.
-        metrics: Of the finished agent, and the training images that it saw; None where undefined.
-        rows: Of the course of training; a short run has none.
-    """
-
-    config: dict[str, Any]
-    metrics: dict[str, float | None]
-    rows: list[dict[str, float]]
-
-    @property
-    def label(self) -> str:
-        """What was trained, without the seed."""
-        categories = ", exact categories" if self.config.get("categories") == "exact" else ""
-        return f"{self.config['scene']}, {self.config.get('algorithm') or self.config['estimator']}{categories}"
-
-    @property
-    def images(self) -> list[float]:
-        """Training images seen until each row."""
-        return [row["images"] if "images" in row else row["iteration"] * self.config["batch_size"] for row in self.rows]
-
-
-def read_run(directory: Path) -> Finished:
-    """Reads what a finished run left.
-
-    Raises:
-        FileNotFoundError: The directory holds no finished run.
-        ValueError: Its files are damaged.
-    """
-    rows = []
-    try:
-        metrics = json.loads((directory / EVALUATION_FILE).read_text())
-        config = json.loads((directory / CONFIG_FILE).read_text())
-        if "images" not in metrics:
-            metrics["images"] = metrics["iterations"] * config["batch_size"]
-        if (directory / METRICS_FILE).exists():
-            with (directory / METRICS_FILE).open(newline="") as file:
-                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        if missing := [name for name in ("count_accuracy", "minutes") if name not in metrics]:
-            raise ValueError(f"{', '.join(missing)} not in {EVALUATION_FILE}")
-        if missing := [name for name in ("scene", "seed") if name not in config]:
-            raise ValueError(f"{', '.join(missing)} not in {CONFIG_FILE}")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{directory} holds no finished run ({Path(error.filename).name} is missing); finish it with "
-            "train_agent.py --resume"
-        ) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"the results in {directory} are damaged or not a run's ({error})") from error
-    return Finished(config, metrics, rows)
 
 
 def table(runs: Sequence[Finished]) -> str:

@@ -19,10 +19,12 @@ import tyro
 from tqdm import tqdm
 
 from agents.devices import pick_device
+from agents.estimators import ESTIMATORS
 from agents.recipes import Recipe, get_recipe
 from agents.run import Run
 
 _RECIPE = "digits"
+_ESTIMATORS_HELP = f"Gradient of the stop action: {', '.join(ESTIMATORS)}. Default: the recipe's."
 _SETTINGS = ("estimator", "categories", "seed", "max_steps", "learning_rate", "batch_size")
 
 
@@ -32,9 +34,7 @@ class Arguments:
 
     recipe: Annotated[str | None, tyro.conf.Positional] = None
     """Named settings (agents/recipes.py): digits, multi_mnist, sprites; default: digits."""
-    estimator: str | None = None
-    """Gradient of the stop action: half_critic, stop_now, nvil, reinforce, moving_average, rloo, vargrad,
-    trajectory_balance, exact, exact_wake. Default: the recipe's."""
+    estimator: Annotated[str | None, tyro.conf.arg(help=_ESTIMATORS_HELP)] = None
     categories: str | None = None
     """Gradient of the category, where z_what is one: score_function or exact. Default: the recipe's."""
     seed: int | None = None

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from test_checkpoints import Bomb, small_disk
-from tiny import RECIPE, assert_equal
+from tiny import RECIPE as TINY
+from tiny import assert_equal
 
 from agents import load_agent, run
 from agents.checkpoints import AGENT_FILE, load_recipe
@@ -23,11 +24,13 @@ from agents.run import CONFIG_FILE, EVALUATION_FILE, FIELDS, METRICS_FILE, RESUM
 from agents.trainer import Trainer
 from air_env.priors import CountPrior
 
+RECIPE = replace(TINY, evaluate_every=4)
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Evaluates often and on few scenes."""
-    for name, value in {"_EVALUATE_EVERY": 4, "_NUM_TEST": 16, "_NUM_FINAL": 16, "_NUM_PICTURED": 2}.items():
+    """Evaluates on few scenes."""
+    for name, value in {"_NUM_TEST": 16, "_NUM_FINAL": 16, "_NUM_PICTURED": 2}.items():
         monkeypatch.setattr(run, name, value)
 
 
@@ -164,6 +167,56 @@ def test_a_resumed_run_keeps_its_budget_and_so_its_schedule(tmp_path, monkeypatc
     assert Run.resume(tmp_path / "run").minutes >= 7
     Run.resume(tmp_path / "run", max_minutes=9.0).train()
     assert Run.resume(tmp_path / "run").max_minutes == 9.0
+
+
+def test_a_probe_gives_further_columns_and_its_time_is_not_trainings(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(run.time, "monotonic", lambda: clock[0])
+
+    def train(started: Run, stop_at: int | None = None) -> None:
+        step = started.trainer.step
+
+        def step_in_a_minute(progress=None):
+            clock[0] += 60
+            return step(progress)
+
+        started.trainer.step = step_in_a_minute
+        started.train(stop_at=stop_at)
+
+    def probe(trainer: Trainer) -> dict[str, float]:
+        clock[0] += 600
+        return {"doubled": 2 * trainer.iteration, "tensor": torch.tensor(0.5)}  # type: ignore[dict-item]
+
+    train(Run.start(tmp_path / "run", RECIPE, probe=probe), stop_at=8)
+    resumed = Run.resume(tmp_path / "run", probe=probe)
+    train(resumed)
+    rows = rows_of(tmp_path / "run")
+    assert tuple(rows[0]) == (*FIELDS, "doubled", "tensor")
+    assert [(float(row["doubled"]), float(row["tensor"])) for row in rows] == [(8, 0.5), (16, 0.5), (24, 0.5)]
+    assert [float(row["minutes"]) for row in rows] == [4, 8, 12]
+    assert resumed.minutes == 12
+
+
+def test_rows_from_before_there_was_a_probe_stay(tmp_path):
+    Run.start(tmp_path / "run", RECIPE).train(stop_at=8)
+    Run.resume(tmp_path / "run", probe=lambda trainer: {"one": 1.0}).train()
+    assert [row["one"] for row in rows_of(tmp_path / "run")] == ["", "", "1.0"]
+
+
+def test_runs_from_before_evaluations_had_a_setting_are_resumed(tmp_path):
+    Run.start(tmp_path / "run", RECIPE)
+    config = json.loads((tmp_path / "run" / CONFIG_FILE).read_text())
+    del config["evaluate_every"]
+    (tmp_path / "run" / CONFIG_FILE).write_text(json.dumps(config))
+    assert Run.resume(tmp_path / "run").recipe.evaluate_every == 250
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(0, "must be positive, got 0"), (2.5, "must be a whole number, got 2.5")]
+)
+def test_evaluations_come_every_few_whole_iterations(value, message):
+    with pytest.raises(ValueError, match=f"evaluate_every {message}"):
+        replace(RECIPE, evaluate_every=value)
 
 
 @pytest.mark.parametrize("max_minutes", [0, -1, math.nan])
@@ -366,7 +419,9 @@ def test_divergence_names_the_iteration_and_leaves_a_good_checkpoint(tmp_path, i
     started = Run.start(directory, replace(RECIPE, max_steps=11))
     started.train(stop_at=4)
     poison(started.trainer, iteration)
-    with pytest.raises(FloatingPointError, match=r"iteration (8|12|11).*diverged.*--learning-rate"):
+    with pytest.raises(
+        FloatingPointError, match=r"iteration (8|12|11) with estimator half_critic: .*diverged.*--learning-rate"
+    ):
         started.train()
     assert all(value.isfinite().all() for value in load_agent(directory).state_dict().values())
     assert Run.resume(directory).trainer.iteration == 4
@@ -384,8 +439,8 @@ from dataclasses import replace
 
 # Once, not in every child.
 load_digits("train"), load_digits("test")
-run._EVALUATE_EVERY, run._SAVE_EVERY_SECONDS, run._NUM_TEST, run._NUM_PICTURED = 1, 0.0, 4, 1
-recipe = replace(RECIPE, max_steps=100_000)
+run._SAVE_EVERY_SECONDS, run._NUM_TEST, run._NUM_PICTURED = 0.0, 4, 1
+recipe = replace(RECIPE, max_steps=100_000, evaluate_every=1)
 directory, rng, found = Path(sys.argv[1]), random.Random(0), []
 
 def wait_for(condition):

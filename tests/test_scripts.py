@@ -29,9 +29,9 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "train_agent.py"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """A tiny recipe, evaluated often and on few scenes; the script's global settings are undone."""
-    for name, value in {"_EVALUATE_EVERY": 2, "_NUM_TEST": 16, "_NUM_FINAL": 16, "_NUM_PICTURED": 2}.items():
+    for name, value in {"_NUM_TEST": 16, "_NUM_FINAL": 16, "_NUM_PICTURED": 2}.items():
         monkeypatch.setattr(run, name, value)
-    monkeypatch.setitem(RECIPES, "tiny", replace(RECIPE, max_steps=4))
+    monkeypatch.setitem(RECIPES, "tiny", replace(RECIPE, max_steps=4, evaluate_every=2))
     yield
     torch.set_flush_denormal(False)
 

@@ -25,10 +25,10 @@ def test_the_digits_recipe_counts_digits_that_it_never_saw(tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_agent_is_trained_resumed_and_measured_on_a_gpu(tmp_path, monkeypatch):
-    for name, value in {"_EVALUATE_EVERY": 4, "_NUM_TEST": 16, "_NUM_FINAL": 16, "_NUM_PICTURED": 2}.items():
+    for name, value in {"_NUM_TEST": 16, "_NUM_FINAL": 16, "_NUM_PICTURED": 2}.items():
         monkeypatch.setattr(run, name, value)
     directory = tmp_path / "run"
-    Run.start(directory, replace(RECIPE, estimator="nvil"), device="cuda").train(stop_at=6)
+    Run.start(directory, replace(RECIPE, estimator="nvil", evaluate_every=4), device="cuda").train(stop_at=6)
     with pytest.raises(ValueError, match="was trained on cuda"):
         Run.resume(directory, device="cpu")
     resumed = Run.resume(directory)

@@ -1,0 +1,87 @@
+"""What an estimator costs: time of a training step, and memory that its graph holds, side by side in one run."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from agents.estimator_benchmark.frozen import narrow
+from agents.recipes import get_recipe
+from agents.trainer import Trainer
+from air_env.scenes import make_scene
+
+_NUM_TRAIN, _REPEATS = 256, 9
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one step of training on a batch: rollout, loss, gradient and Adam.
+
+    Attributes:
+        milliseconds: Median of the repeats.
+        megabytes: Saved for the backward pass, in 10^6 bytes, without the parameters; on a GPU, the most that was
+            allocated.
+    """
+
+    milliseconds: float
+    megabytes: float
+
+
+def measure_costs(
+    names: Sequence[str], device: torch.device | str = "cpu", progress: Callable[[int], object] = lambda _: None
+) -> dict[str, Cost]:
+    """Times estimators in turn, several times over, so that a machine that slows down slows all of them.
+
+    Args:
+        names: Registered estimators.
+        device: Where to compute.
+        progress: Called with 1 after every repeat.
+    """
+    recipe = replace(narrow(get_recipe("digits")), num_train=_NUM_TRAIN)
+    scenes = make_scene(recipe.scene).dataset("train", _NUM_TRAIN)
+    trainers = {name: Trainer(replace(recipe, estimator=name), scenes, device) for name in names}
+    megabytes = {name: _graph_megabytes(trainer) for name, trainer in trainers.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(_REPEATS):
+        for name, trainer in trainers.items():
+            seconds[name].append(_timed(trainer))
+        progress(1)
+    return {name: Cost(1e3 * median(seconds[name]), megabytes[name]) for name in names}
+
+
+def _timed(trainer: Trainer) -> float:
+    _wait(trainer)
+    begun = time.perf_counter()
+    trainer.step()
+    _wait(trainer)
+    return time.perf_counter() - begun
+
+
+def _wait(trainer: Trainer) -> None:
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize(trainer.device)
+
+
+def _graph_megabytes(trainer: Trainer) -> float:
+    """Of the storages that one step saves for its backward pass; the step is also the warm-up."""
+    if trainer.device.type == "cuda":
+        trainer.step()
+        torch.cuda.reset_peak_memory_stats(trainer.device)
+        trainer.step()
+        return torch.cuda.max_memory_allocated(trainer.device) / 1e6
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in trainer.agent.parameters()}
+    # Kept, so that no storage is freed and its address used again.
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        address = tensor.untyped_storage().data_ptr()
+        if address not in parameters:
+            saved.setdefault(address, tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        trainer.step()
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) / 1e6

@@ -1,0 +1,254 @@
+"""Frozen problems: agents caught at four stages of real training, shipped small, to judge estimators on.
+
+    init        untrained
+    early       the first look at which it counted half of the scenes right
+    stuck       trained by reinforce without exploration, until q has given up all objects, or takes all N of them
+    converged   at the end of training
+
+Agents are narrower than those of the recipes, and their weights are rounded to half precision; everything is computed
+in double precision. Weights are in SCENE.safetensors; the images, a sheet of them, in SCENE.png beside it.
+"""
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from safetensors.torch import save
+from torch import Tensor
+
+from agents.air import AIR, AgentConfig, Exploration
+from agents.checkpoints import from_json, read_weights, write_atomically
+from agents.estimators import Estimator, StopProblem
+from agents.evaluation import count_accuracy
+from agents.recipes import Recipe, get_recipe
+from agents.rollout import unstopped_rollout
+from agents.trainer import Trainer
+from air_env.model import SceneConfig
+from air_env.renderers import PatchConfig
+from air_env.scenes import SceneDataset, make_scene
+from air_env.spaces import to_images
+from air_env.vector_env import AIRSceneVectorEnv
+from air_env.world import World
+
+STAGES = ("init", "early", "stuck", "converged")
+SCENES = ("digits", "multi_mnist", "sprites")
+_FORMAT = "air-env frozen problems 1"
+_SHIPPED = resources.files("agents") / "estimator_benchmark" / "problems"
+_SHEET = 24
+"""Images in a row and in a column of the sheet."""
+_NUM_TEST, _LOOK_EVERY, _STUCK_STEPS = 500, 50, 750
+_WIDTH = 64
+_EARLY = 0.5
+"""Count accuracy of the early stage."""
+
+
+@dataclass(frozen=True)
+class FrozenAgent:
+    """An agent at a stage of training.
+
+    Attributes:
+        scene: What it was trained on.
+        stage: One of `STAGES`.
+        agent: The agent, in double precision, with the exploration of that stage.
+        images: ``[image, channel, side, side]``, uint8, of the training images.
+        iteration: How long it had been trained.
+        count_accuracy: Held-out, at that time.
+    """
+
+    scene: str
+    stage: str
+    agent: AIR
+    images: Tensor
+    iteration: int
+    count_accuracy: float
+
+    @property
+    def name(self) -> str:
+        """Scene and stage."""
+        return f"{self.scene}/{self.stage}"
+
+    def noise(self, num_images: int, estimator: Estimator, seed: int) -> Tensor:
+        """Noise of the latents for the problems of so many images, ``[image * particles, N, latent]``."""
+        size = (num_images * estimator.num_particles, self.agent.model.config.num_steps, self.agent.latent_dim)
+        return torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+    def problem(
+        self,
+        images: Tensor,
+        noise: Tensor,
+        estimator: Estimator,
+        *,
+        enumerate_categories: bool = False,
+        grad_enabled: bool = True,
+    ) -> StopProblem:
+        """The problem of some images, as an estimator needs it.
+
+        Args:
+            images: Of `images`.
+            noise: `noise` for them.
+            estimator: The estimator.
+            enumerate_categories: Whether there is a path for each sequence of categories.
+            grad_enabled: Whether the problem has the graph of agent and model.
+        """
+        blank = torch.zeros(len(images))
+        truth = SceneDataset(images, blank.long(), blank.long()[:, None], blank[:, None, None].expand(-1, 1, 4))
+        world = World(self.agent.model, truth)
+        envs = AIRSceneVectorEnv(len(images), grad_enabled=grad_enabled, check_actions=False, world=world)
+        with torch.set_grad_enabled(grad_enabled):
+            envs.reset(options={"images": to_images(images, self.agent.model)})
+            rollout = unstopped_rollout(
+                self.agent,
+                envs,
+                noise,
+                enumerate_categories=enumerate_categories,
+                reparameterised=estimator.reparameterised,
+            )
+            return rollout.problem(analytic_kl=estimator.num_particles == 1)
+
+
+def load_frozen(scene: str, source: Path | None = None) -> list[FrozenAgent]:
+    """The frozen agents of a scene, stage by stage.
+
+    Args:
+        scene: One of `SCENES`.
+        source: A file that `capture` wrote; by default the shipped one.
+
+    Raises:
+        FileNotFoundError: The sheet of images is missing.
+        ValueError: The scene is unknown, or a file is damaged.
+    """
+    if source is None:
+        if scene not in SCENES:
+            raise ValueError(f"there are no frozen problems of {scene!r}; choose one of {', '.join(SCENES)}")
+        source = Path(str(_SHIPPED / f"{scene}.safetensors"))
+    metadata, tensors = read_weights(source, _FORMAT)
+    config = json.loads(metadata["config"])
+    settings = from_json(SceneConfig, config["scene"]), from_json(AgentConfig, config["agent"])
+    images, found = read_sheet(source.with_suffix(".png"), settings[0].image_size), []
+    for stage, facts in config["stages"].items():
+        agent = in_double_precision(*settings)
+        agent.load_state_dict(
+            {name.removeprefix(f"{stage}/"): t.double() for name, t in tensors.items() if name.startswith(f"{stage}/")}
+        )
+        agent.exploration = Exploration(facts["exploration"])
+        found.append(FrozenAgent(scene, stage, agent.eval(), images, facts["iteration"], facts["count_accuracy"]))
+    return found
+
+
+def in_double_precision(scene: SceneConfig, config: AgentConfig) -> AIR:
+    """An untrained agent, with priors in double precision as well."""
+    before = torch.get_default_dtype()
+    try:
+        # They are made in the default precision.
+        torch.set_default_dtype(torch.float64)
+        return AIR(scene, config)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def capture(
+    scene: str,
+    path: Path,
+    *,
+    data_dir: str | None = None,
+    max_steps: int | None = None,
+    progress: Callable[[str, int, float], object] = lambda *_: None,
+) -> None:
+    """Trains a narrow agent twice, with and without exploration, and writes it down at the four stages.
+
+    Args:
+        scene: One of `SCENES`, whose recipe is followed.
+        path: The file of weights to write; that of images goes beside it.
+        data_dir: Folder of the data files, for scenes that need some.
+        max_steps: Iterations; by default the recipe's.
+        progress: Called at every look with the run's name, the iteration and the held-out count accuracy.
+
+    Raises:
+        RuntimeError: The agent never counted half of the scenes right.
+    """
+    recipe = narrow(get_recipe(scene))
+    recipe = recipe if max_steps is None else replace(recipe, max_steps=max_steps)
+    source = make_scene(recipe.scene, data_dir=data_dir, **recipe.scene_options)
+    train, test = source.dataset("train", recipe.num_train, recipe.seed), source.dataset("test", _NUM_TEST, recipe.seed)
+    stages: dict[str, tuple[dict[str, Tensor], dict[str, float]]] = {}
+
+    def follow(name: str, recipe: Recipe, last: int) -> tuple[dict[str, Tensor], dict[str, float]]:
+        trainer = Trainer(recipe, train)
+        while True:
+            weight, trainer.agent.exploration = recipe.exploration_at(trainer.iteration).weight, Exploration()
+            accuracy = count_accuracy(trainer.agent, test)
+            progress(name, trainer.iteration, accuracy)
+            facts = {"iteration": trainer.iteration, "exploration": weight, "count_accuracy": accuracy}
+            state = deepcopy(trainer.agent.state_dict()), facts
+            if trainer.iteration == 0:
+                # Both runs begin with it; what counts is its own q.
+                stages["init"] = state
+            if name == "with exploration" and "early" not in stages and accuracy >= _EARLY:
+                stages["early"] = state
+            if trainer.iteration == last:
+                return state
+            for _ in range(_LOOK_EVERY):
+                trainer.step()
+
+    converged = follow("with exploration", recipe, recipe.max_steps)
+    if "early" not in stages:
+        raise RuntimeError(f"the agent never counted {_EARLY:.0%} of the scenes of {scene} right; train it longer")
+    unaided = replace(recipe, exploration_steps=0, estimator="reinforce")
+    stages["stuck"] = follow("without exploration", unaided, _STUCK_STEPS)
+    stages["converged"] = converged
+    tensors = {
+        f"{stage}/{name}": tensor.half().contiguous() for stage in STAGES for name, tensor in stages[stage][0].items()
+    }
+    config: dict[str, Any] = {
+        "scene": asdict(recipe.model),
+        "agent": asdict(recipe.agent),
+        "stages": {stage: stages[stage][1] for stage in STAGES},
+    }
+    content = save(tensors, {"format": _FORMAT, "config": json.dumps(config), "recipe": json.dumps(asdict(recipe))})
+    write_atomically(path.with_suffix(".png"), lambda temporary: write_sheet(train.images, temporary))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_sheet(images: UInt8[Tensor, "image channel side side"], path: Path) -> None:
+    """Writes the first images side by side, as a picture."""
+    channels, side = images.shape[1:3]
+    tiles = images[: _SHEET**2].unflatten(0, (_SHEET, _SHEET)).permute(0, 3, 1, 4, 2)
+    pixels = tiles.reshape(_SHEET * side, _SHEET * side, channels).squeeze(2).contiguous().numpy()
+    Image.fromarray(pixels).save(path, format="png", optimize=True)
+
+
+def read_sheet(path: Path, side: int) -> UInt8[Tensor, "image channel side side"]:
+    """Reads what `write_sheet` wrote.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or of another size.
+    """
+    try:
+        with Image.open(path) as picture:
+            pixels = torch.from_numpy(np.array(picture))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing: the images belong beside the weights; copy both") from error
+    except OSError as error:
+        raise ValueError(f"{path} is damaged or no picture ({error}); get or capture it again") from error
+    if pixels.shape[:2] != (_SHEET * side, _SHEET * side):
+        raise ValueError(f"{path} must have {_SHEET * side} pixels a side, got {tuple(pixels.shape[:2])}")
+    tiles = pixels.view(_SHEET, side, _SHEET, side, -1).permute(0, 2, 4, 1, 3)
+    return tiles.flatten(0, 1).contiguous()
+
+
+def narrow(recipe: Recipe) -> Recipe:
+    """The recipe with small networks."""
+    agent = replace(recipe.agent, embedding=_WIDTH // 2, hidden=_WIDTH, encoder_hidden=_WIDTH)
+    model = recipe.model
+    if isinstance(model.renderer, PatchConfig):
+        model = replace(model, renderer=replace(model.renderer, what_dim=20, hidden=_WIDTH))
+    return replace(recipe, agent=agent, model=model)

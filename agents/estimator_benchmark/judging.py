@@ -1,0 +1,133 @@
+"""Judging estimators on all frozen problems, one process for each core."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import torch
+
+from agents.estimator_benchmark.frozen import STAGES, load_frozen
+from agents.estimator_benchmark.properties import Properties, measure
+from agents.estimator_benchmark.scaling import Point, points
+from agents.estimator_benchmark.specs import Spec, load_estimator
+from agents.estimators import ESTIMATORS
+from agents.estimators.testing import check_estimator
+
+SCALED = (
+    "half_critic",
+    "stop_now",
+    "nvil",
+    "reinforce",
+    "rloo",
+    "trajectory_balance",
+    "disarm",
+    "straight_through",
+    "reinmax",
+    "muprop",
+    "rebar",
+)
+"""Registered estimators in the figure of N, saturation and likelihood: one of each kind, so that it can be read."""
+
+_SCALED_SCENE, _SCALED_STAGE = "digits", "converged"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What came of it.
+
+    Attributes:
+        properties: Scene by scene, stage by stage, in the order of the estimators.
+        points: Of the figure of N, saturation and likelihood.
+    """
+
+    properties: list[Properties]
+    points: list[Point]
+
+
+def admit(specs: Sequence[str]) -> list[str]:
+    """Registers estimators, and puts those that are brought along through the gate.
+
+    Args:
+        specs: Registered names, or ``name=path.py:ClassName``.
+
+    Returns:
+        Their names.
+
+    Raises:
+        ValueError: One is unknown, cannot be imported, or does not keep what it promises.
+    """
+    names = [load_estimator(spec) for spec in specs]
+    for spec, name in zip(specs, names, strict=True):
+        if Spec.parse(spec).file is not None:
+            try:
+                check_estimator(ESTIMATORS[name])
+            except AssertionError as error:
+                raise ValueError(f"estimator {name!r} does not pass the checks of estimators: {error}") from error
+    return names
+
+
+def judge(
+    specs: Sequence[str],
+    scenes: Sequence[str],
+    *,
+    workers: int,
+    scaling: bool = True,
+    progress: Callable[[int, int], object] = lambda *_: None,
+) -> Judgement:
+    """Measures estimators on all stages of the frozen problems of some scenes.
+
+    Args:
+        specs: Registered names, or ``name=path.py:ClassName``.
+        scenes: Of `SCENES`.
+        workers: Processes at a time, each with one thread.
+        scaling: Whether to make the points of the figure.
+        progress: Called with how much is done, and of how much.
+
+    Raises:
+        ValueError: An estimator or scene is unknown, or an estimator does not keep what it promises.
+    """
+    names = admit(specs)
+    for scene in scenes:
+        load_frozen(scene)
+    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (tuple(specs),)) as pool:
+        judged = [
+            pool.submit(_judge, scene, stage, [name for name in names if _fits(name, scene)])
+            for scene in scenes
+            for stage in range(len(STAGES))
+        ]
+        wanted = [name for name in names if name in SCALED or Spec.parse(specs[names.index(name)]).file is not None]
+        scaled = [pool.submit(_scale, name) for name in wanted if scaling]
+        everything: list[Future] = [*judged, *scaled]
+        try:
+            for done, future in enumerate(as_completed(everything), 1):
+                future.result()
+                progress(done, len(everything))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return Judgement(
+        [row for future in judged for row in future.result()], [point for future in scaled for point in future.result()]
+    )
+
+
+def _fits(name: str, scene: str) -> bool:
+    """Categories are summed out on one path: several samples of them have no reference there."""
+    return scene != "sprites" or ESTIMATORS[name].num_particles == 1
+
+
+def _prepare(specs: Sequence[str]) -> None:
+    """Makes a worker ready."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    for spec in specs:
+        load_estimator(spec)
+
+
+def _judge(scene: str, stage: int, names: Sequence[str]) -> list[Properties]:
+    return list(measure(load_frozen(scene)[stage], names))
+
+
+def _scale(name: str) -> list[Point]:
+    frozen = next(agent for agent in load_frozen(_SCALED_SCENE) if agent.stage == _SCALED_STAGE)
+    return list(points(frozen, [name]))

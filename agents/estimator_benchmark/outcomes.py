@@ -1,0 +1,192 @@
+"""What became of the cells of a sweep, and the statistics of an estimator's seeds.
+
+Every seed counts. A run that failed has a count accuracy of 0 and bounds of minus infinity, and what was not reached
+took infinitely long; so medians are over all seeds, and no failure makes an average better.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from agents.estimator_benchmark.cell import Cell
+from agents.estimator_benchmark.record import Record, read_record
+from agents.results import read_rows, read_run
+
+SUCCESS = 0.95
+"""Held-out count accuracy from which a run has learned to count (our choice)."""
+COLLAPSE = 0.6
+"""Below it, a run has collapsed (our choice): of three equally frequent counts, a constant guess gets 1/3 right, and
+who tells but one of them from the others, 2/3."""
+PARTS = ("early", "middle", "late")
+"""Thirds of the iterations of a run."""
+_CONFIDENCE = 0.95
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell that is over."""
+
+    estimator: str
+    """Its name."""
+    seed: int
+    """Of the recipe."""
+    status: Literal["finished", "diverged", "crashed"]
+    """What became of it."""
+    rows: list[dict[str, float]]
+    """Of its training, with the cumulative ``likelihoods``, where there was a probe."""
+    accuracy: float = 0.0
+    """Held-out count accuracy of the finished agent."""
+    elbo: float = -math.inf
+    """Of the finished agent, in nats."""
+    iwae: float = -math.inf
+    """Of the finished agent, in nats."""
+    error: str = ""
+    """Why it failed."""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the finished agent counts."""
+        return self.accuracy >= SUCCESS
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether it failed, or counts no better than a guess."""
+        return self.accuracy < COLLAPSE
+
+    def last(self, column: str) -> float:
+        """The column's value at the end; NaN where there is none."""
+        return self.rows[-1].get(column, math.nan) if self.rows else math.nan
+
+    def until_success(self, column: str) -> float:
+        """The column's value at the first evaluation that reaches `SUCCESS`; infinite where none does."""
+        reached = (row.get(column, math.nan) for row in self.rows if row["count_accuracy"] >= SUCCESS)
+        return next(reached, math.inf)
+
+    def accuracy_at(self, column: str, budget: float) -> float:
+        """Count accuracy of the last evaluation within a budget.
+
+        It is 0 before the first one, and from when the run failed.
+        """
+        if self.status != "finished" and (not self.rows or budget > self.last(column)):
+            return 0.0
+        return next((row["count_accuracy"] for row in reversed(self.rows) if row.get(column, math.inf) <= budget), 0.0)
+
+    def noise(self, part: str) -> float:
+        """Median of ``added_variance / gradient_square`` over the evaluations of a part; NaN without a probe."""
+        rows = [row for row in self.rows if "added_variance" in row and row.get("gradient_square", 0.0) > 0]
+        third = self.last("iteration") / 3
+        within = [row for row in rows if PARTS[min(2, math.ceil(row["iteration"] / third) - 1)] == part]
+        return _median([row["added_variance"] / row["gradient_square"] for row in within])
+
+
+@dataclass(frozen=True)
+class SweepResults:
+    """What a sweep has come to."""
+
+    directory: Path
+    """The sweep's."""
+    record: Record
+    """What it is about."""
+    outcomes: list[Outcome]
+    """Of the cells that are over."""
+    missing: list[str]
+    """The names of the others."""
+    machines: list[str]
+    """That its cells were trained on."""
+
+    @property
+    def estimators(self) -> list[str]:
+        """Names, those with the most successes first, then those with the highest median."""
+
+        def key(name: str) -> tuple[float, float, str]:
+            runs = self.of(name)
+            return -sum(run.succeeded for run in runs) / len(runs), -_median([run.accuracy for run in runs]), name
+
+        return sorted({outcome.estimator for outcome in self.outcomes}, key=key)
+
+    def of(self, estimator: str) -> list[Outcome]:
+        """An estimator's outcomes, by seed."""
+        return sorted((run for run in self.outcomes if run.estimator == estimator), key=lambda run: run.seed)
+
+    def common_budget(self, column: str) -> float:
+        """The largest value of a column that all finished runs reached; NaN where there is none."""
+        reached = [run.last(column) for run in self.outcomes if run.status == "finished"]
+        return min(reached, default=math.nan) if not any(map(math.isnan, reached)) else math.nan
+
+
+def read_sweep(directory: Path) -> SweepResults:
+    """Reads the cells of a sweep.
+
+    Raises:
+        FileNotFoundError: The directory is no sweep's.
+        ValueError: Its files are damaged, or nothing in it is over yet.
+    """
+    record = read_record(directory)
+    recipe = record.full_recipe()
+    outcomes, missing, machines = [], [], {}
+    for name in record.cells:
+        cell = Cell(directory / name, recipe, spec="")
+        status = cell.status()
+        if status == "waiting" or status == "unfinished":
+            missing.append(name)
+            continue
+        estimator, _, seed = name.rpartition("-")
+        if status == "finished":
+            run = read_run(cell.directory)
+            rows = _accumulated(run.rows, recipe.batch_size)
+            final = {name: -math.inf if value is None else value for name, value in run.metrics.items()}
+            outcome = Outcome(estimator, int(seed), status, rows, final["count_accuracy"], final["elbo"], final["iwae"])
+        else:
+            rows = _accumulated(read_rows(cell.directory), recipe.batch_size)
+            outcome = Outcome(estimator, int(seed), status, rows, error=str(cell.failure()["error"]))
+        outcomes.append(outcome)
+        if machine := cell.machine():
+            machines[f"{machine['cpu']}, torch {machine['torch']}, commit {machine['commit'] or 'unknown'}"] = None
+    if not outcomes:
+        raise ValueError(f"no cell in {directory} is over yet; train some with benchmark_estimators.py train")
+    return SweepResults(directory, record, outcomes, missing, list(machines))
+
+
+def _accumulated(rows: list[dict[str, float]], batch_size: int) -> list[dict[str, float]]:
+    """The rows with the likelihoods of all training so far, in place of those of an image and iteration."""
+    total, before, new = 0.0, 0.0, []
+    for row in rows:
+        if "likelihoods" in row:
+            total += row["likelihoods"] * batch_size * (row["iteration"] - before)
+            before = row["iteration"]
+            row = row | {"likelihoods": total}
+        new.append(row)
+    return new
+
+
+def median(runs: Sequence[Outcome], value: Callable[[Outcome], float]) -> float:
+    """The median over seeds of what is defined; infinite where the middle seed never got there."""
+    return _median([value(run) for run in runs])
+
+
+def _median(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.median(defined)) if defined else math.nan
+
+
+def rate_interval(successes: int, trials: int) -> Interval:
+    """The exact interval of a rate (Clopper and Pearson, 1934), at 95 %."""
+    interval = stats.binomtest(successes, trials).proportion_ci(_CONFIDENCE, method="exact")
+    return interval.low, interval.high
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The percentile-bootstrap interval of a mean, at 95 %; NaN for a single value."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    resampled = stats.bootstrap(
+        (values,), np.mean, confidence_level=_CONFIDENCE, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(resampled.low), float(resampled.high)

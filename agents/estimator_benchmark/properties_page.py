@@ -1,0 +1,178 @@
+"""The page on properties: tables and figures of what estimators do on frozen problems."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from agents.checkpoints import write_atomically, write_text_atomically
+from agents.estimator_benchmark.cost import Cost
+from agents.estimator_benchmark.properties import PARTS, Properties
+from agents.estimator_benchmark.scaling import Point
+
+_HOW_TO_READ = """\
+Everything is given the path of continuous latents: what an estimator *adds* by sampling presences (and, for sprites,
+categories). `bias` is the norm of the mean gradient's error over the norm of the exact gradient, in all parameters of
+network and model, and `cosine` the mean gradient's with the exact one; enumerated, or (±) of so many samples.
+`added variance` is that of an image's gradient over the squared norm of the exact one. `likelihoods` are evaluations of
+log p(x | canvas) for an image, found out by hiding each from the estimator; `online` are those that need nothing beyond
+the objects they tried. `cost` is (bias² + variance) · likelihoods at the last stage; less is better. Baselines that
+learn were fitted to each frozen agent on other images. Multi-sample estimators stand on a board of their own, against
+the gradient of the importance-weighted bound; those that follow yet another objective have a bias by design."""
+
+
+def write_page(
+    rows: Sequence[Properties],
+    costs: dict[str, Cost],
+    points: Sequence[Point],
+    output_dir: Path,
+    name: str,
+    notes: Sequence[str],
+) -> list[Path]:
+    """Writes NAME.md, NAME.csv, NAME.png and, with points, NAME_scaling.png; returns their paths."""
+    page, sheet, pareto, scaling = (output_dir / f"{name}{end}" for end in (".md", ".csv", ".png", "_scaling.png"))
+    parts = [f"# {name}", *notes, _HOW_TO_READ]
+    for scene in dict.fromkeys(row.scene for row in rows):
+        for objective in dict.fromkeys(row.objective for row in rows if row.scene == scene):
+            board = [row for row in rows if row.scene == scene and row.objective == objective]
+            parts += [f"## {scene}, {_TITLES[objective]}", bias_table(board), variance_table(board)]
+    if costs:
+        parts += ["## Time and memory of a training step", cost_table(costs)]
+    parts.append(f"![Error against cost]({pareto.name})")
+    if points:
+        parts.append(f"![Variance against N, saturation and likelihood]({scaling.name})")
+    write_text_atomically(page, "\n\n".join(parts) + "\n")
+    write_atomically(sheet, lambda path: _write_sheet(rows, path))
+    write_atomically(pareto, lambda path: draw_pareto(rows, path))
+    if points:
+        write_atomically(scaling, lambda path: draw_scaling(points, path))
+    return [page, sheet, pareto, *([scaling] if points else [])]
+
+
+_TITLES = {
+    "elbo": "against the gradient of the ELBO",
+    "iwae": "several samples, against the gradient of the importance-weighted bound",
+    "elbo_over_categories": "identities and counts, against the gradient of the ELBO",
+}
+
+
+def bias_table(board: Sequence[Properties]) -> str:
+    """Bias, cosine and likelihoods, in Markdown: the worst of all stages."""
+    lines = [_line("", "online", "how", "bias (worst)", "cosine (worst)", "likelihoods", "cost"), "|---" * 7 + "|"]
+    for name, rows in _by_estimator(board).items():
+        worst = max(rows, key=lambda row: row.bias)
+        how = f"{worst.num_draws} outcomes" if worst.enumerated else f"{worst.num_draws} samples"
+        error = f" ± {worst.bias_error:.1g}" if worst.bias_error else ""
+        likelihoods = sum(row.likelihoods for row in rows) / len(rows)
+        cosine = min(row.cosine for row in rows)
+        online = "yes" if worst.prefix_only else ""
+        label = f"`{name}`{'' if worst.unbiased else ' (biased)'}"
+        lines.append(
+            _line(
+                label,
+                online,
+                how,
+                f"{worst.bias:.2g}{error}",
+                f"{cosine:.4f}",
+                f"{likelihoods:.2f}",
+                f"{rows[-1].cost:.3g}",
+            )
+        )
+    return "\n".join(lines)
+
+
+def variance_table(board: Sequence[Properties]) -> str:
+    """Added variance at every stage, and its parts at the last one, in Markdown."""
+    stages = list(dict.fromkeys(row.stage for row in board))
+    header = ["added variance", *stages, *(f"{part.replace('_', ' ')}, {stages[-1]}" for part in PARTS)]
+    lines = [_line(*header), "|---" * len(header) + "|"]
+    for name, rows in _by_estimator(board).items():
+        of_part = [f"{rows[-1].variance_of[part]:.3g}" for part in PARTS]
+        lines.append(_line(f"`{name}`", *(f"{row.variance:.3g}" for row in rows), *of_part))
+    return "\n".join(lines)
+
+
+def cost_table(costs: dict[str, Cost]) -> str:
+    """Time and memory, in Markdown."""
+    reference = costs.get("exact")
+    lines = [_line("", "ms per step", "times `exact`", "graph, MB"), "|---" * 4 + "|"]
+    for name, cost in costs.items():
+        ratio = f"{cost.milliseconds / reference.milliseconds:.2f}" if reference else "-"
+        lines.append(_line(f"`{name}`", f"{cost.milliseconds:.1f}", ratio, f"{cost.megabytes:.1f}"))
+    return "\n".join(lines)
+
+
+def draw_pareto(rows: Sequence[Properties], path: Path) -> None:
+    """Relative squared error against likelihood evaluations, a panel for every stage of the first scene."""
+    scene = rows[0].scene
+    rows = [row for row in rows if row.scene == scene]
+    stages, names = list(dict.fromkeys(row.stage for row in rows)), list(_by_estimator(rows))
+    figure = Figure(figsize=(4 * len(stages) + 2.5, 4.5), layout="constrained")
+    panels = figure.subplots(1, len(stages), squeeze=False)[0]
+    for axes, stage in zip(panels, stages, strict=True):
+        for row in rows:
+            if row.stage == stage:
+                error = max(row.bias**2 + row.variance, _FLOOR)
+                axes.scatter(row.likelihoods, error, **_style(names, row.estimator), s=45, label=row.estimator)
+        axes.set(title=f"{scene}, {stage}", xlabel="likelihood evaluations an image", xscale="log", yscale="log")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("(bias² + variance) / squared gradient")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=8)
+    figure.savefig(path, dpi=90, format="png")
+
+
+def draw_scaling(points: Sequence[Point], path: Path) -> None:
+    """Added variance against N, against saturation, and for every likelihood."""
+    names = list(dict.fromkeys(point.estimator for point in points))
+    figure = Figure(figsize=(15, 4.5), layout="constrained")
+    panels = dict(zip(("num_steps", "saturation", "likelihood"), figure.subplots(1, 3), strict=True))
+    for axis, axes in panels.items():
+        for name in names:
+            mine = [point for point in points if point.axis == axis and point.estimator == name]
+            style = _style(names, name)
+            x = [str(point.value) if axis == "likelihood" else point.value for point in mine]
+            line = "" if axis == "likelihood" else "-"
+            axes.plot(x, [max(point.variance, _FLOOR) for point in mine], line, **style, markersize=5, label=name)
+        axes.set(yscale="log", xlabel=_AXES[axis])
+        axes.grid(alpha=0.3)
+    first: Axes = panels["num_steps"]
+    first.set_ylabel("added variance / squared gradient, in the logits")
+    handles, labels = first.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=8)
+    figure.savefig(path, dpi=90, format="png")
+
+
+_FLOOR = 1e-8
+"""Where zeros are drawn, on logarithmic axes."""
+_AXES = {"num_steps": "N, number of steps", "saturation": "mean |logit|", "likelihood": "likelihood"}
+_MARKERS = "os^vD<>P*X"
+
+
+def _style(names: Sequence[str], name: str) -> dict[str, str]:
+    """A colour and marker of its own."""
+    i = names.index(name)
+    return {"color": f"C{i % 10}", "marker": _MARKERS[(i + i // 10) % len(_MARKERS)]}
+
+
+def _by_estimator(rows: Sequence[Properties]) -> dict[str, list[Properties]]:
+    return {
+        name: [row for row in rows if row.estimator == name] for name in dict.fromkeys(row.estimator for row in rows)
+    }
+
+
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _write_sheet(rows: Sequence[Properties], path: Path) -> None:
+    plain = [name for name in Properties.__dataclass_fields__ if name != "variance_of"]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*plain, *(f"variance_{part}" for part in PARTS), "cost"])
+        for row in rows:
+            writer.writerow(
+                [*(getattr(row, name) for name in plain), *(row.variance_of[part] for part in PARTS), row.cost]
+            )

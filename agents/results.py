@@ -1,0 +1,76 @@
+"""What runs leave: settings, the course of training, final figures."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agents.run import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run, of `train_agent.py` or of `train_sb3.py`.
+
+    Attributes:
+        config: Its recipe or settings.
+        metrics: Of the finished agent, and the training images that it saw; None where undefined.
+        rows: Of the course of training; a short run has none.
+    """
+
+    config: dict[str, Any]
+    metrics: dict[str, float | None]
+    rows: list[dict[str, float]]
+
+    @property
+    def label(self) -> str:
+        """What was trained, without the seed."""
+        categories = ", exact categories" if self.config.get("categories") == "exact" else ""
+        return f"{self.config['scene']}, {self.config.get('algorithm') or self.config['estimator']}{categories}"
+
+    @property
+    def images(self) -> list[float]:
+        """Training images seen until each row."""
+        return [row["images"] if "images" in row else row["iteration"] * self.config["batch_size"] for row in self.rows]
+
+
+def read_run(directory: Path) -> Finished:
+    """Reads what a finished run left.
+
+    Raises:
+        FileNotFoundError: The directory holds no finished run.
+        ValueError: Its files are damaged.
+    """
+    try:
+        metrics = json.loads((directory / EVALUATION_FILE).read_text())
+        config = json.loads((directory / CONFIG_FILE).read_text())
+        if "images" not in metrics:
+            metrics["images"] = metrics["iterations"] * config["batch_size"]
+        if missing := [name for name in ("count_accuracy", "minutes") if name not in metrics]:
+            raise ValueError(f"{', '.join(missing)} not in {EVALUATION_FILE}")
+        if missing := [name for name in ("scene", "seed") if name not in config]:
+            raise ValueError(f"{', '.join(missing)} not in {CONFIG_FILE}")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{directory} holds no finished run ({Path(error.filename).name} is missing); finish it with "
+            "train_agent.py --resume"
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"the results in {directory} are damaged or not a run's ({error})") from error
+    return Finished(config, metrics, read_rows(directory))
+
+
+def read_rows(directory: Path) -> list[dict[str, float]]:
+    """The rows of metrics of a run, finished or not; columns that a row does not have are left out.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    if not (directory / METRICS_FILE).exists():
+        return []
+    with (directory / METRICS_FILE).open(newline="") as file:
+        try:
+            return [{name: float(value) for name, value in row.items() if value != ""} for row in csv.DictReader(file)]
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{directory / METRICS_FILE} is damaged ({error})") from error

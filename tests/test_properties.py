@@ -1,0 +1,334 @@
+"""The properties of estimators on frozen problems, against full enumeration in all parameters."""
+
+import csv
+import json
+import math
+import shutil
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tiny import RECIPE, assert_equal, generator, make_scenes
+
+from agents.estimator_benchmark import frozen as frozen_module
+from agents.estimator_benchmark import properties as properties_module
+from agents.estimator_benchmark.cost import Cost, measure_costs
+from agents.estimator_benchmark.frozen import SCENES, STAGES, capture, load_frozen
+from agents.estimator_benchmark.measures import count_likelihoods, logit_variance, moments
+from agents.estimator_benchmark.probe import probe
+from agents.estimator_benchmark.properties import PARTS, Properties, make_fitted, measure, parts
+from agents.estimator_benchmark.properties_page import bias_table, cost_table, variance_table, write_page
+from agents.estimator_benchmark.scaling import Point, changed
+from agents.estimators import ESTIMATORS
+from agents.estimators.enumeration import objective, outcomes
+from agents.estimators.testing import randomised, toy_problem
+from agents.trainer import Trainer
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """Problems of two images, and short fits."""
+    for name, value in {"_NUM_IMAGES": 2, "_NUM_SEVERAL": 2, "_NUM_SEQUENCES": 1, "_FIT_STEPS": 3}.items():
+        monkeypatch.setattr(properties_module, name, value)
+
+
+def frozen_agent(scene="digits", stage="early"):
+    return next(agent for agent in load_frozen(scene) if agent.stage == stage)
+
+
+def by_hand(frozen, name):
+    """Bias, cosine and variance from the gradients of all parameters, image by image and outcome by outcome."""
+    estimator = make_fitted(name, frozen)
+    noise = frozen.noise(2, estimator, 0)
+    groups = parts(frozen.agent)
+    everything = [parameter for part in PARTS for parameter in groups[part]]
+    sizes = [sum(parameter.numel() for parameter in groups[part]) for part in PARTS]
+
+    def gradient(value):
+        found = torch.autograd.grad(value, everything, retain_graph=True, allow_unused=True)
+        return torch.cat(
+            [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(everything, found, strict=True)]
+        )
+
+    exact, mean, variance = [], [], torch.zeros(3, dtype=torch.float64)
+    for image, own in zip(frozen.images[:2].split(1), noise.chunk(2), strict=True):
+        problem = frozen.problem(image, own, estimator)
+        exact.append(gradient(-objective(problem).sum()))
+        drawn = [(d.probability.item(), gradient(d.loss.sum())) for d in outcomes(estimator, problem)]
+        mean.append(sum(q * g for q, g in drawn))
+        spread = sum(q * (g - mean[-1]).square() for q, g in drawn)
+        variance += torch.stack([part.sum() for part in spread.split(sizes)])
+    exact, mean = torch.cat(exact), torch.cat(mean)
+    parts_of_exact = torch.stack([g.reshape(2, -1)[i] for i in range(2) for g in (exact,)])
+    squares = sum(torch.stack([p.square().sum() for p in image.split(sizes)]) for image in parts_of_exact)
+    return {
+        "bias": ((mean - exact).norm() / exact.norm()).item(),
+        "cosine": (mean @ exact / mean.norm() / exact.norm()).item(),
+        "variance": (variance.sum() / exact.square().sum()).item(),
+        "variance_of": dict(zip(PARTS, (variance / squares).tolist(), strict=True)),
+    }
+
+
+@pytest.mark.parametrize("name", ["stop_now", "nvil", "straight_through", "exact_wake", "vimco", "rws_wake_wake"])
+def test_enumerating_in_the_outputs_is_enumerating_in_all_parameters(few_images, name):
+    frozen = frozen_agent()
+    (found,) = measure(frozen, [name])
+    wanted = by_hand(frozen, name)
+    assert found.enumerated
+    assert found.bias == pytest.approx(wanted["bias"], rel=1e-6, abs=1e-9)
+    assert found.cosine == pytest.approx(wanted["cosine"], rel=1e-6)
+    assert found.variance == pytest.approx(wanted["variance"], rel=1e-6)
+    assert found.variance_of == pytest.approx(wanted["variance_of"], rel=1e-5)
+    assert found.objective == ("iwae" if ESTIMATORS[name].num_particles > 1 else "elbo")
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_unbiased_estimators_have_no_bias_on_shipped_problems(few_images, scene):
+    names = ["exact", "half_critic"] if scene == "sprites" else ["exact", "reinforce", "half_critic", "muprop"]
+    for frozen in load_frozen(scene)[3 if scene == "sprites" else 1 :: 2]:
+        for found in measure(frozen, names):
+            assert found.enumerated
+            assert found.bias < 1e-6, (frozen.name, found.estimator)
+            assert found.objective == ("elbo_over_categories" if scene == "sprites" else "elbo")
+            # Categories are sampled even where counts are not.
+            assert (found.variance > 1e-9) == (found.estimator != "exact" or scene == "sprites")
+
+
+def test_an_estimator_that_leaves_the_outputs_is_sampled_as_a_whole(few_images, monkeypatch):
+    monkeypatch.setattr(properties_module, "_NUM_FULL_SAMPLES", 6)
+    relaxed, hard = measure(frozen_agent(), ["concrete", "straight_through"])
+    assert (relaxed.enumerated, relaxed.num_draws) == (False, 6)
+    assert hard.enumerated
+    assert relaxed.bias_error > 0 == hard.bias_error
+
+
+def test_baselines_are_fitted_to_images_that_problems_are_not_made_of(monkeypatch):
+    frozen = frozen_agent()
+    monkeypatch.setattr(properties_module, "_FIT_STEPS", 40)
+    estimator, fresh = make_fitted("trajectory_balance", frozen), randomised(ESTIMATORS["trajectory_balance"], 65)
+    problem = frozen.problem(frozen.images[:24], frozen.noise(24, estimator, 0), estimator)
+    fitted, unfitted = (logit_variance(each, problem, generator())[0] for each in (estimator, fresh))
+    assert fitted < 0.1 * unfitted
+    seen = []
+    problem_of = type(frozen).problem
+    monkeypatch.setattr(
+        type(frozen), "problem", lambda self, images, *a, **k: seen.append(images) or problem_of(self, images, *a, **k)
+    )
+    make_fitted("trajectory_balance", frozen)
+    own = [image for image in frozen.images[:24] if image.any()]
+    assert not any(torch.equal(image, other) for batch in seen for image in batch for other in own)
+
+
+@pytest.mark.parametrize(
+    ("name", "reads"),
+    [
+        ("reinforce", lambda n: torch.ones_like(n)),
+        ("exact", lambda n: torch.full_like(n, 4)),
+        ("stop_now", lambda n: n + 1),
+        ("nvil", lambda n: n + 1),
+    ],
+)
+def test_likelihoods_are_the_scores_that_are_read(name, reads):
+    problem = toy_problem(40).problem
+    n = problem.sample(generator(7))
+    assert count_likelihoods(randomised(ESTIMATORS[name]), problem, 7) == pytest.approx(reads(n).double().mean().item())
+
+
+def test_half_objects_particles_and_passes_are_counted():
+    problem = toy_problem(40).problem
+    assert count_likelihoods(randomised(ESTIMATORS["straight_through"]), problem) == 2
+    assert count_likelihoods(randomised(ESTIMATORS["vimco"]), toy_problem(40, 2).problem) == 2
+    assert count_likelihoods(randomised(ESTIMATORS["ovis"]), toy_problem(40, 2).problem) == 8
+    once = count_likelihoods(randomised(ESTIMATORS["nvil"]), problem, 3)
+    assert count_likelihoods(randomised(ESTIMATORS["ppo"]), problem, 3) == pytest.approx(2 * once)
+
+
+def test_several_counts_on_one_path_are_counted_once_each():
+    problem = toy_problem(40).problem
+    draws, stream = [], generator(5)
+    for _ in range(4):
+        draws.append(problem.sample(stream))
+    distinct = torch.tensor([len(set(row)) for row in torch.stack(draws, 1).tolist()]).double().mean().item()
+    assert count_likelihoods(randomised(ESTIMATORS["rloo"]), problem, 5) == pytest.approx(distinct)
+
+
+def test_moments_of_samples_are_near_those_of_outcomes():
+    problem = toy_problem(2).problem
+    estimator = randomised(ESTIMATORS["stop_now"])
+    every = moments(estimator, problem, [problem.logits], generator())
+    monkey = moments(randomised(ESTIMATORS["arm"]), problem, [problem.logits], generator(), num_samples=1000)
+    assert every.enumerated
+    assert not monkey.enumerated
+    assert_equal(every.mean, every.exact, 1e-9)
+    error = (monkey.mean - every.exact).abs() / (monkey.covariance.diagonal(dim1=1, dim2=2) / 1000).sqrt()
+    assert error.max() < 4
+
+
+def test_the_probe_sees_the_estimator_and_changes_nothing():
+    recipe = replace(RECIPE, estimator="moving_average", exploration_steps=10)
+    scenes = make_scenes(64, "train")
+    alone, probed = Trainer(recipe, scenes), Trainer(recipe, scenes)
+    for _ in range(4):
+        assert_equal(alone.step(), probed.step())
+        before = deepcopy(probed.state_dict())
+        found = probe(probed)
+        assert_equal(probed.state_dict(), before)
+        assert probed.agent.exploration.weight > 0
+    assert found == probe(probed)
+    assert set(found) == {"likelihoods", "added_variance", "gradient_square", "saturation"}
+    assert found["likelihoods"] == 1
+    assert all(math.isfinite(value) and value > 0 for value in found.values())
+
+
+def test_the_exact_gradient_adds_no_variance_on_the_way():
+    trainer = Trainer(replace(RECIPE, estimator="exact"), make_scenes(64, "train"))
+    trainer.step()
+    found = probe(trainer)
+    assert found["added_variance"] == 0
+    assert found["likelihoods"] == 4
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_shipped_problems_are_of_all_stages(scene):
+    agents = load_frozen(scene)
+    assert [agent.stage for agent in agents] == list(STAGES)
+    init, early, stuck, converged = agents
+    assert init.iteration == 0 < early.iteration < converged.iteration
+    assert early.count_accuracy >= 0.5 < converged.count_accuracy
+    assert converged.count_accuracy > 0.9
+    assert stuck.count_accuracy < 0.5
+    assert all(agent.agent.presence.weight.dtype == torch.float64 for agent in agents)
+    estimator = make_fitted("exact", stuck)
+    problem = stuck.problem(stuck.images[:24], stuck.noise(24, estimator, 0), estimator)
+    # Every scene is explained by nothing, or by as many objects as there may be.
+    assert set(problem.log_q.argmax(1).tolist()) == {0, 3}
+
+
+@pytest.fixture
+def short_training(monkeypatch):
+    """Few images, looked at often."""
+    narrow = frozen_module.narrow
+    monkeypatch.setattr(frozen_module, "narrow", lambda recipe: replace(narrow(recipe), num_train=576))
+    for name, value in {"_LOOK_EVERY": 4, "_NUM_TEST": 16}.items():
+        monkeypatch.setattr(frozen_module, name, value)
+
+
+@pytest.mark.usefixtures("short_training")
+def test_captured_agents_are_what_training_made(tmp_path, monkeypatch):
+    for name, value in {"_STUCK_STEPS": 4, "_EARLY": 0.0}.items():
+        monkeypatch.setattr(frozen_module, name, value)
+    looks = []
+    path = tmp_path / "frozen.safetensors"
+    capture("digits", path, max_steps=8, progress=lambda *look: looks.append(look[:2]))
+    runs = ["with exploration"] * 3 + ["without exploration"] * 2
+    assert looks == list(zip(runs, [0, 4, 8, 0, 4], strict=True))
+    agents = load_frozen("digits", path)
+    assert [(agent.stage, agent.iteration) for agent in agents] == list(zip(STAGES, (0, 0, 4, 8), strict=True))
+    recipe = frozen_module.narrow(frozen_module.get_recipe("digits"))
+    trainer = Trainer(replace(recipe, max_steps=8), frozen_module.make_scene("digits").dataset("train", 576))
+    for _ in range(8):
+        trainer.step()
+    wanted = {name: tensor.half().double() for name, tensor in trainer.agent.state_dict().items()}
+    assert_equal(dict(agents[3].agent.state_dict()), wanted)
+    assert agents[0].agent.exploration.weight == 0
+    assert agents[3].agent.exploration.weight == pytest.approx(1 - 8 / 1250)
+
+
+@pytest.mark.usefixtures("short_training")
+def test_an_agent_that_does_not_learn_is_not_captured(tmp_path, monkeypatch):
+    monkeypatch.setattr(frozen_module, "_EARLY", 1.1)
+    with pytest.raises(RuntimeError, match="never counted 110% of the scenes of digits right"):
+        capture("digits", tmp_path / "frozen.safetensors", max_steps=4)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_and_damaged_problems_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no frozen problems of 'digit'; choose one of digits, multi_mnist, sprites"):
+        load_frozen("digit")
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="damaged"):
+        load_frozen("digits", tmp_path / "bad.safetensors")
+    shipped = Path(frozen_module.__file__).parent / "problems" / "digits.safetensors"
+    shutil.copy(shipped, tmp_path / "digits.safetensors")
+    with pytest.raises(FileNotFoundError, match="images belong beside the weights"):
+        load_frozen("digits", tmp_path / "digits.safetensors")
+    (tmp_path / "digits.png").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="damaged or no picture"):
+        load_frozen("digits", tmp_path / "digits.safetensors")
+    Image.new("L", (10, 10)).save(tmp_path / "digits.png")
+    with pytest.raises(ValueError, match=r"must have 1200 pixels a side, got \(10, 10\)"):
+        load_frozen("digits", tmp_path / "digits.safetensors")
+
+
+def test_costs_count_what_the_graph_holds():
+    costs = measure_costs(["stop_now", "vimco"])
+    assert costs["vimco"].megabytes > 2 * costs["stop_now"].megabytes > 0
+    assert all(cost.milliseconds > 0 for cost in costs.values())
+
+
+def test_changed_agents_are_the_same_network_in_another_model():
+    frozen = frozen_agent()
+    estimator = make_fitted("exact", frozen)
+    plain, longer, sharper = changed(frozen), changed(frozen, num_steps=5), changed(frozen, sharpness=3.0)
+    noise = longer.noise(2, estimator, 0)
+    logits = [
+        agent.problem(frozen.images[:2], noise[:, : agent.agent.model.config.num_steps], estimator).logits
+        for agent in (plain, longer, sharper)
+    ]
+    assert_equal(logits[1][:, :3], logits[0], 1e-9)
+    assert_equal(logits[2], 3 * logits[0], 1e-9)
+    other = changed(frozen, likelihood="laplace")
+    assert other.agent.model.config.likelihood == "laplace"
+    assert plain.agent.exploration.weight == 0 < frozen.agent.exploration.weight
+
+
+def row(estimator, stage, **changes):
+    facts = {
+        "scene": "digits",
+        "stage": stage,
+        "estimator": estimator,
+        "objective": "elbo",
+        "unbiased": True,
+        "prefix_only": True,
+        "enumerated": True,
+        "num_draws": 4,
+        "bias": 0.0,
+        "bias_error": 0.0,
+        "cosine": 1.0,
+        "variance": 2.0,
+        "likelihoods": 1.5,
+        "variance_of": {"stop_head": 3.0, "trunk": 2.0, "decoder": math.nan},
+    }
+    return Properties(**facts | changes)
+
+
+def test_the_page_shows_the_worst_stage_and_the_sheet_every_one(tmp_path):
+    rows = [
+        row("nvil", "init", bias=1e-16),
+        row("nvil", "converged", bias=2e-9, variance=0.5, likelihoods=2.5),
+        row("arm", "init", enumerated=False, num_draws=200, bias=0.25, bias_error=0.1, cosine=0.9),
+        row("arm", "converged", enumerated=False, num_draws=200, bias=0.1, bias_error=0.2, unbiased=False),
+    ]
+    bias = bias_table(rows).splitlines()
+    assert bias[2] == "| `nvil` | yes | 4 outcomes | 2e-09 | 1.0000 | 2.00 | 1.25 |"
+    assert bias[3].startswith("| `arm` | yes | 200 samples | 0.25 ± 0.1 | 0.9000 | 1.50 |")
+    assert "| `nvil` | 2 | 0.5 | 3 | 2 | nan |" in variance_table(rows)
+    costs = {"exact": Cost(20.0, 5.0), "nvil": Cost(30.0, 6.0)}
+    assert cost_table(costs).splitlines()[3] == "| `nvil` | 30.0 | 1.50 | 6.0 |"
+    axes = (("num_steps", 1.0), ("saturation", 0.5), ("likelihood", "laplace"))
+    points = [Point(axis, value, name, 0.3) for axis, value in axes for name in ("nvil", "arm")]
+    paths = write_page(rows, costs, points, tmp_path, "page", ["A note."])
+    assert [path.name for path in paths] == ["page.md", "page.csv", "page.png", "page_scaling.png"]
+    assert all(path.stat().st_size > 0 for path in paths)
+    text = paths[0].read_text()
+    assert all(
+        part in text for part in ("# page", "A note.", bias_table(rows), variance_table(rows), "page_scaling.png")
+    )
+    with paths[1].open() as file:
+        sheet = list(csv.DictReader(file))
+    assert len(sheet) == 4
+    assert float(sheet[1]["cost"]) == pytest.approx((4e-18 + 0.5) * 2.5)
+    assert json.loads(sheet[1]["bias"]) == 2e-9
