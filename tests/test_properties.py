@@ -315,7 +315,7 @@ def test_the_page_shows_the_worst_stage_and_the_sheet_every_one(tmp_path):
     bias = bias_table(rows).splitlines()
     assert bias[2] == "| `nvil` | yes | 4 outcomes | 2e-09 | 1.0000 | 2.00 | 1.25 |"
     assert bias[3].startswith("| `arm` | yes | 200 samples | 0.25 ± 0.1 | 0.9000 | 1.50 |")
-    assert "| `nvil` | 2 | 0.5 | 3 | 2 | nan |" in variance_table(rows)
+    assert "| `nvil` | 2 | 0.5 | 3 | 2 | - |" in variance_table(rows)
     costs = {"exact": Cost(20.0, 5.0), "nvil": Cost(30.0, 6.0)}
     assert cost_table(costs).splitlines()[3] == "| `nvil` | 30.0 | 1.50 | 6.0 |"
     axes = (("num_steps", 1.0), ("saturation", 0.5), ("likelihood", "laplace"))

@@ -76,6 +76,9 @@ class Properties:
 def measure(frozen: FrozenAgent, names: Sequence[str], seed: int = 0) -> Iterator[Properties]:
     """Judges estimators on a frozen problem, one after the other.
 
+    Where categories are summed out, those are left out that reach the parameters on a way that is not one of the
+    outputs: of sampled paths there would be too many.
+
     Args:
         frozen: The agent and its images.
         names: Registered estimators.
@@ -87,7 +90,10 @@ def measure(frozen: FrozenAgent, names: Sequence[str], seed: int = 0) -> Iterato
         kind = (estimator.num_particles, estimator.reparameterised)
         if kind not in jacobians:
             jacobians[kind] = Jacobian(frozen, estimator, seed)
-        yield _measure(name, estimator, frozen, jacobians[kind], seed)
+        jacobian = jacobians[kind]
+        leaves = _leaves_outputs(estimator, jacobian)
+        if not (leaves and jacobian.enumerates):
+            yield _measure(name, estimator, jacobian, leaves, seed)
 
 
 def make_fitted(name: str, frozen: FrozenAgent) -> Estimator:
@@ -157,7 +163,7 @@ class Jacobian:
         self.images = frozen.images[:num_images]
         self.noise = frozen.noise(num_images, estimator, seed)
         self.frozen, self.estimator = frozen, estimator
-        self.problem = self._problem(self.images, self.noise)
+        self.problem = self._problem(self.images, self.noise, self.enumerates)
         self.parts = parts(frozen.agent)
         grams = [self._gram(problem) for problem in self.each()]
         self.gram = {part: torch.stack([gram[part] for gram in grams]) for part in PARTS}
@@ -165,7 +171,11 @@ class Jacobian:
     def each(self) -> Iterator[StopProblem]:
         """The problem of every image alone."""
         for image, noise in zip(self.images.split(1), self.noise.chunk(len(self.images)), strict=True):
-            yield self._problem(image, noise)
+            yield self._problem(image, noise, self.enumerates)
+
+    def sampled(self) -> StopProblem:
+        """The problem of all images with one path for each particle, as in training."""
+        return self.problem if not self.enumerates else self._problem(self.images, self.noise, enumerates=False)
 
     def gradient(self, value: Tensor) -> dict[str, Float[Tensor, "parameter"]]:
         """The gradient of a number in the parameters of each part."""
@@ -182,8 +192,8 @@ class Jacobian:
             for part, parameters in self.parts.items()
         }
 
-    def _problem(self, images: Tensor, noise: Tensor) -> StopProblem:
-        return self.frozen.problem(images, noise, self.estimator, enumerate_categories=self.enumerates)
+    def _problem(self, images: Tensor, noise: Tensor, enumerates: bool) -> StopProblem:
+        return self.frozen.problem(images, noise, self.estimator, enumerate_categories=enumerates)
 
     def _gram(self, problem: StopProblem) -> dict[str, Tensor]:
         outputs = torch.cat([output.flatten(1) for output in outputs_of(problem)], 1).flatten()
@@ -192,10 +202,10 @@ class Jacobian:
         return {part: j @ j.T for part, j in jacobian.items()}
 
 
-def _measure(name: str, estimator: Estimator, frozen: FrozenAgent, jacobian: Jacobian, seed: int) -> Properties:
-    problem, generator = jacobian.problem, torch.Generator().manual_seed(seed)
+def _measure(name: str, estimator: Estimator, jacobian: Jacobian, leaves_outputs: bool, seed: int) -> Properties:
+    frozen, problem, generator = jacobian.frozen, jacobian.problem, torch.Generator().manual_seed(seed)
     found = moments(estimator, problem, outputs_of(problem), generator, num_samples=_NUM_SAMPLES)
-    if _leaves_outputs(estimator, jacobian):
+    if leaves_outputs:
         errors = _sampled_errors(estimator, jacobian, found)
         found = Moments(found.exact, found.mean, found.covariance, enumerated=False, num_draws=_NUM_FULL_SAMPLES)
     else:
@@ -205,7 +215,6 @@ def _measure(name: str, estimator: Estimator, frozen: FrozenAgent, jacobian: Jac
     square = sum(squares.values())
     # The mean of samples is off by chance: its square by the variance over their number. Rounding may go below 0.
     chance = 0.0 if found.enumerated else total["variance"] / found.num_draws
-    sampled_view = jacobian.problem if jacobian.problem.num_paths == 1 else _one_path(frozen, estimator, jacobian)
     return Properties(
         scene=frozen.scene,
         stage=frozen.stage,
@@ -219,13 +228,9 @@ def _measure(name: str, estimator: Estimator, frozen: FrozenAgent, jacobian: Jac
         bias_error=(chance / square) ** 0.5,
         cosine=total["inner"] / max((total["mean"] * square) ** 0.5, 1e-300),
         variance=total["variance"] / square,
-        likelihoods=count_likelihoods(estimator, sampled_view, seed),
+        likelihoods=count_likelihoods(estimator, jacobian.sampled(), seed),
         variance_of={part: _ratio(errors["variance"][part], squares[part]) for part in PARTS},
     )
-
-
-def _one_path(frozen: FrozenAgent, estimator: Estimator, jacobian: Jacobian) -> StopProblem:
-    return frozen.problem(jacobian.images, jacobian.noise, estimator, grad_enabled=False)
 
 
 def _errors(found: Moments, jacobian: Jacobian) -> dict[str, dict[str, float]]:
@@ -241,7 +246,8 @@ def _errors(found: Moments, jacobian: Jacobian) -> dict[str, dict[str, float]]:
 
 def _sampled_errors(estimator: Estimator, jacobian: Jacobian, found: Moments) -> dict[str, dict[str, float]]:
     """The same for an estimator that reaches the parameters past the outputs: its whole gradient is sampled."""
-    errors: dict[str, dict[str, float]] = {kind: {part: 0.0 for part in PARTS} for kind in ("bias", "variance", "mean", "inner")}
+    kinds = ("bias", "variance", "mean", "inner")
+    errors: dict[str, dict[str, float]] = {kind: {part: 0.0 for part in PARTS} for kind in kinds}
     for problem, exact in zip(jacobian.each(), found.exact, strict=True):
         outputs = torch.cat([output.flatten(1) for output in outputs_of(problem)], 1).flatten()
         wanted = jacobian.gradient(outputs @ exact)
@@ -259,9 +265,7 @@ def _sampled_errors(estimator: Estimator, jacobian: Jacobian, found: Moments) ->
 
 def _leaves_outputs(estimator: Estimator, jacobian: Jacobian) -> bool:
     """Whether the loss reaches the parameters on a way that is not one of the outputs."""
-    if jacobian.problem.num_paths > 1:
-        return False
-    problem = next(jacobian.each())
+    problem = jacobian.sampled()
     loss = estimator(problem, torch.Generator().manual_seed(0)).sum()
     outputs = outputs_of(problem)
     found = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)

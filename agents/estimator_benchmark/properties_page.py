@@ -1,10 +1,12 @@
 """The page on properties: tables and figures of what estimators do on frozen problems."""
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from matplotlib.axes import Axes
+import matplotlib
 from matplotlib.figure import Figure
 
 from agents.checkpoints import write_atomically, write_text_atomically
@@ -89,7 +91,9 @@ def variance_table(board: Sequence[Properties]) -> str:
     header = ["added variance", *stages, *(f"{part.replace('_', ' ')}, {stages[-1]}" for part in PARTS)]
     lines = [_line(*header), "|---" * len(header) + "|"]
     for name, rows in _by_estimator(board).items():
-        of_part = [f"{rows[-1].variance_of[part]:.3g}" for part in PARTS]
+        # A renderer that is known learns nothing.
+        values = [rows[-1].variance_of[part] for part in PARTS]
+        of_part = ["-" if math.isnan(value) else f"{value:.3g}" for value in values]
         lines.append(_line(f"`{name}`", *(f"{row.variance:.3g}" for row in rows), *of_part))
     return "\n".join(lines)
 
@@ -109,52 +113,62 @@ def draw_pareto(rows: Sequence[Properties], path: Path) -> None:
     scene = rows[0].scene
     rows = [row for row in rows if row.scene == scene]
     stages, names = list(dict.fromkeys(row.stage for row in rows)), list(_by_estimator(rows))
-    figure = Figure(figsize=(4 * len(stages) + 2.5, 4.5), layout="constrained")
-    panels = figure.subplots(1, len(stages), squeeze=False)[0]
-    for axes, stage in zip(panels, stages, strict=True):
-        for row in rows:
-            if row.stage == stage:
-                error = max(row.bias**2 + row.variance, _FLOOR)
-                axes.scatter(row.likelihoods, error, **_style(names, row.estimator), s=45, label=row.estimator)
-        axes.set(title=f"{scene}, {stage}", xlabel="likelihood evaluations an image", xscale="log", yscale="log")
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("(bias² + variance) / squared gradient")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=8)
-    figure.savefig(path, dpi=90, format="png")
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    for place, stage in enumerate(stages, 1):
+        axes = figure.add_subplot((len(stages) + 1) // 2, 2, place)
+        mine = [row for row in rows if row.stage == stage]
+        errors = _above_zero([row.bias**2 + row.variance for row in mine])
+        for row, error in zip(mine, errors, strict=True):
+            fill = "full" if row.unbiased else "none"
+            style = _style(names, row.estimator)
+            axes.plot(row.likelihoods, error, "", **style, fillstyle=fill, markersize=8, label=row.estimator)
+        axes.set(title=f"{scene}, {stage}", xscale="log", yscale="log")
+        axes.set(xlabel="likelihood evaluations for an image", ylabel="(bias² + variance) / squared gradient")
+        axes.grid(alpha=0.3, which="both")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside right center", fontsize=9, title="hollow: biased\nlowest: no error at all"
+    )
+    figure.savefig(path, dpi=80, format="png")
 
 
 def draw_scaling(points: Sequence[Point], path: Path) -> None:
     """Added variance against N, against saturation, and for every likelihood."""
     names = list(dict.fromkeys(point.estimator for point in points))
-    figure = Figure(figsize=(15, 4.5), layout="constrained")
-    panels = dict(zip(("num_steps", "saturation", "likelihood"), figure.subplots(1, 3), strict=True))
-    for axis, axes in panels.items():
+    figure = Figure(figsize=(15, 5), layout="constrained")
+    for axes, axis in zip(figure.subplots(1, 3), _AXES, strict=True):
+        there = [point for point in points if point.axis == axis]
+        heights = dict(zip(there, _above_zero([point.variance for point in there]), strict=True))
         for name in names:
-            mine = [point for point in points if point.axis == axis and point.estimator == name]
-            style = _style(names, name)
+            mine = [point for point in there if point.estimator == name]
             x = [str(point.value) if axis == "likelihood" else point.value for point in mine]
             line = "" if axis == "likelihood" else "-"
-            axes.plot(x, [max(point.variance, _FLOOR) for point in mine], line, **style, markersize=5, label=name)
-        axes.set(yscale="log", xlabel=_AXES[axis])
+            axes.plot(x, [heights[point] for point in mine], line, **_style(names, name), markersize=6, label=name)
+        axes.set(yscale="log", xlabel=_AXES[axis], xscale="log" if axis == "saturation" else None)
         axes.grid(alpha=0.3)
-    first: Axes = panels["num_steps"]
-    first.set_ylabel("added variance / squared gradient, in the logits")
-    handles, labels = first.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=8)
-    figure.savefig(path, dpi=90, format="png")
+    figure.axes[0].set_ylabel("added variance / squared gradient, in the logits")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=9, title="lowest: none at all")
+    figure.savefig(path, dpi=80, format="png")
 
 
-_FLOOR = 1e-8
-"""Where zeros are drawn, on logarithmic axes."""
 _AXES = {"num_steps": "N, number of steps", "saturation": "mean |logit|", "likelihood": "likelihood"}
-_MARKERS = "os^vD<>P*X"
+_MARKERS = "os^vD<>P*Xh"
 
 
-def _style(names: Sequence[str], name: str) -> dict[str, str]:
+def _style(names: Sequence[str], name: str) -> dict[str, Any]:
     """A colour and marker of its own."""
     i = names.index(name)
-    return {"color": f"C{i % 10}", "marker": _MARKERS[(i + i // 10) % len(_MARKERS)]}
+    return {"color": matplotlib.colormaps["tab20"](i % 20), "marker": _MARKERS[i % len(_MARKERS)]}
+
+
+def _above_zero(values: Sequence[float]) -> list[float]:
+    """The values for a logarithmic axis: those of (rounded) 0 are drawn somewhat below all others."""
+    floor = min((value for value in values if value > _ROUNDING), default=1.0) / 10
+    return [max(value, floor) for value in values]
+
+
+_ROUNDING = 1e-12
 
 
 def _by_estimator(rows: Sequence[Properties]) -> dict[str, list[Properties]]:
