@@ -3,7 +3,10 @@
 import csv
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +29,8 @@ from agents.estimators import ESTIMATORS
 from agents.estimators.enumeration import objective, outcomes
 from agents.estimators.testing import randomised, toy_problem
 from agents.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -332,3 +337,57 @@ def test_the_page_shows_the_worst_stage_and_the_sheet_every_one(tmp_path):
     assert len(sheet) == 4
     assert float(sheet[1]["cost"]) == pytest.approx((4e-18 + 0.5) * 2.5)
     assert json.loads(sheet[1]["bias"]) == 2e-9
+
+
+OWN = """
+from agents.estimators.score_function import StopNow
+
+class Mine(StopNow):
+    pass
+
+class Silent(StopNow):
+    def forward(self, problem, generator=None):
+        return super().forward(problem, generator) * float("nan")
+"""
+
+
+def script(tmp_path, *arguments):
+    (tmp_path / "mine.py").write_text(OWN)
+    command = [sys.executable, ROOT / "scripts" / "benchmark_estimators.py", "properties", "--output-dir", tmp_path]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=400, env=environment
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_the_script_judges_ones_own_estimator_beside_the_others(tmp_path):
+    options = ("--scenes", "multi_mnist", "--workers", "1", "--no-scaling", "--no-costs", "--name", "page")
+    status, output = script(tmp_path, "--estimators", "stop_now", "mine=mine.py:Mine", *options)
+    assert status == 0, output
+    with (tmp_path / "page.csv").open() as file:
+        sheet = list(csv.DictReader(file))
+    assert [(row["stage"], row["estimator"]) for row in sheet] == [
+        (stage, name) for stage in STAGES for name in ("stop_now", "mine")
+    ]
+    for registered, own in zip(sheet[::2], sheet[1::2], strict=True):
+        assert own == registered | {"estimator": "mine"}
+        assert float(own["bias"]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ("--estimators", "mine=mine.py:Silent"),
+            "'mine' does not pass the checks of estimators: Silent returned a loss",
+        ),
+        (("--estimators", "nvill"), "'nvill' is unknown; choose one of half_critic"),
+        (("--estimators", "exact", "--scenes", "digit"), "no frozen problems of 'digit'; choose one of digits"),
+    ],
+)
+def test_the_script_names_what_is_wrong_and_what_there_is(tmp_path, given, said):
+    status, output = script(tmp_path, *given)
+    assert status != 0
+    assert said in " ".join(output.split())
+    assert "Traceback" not in output

@@ -220,7 +220,15 @@ def test_a_renderer_that_is_spoiled_by_nothing_passes():
 
 def test_a_renderer_may_have_no_gradients_if_it_says_so():
     renderer = BrokenRenderer(lambda draw, *arguments: draw(*arguments).detach())
-    check_renderer(renderer, SIDE, differentiable=False)
+    renderer.differentiable = False
+    check_renderer(renderer, SIDE)
+
+
+def test_a_renderer_that_does_not_say_whether_it_has_gradients_fails():
+    renderer = BrokenRenderer(lambda draw, *arguments: draw(*arguments))
+    renderer.differentiable = None
+    with pytest.raises(AssertionError, match="differentiable must be True or False, got None"):
+        check_renderer(renderer, SIDE)
 
 
 @pytest.mark.parametrize(

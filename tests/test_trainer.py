@@ -14,6 +14,7 @@ from agents.estimators import ESTIMATORS
 from agents.recipes import RECIPES, Recipe, get_recipe
 from agents.trainer import Trainer
 from air_env.priors import CountPrior
+from air_env.renderers import PatchRenderer
 
 
 def make_trainer(**changes) -> Trainer:
@@ -34,6 +35,26 @@ def test_the_same_seed_gives_the_same_run_whatever_the_global_generator(estimato
     second = make_trainer(estimator=estimator)
     assert_equal(train(second, 5), elbos)
     assert_equal(second.state_dict(), first.state_dict())
+
+
+SOFT = [name for name, kind in ESTIMATORS.items() if kind.needs == "soft"]
+
+
+@pytest.mark.parametrize("estimator", SOFT)
+def test_half_objects_are_not_asked_of_a_black_box(estimator, monkeypatch):
+    monkeypatch.setattr(PatchRenderer, "differentiable", False)
+    with pytest.raises(ValueError, match=f"{estimator} relaxes presences, and the renderer of digits draws whole"):
+        make_trainer(estimator=estimator)
+    train(make_trainer(estimator="disarm"), 1)
+
+
+def test_a_black_box_has_no_half_objects(monkeypatch):
+    monkeypatch.setattr(PatchRenderer, "differentiable", False)
+    trainer = make_trainer()
+    noise = torch.zeros(RECIPE.batch_size, NUM_STEPS, trainer.agent.latent_dim)
+    problem = trainer.problem(torch.arange(RECIPE.batch_size), noise)
+    with pytest.raises(ValueError, match="draws whole objects only"):
+        problem.soft(torch.ones(RECIPE.batch_size, NUM_STEPS))
 
 
 def test_another_seed_gives_another_run():

@@ -144,7 +144,9 @@ def draw_scaling(points: Sequence[Point], path: Path) -> None:
             x = [str(point.value) if axis == "likelihood" else point.value for point in mine]
             line = "" if axis == "likelihood" else "-"
             axes.plot(x, [heights[point] for point in mine], line, **_style(names, name), markersize=6, label=name)
-        axes.set(yscale="log", xlabel=_AXES[axis], xscale="log" if axis == "saturation" else None)
+        axes.set(yscale="log", xlabel=_AXES[axis])
+        if axis == "saturation":
+            axes.set_xscale("log")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("added variance / squared gradient, in the logits")
     handles, labels = figure.axes[0].get_legend_handles_labels()

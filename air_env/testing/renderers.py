@@ -14,13 +14,12 @@ from air_env.testing.expectations import expect, in_precision, same
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 
-def check_renderer(renderer: Renderer, image_size: int, *, differentiable: bool = True, seed: int = 0) -> None:
-    """Checks a renderer: shapes, both precisions, independence of rows, bounds and gradients.
+def check_renderer(renderer: Renderer, image_size: int, *, seed: int = 0) -> None:
+    """Checks a renderer: shapes, both precisions, independence of rows, bounds and, if it has any, gradients.
 
     Args:
         renderer: The renderer, a `torch.nn.Module`; it is copied, not changed.
         image_size: Side of the canvases in pixels.
-        differentiable: False does not ask for gradients.
         seed: Of the windows and the objects in them.
 
     Raises:
@@ -33,6 +32,8 @@ def check_renderer(renderer: Renderer, image_size: int, *, differentiable: bool 
     expect(isinstance(renderer, nn.Module), f"wanted a torch.nn.Module, got a {type(renderer).__name__}")
     assert isinstance(renderer, nn.Module)
     expect(renderer.channels in (1, 3), f"channels must be 1 (grey) or 3 (RGB), got {renderer.channels!r}")
+    differentiable = getattr(renderer, "differentiable", None)
+    expect(isinstance(differentiable, bool), f"differentiable must be True or False, got {differentiable!r}")
     generator = torch.Generator().manual_seed(seed)
     _check_prior(renderer.prior_what, generator)
     for dtype in _TOLERANCE:
@@ -119,7 +120,7 @@ def _check_gradients(renderer: Any, image_size: int, generator: torch.Generator)
             draw = _along(renderer, arguments, position, weights)
             point = arguments[position].requires_grad_()
             if not draw(point).requires_grad:
-                raise AssertionError(f"drawing has no gradient with respect to {name}; or pass differentiable=False")
+                raise AssertionError(f"drawing has no gradient with respect to {name}; or say differentiable = False")
             try:
                 torch.autograd.gradcheck(draw, (point,), atol=1e-5, rtol=1e-3)
             except RuntimeError as error:
