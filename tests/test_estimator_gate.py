@@ -10,6 +10,7 @@ from tiny import assert_equal
 from agents.estimators import ESTIMATORS, Estimator
 from agents.estimators.base import logit_gradient_loss, score_function_loss
 from agents.estimators.enumeration import NotEnumerable, draws, objective, outcomes
+from agents.estimators.problem import count
 from agents.estimators.testing import check_estimator, randomised, toy_problem
 
 
@@ -81,11 +82,61 @@ class ReadsAhead(Sound):
 
 
 class TouchesTheNextStep(Sound):
-    """Adds something of mean zero to steps that were not reached."""
+    """Adds scores of steps that were not reached, which are 0 on average."""
+
+    def forward(self, problem, generator=None):
+        z_pres = problem.presences(generator)
+        n = count(z_pres)
+        scores = (z_pres - problem.logits.detach().sigmoid()) * problem.logits
+        return self.loss_of(problem, n) + torch.where(problem.reached(n), 0.0, scores).sum(1)
+
+
+class ReadsTheNextContext(Sound):
+    """The context of the last step knows the likelihoods of all objects before it."""
 
     def loss_of(self, problem, n):
-        noise = torch.where(problem.reached(n), 0.0, problem.log_go - problem.log_go.detach())
-        return super().loss_of(problem, n) + noise.sum(1) - (1 - problem.reached(n).float().mean(1)) * 0
+        return score_function_loss(problem, n, problem.context[:, -1:, 0].expand_as(problem.logits))
+
+
+class ReadsAheadOfUniformNumbers(Estimator):
+    """Draws uniform numbers, and its baseline is the last score."""
+
+    needs = "prefix"
+    unbiased = True
+
+    def forward(self, problem, generator=None):
+        n = count((problem.uniform(generator) < problem.logits.detach().sigmoid()).double())
+        return score_function_loss(problem, n, problem.scores.detach()[:, -1:].expand_as(problem.logits))
+
+
+class DrawsPastTheProblem(Estimator):
+    """Its own coin, from the right generator."""
+
+    needs = "all"
+    unbiased = False
+
+    def forward(self, problem, generator=None):
+        return -problem.elbo() * torch.rand((), generator=generator)
+
+
+class SilentInTraining(Sound):
+    def loss_of(self, problem, n):
+        return super().loss_of(problem, n) * (float("nan") if self.training else 1.0)
+
+
+class ReturnsNothing(Sound):
+    def loss_of(self, problem, n):
+        return None
+
+
+class CutsTheGraph(Sound):
+    def loss_of(self, problem, n):
+        return super().loss_of(problem, n).detach()
+
+
+class TakesNoGenerator(Sound):
+    def forward(self, problem):
+        return self.loss_of(problem, problem.sample(None))
 
 
 class Overflows(Sound):
@@ -129,8 +180,15 @@ BROKEN = {
     ReadsItsOwnPresence: "is biased: its mean gradient in",
     ForgetsTheModel: "is biased: its mean gradient in",
     ForgetsTheEntropy: "is biased: its mean gradient in",
-    ReadsAhead: "reads scores beyond the counts it drew",
-    TouchesTheNextStep: "biased|touches the graph of the next step",
+    ReadsAhead: "reads scores or context beyond the counts it drew",
+    TouchesTheNextStep: "touches the graph of the next step",
+    ReadsTheNextContext: "reads scores or context beyond the counts it drew",
+    ReadsAheadOfUniformNumbers: "reads scores or context beyond the counts it drew",
+    DrawsPastTheProblem: "draws past the problem",
+    SilentInTraining: "not finite",
+    ReturnsNothing: "must return a tensor, got None",
+    CutsTheGraph: "its graph was cut",
+    TakesNoGenerator: "failed: TypeError",
     Overflows: "not finite where|logit. is 15",
     GainsFromNothing: "has a gradient where there is nothing to gain",
     SlightlyBiasedUniform: "is biased: its mean gradient in",

@@ -149,6 +149,7 @@ class SlurmCluster(Cluster):
         # Other sweeps have cells of the same names.
         self._mark = "@" + hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
         self._jobs: dict[str, str] = {}
+        self._answered = False
 
     def submit(self, name: str, function: Callable[..., object], *arguments: object) -> None:  # noqa: D102
         self._jobs[name] = self._start(name, self._mark, function, arguments).job_id
@@ -162,8 +163,13 @@ class SlurmCluster(Cluster):
         except FileNotFoundError as error:
             raise ValueError("there is no squeue here: run this where Slurm is, or with --cluster local") from error
         except (subprocess.SubprocessError, OSError) as error:
-            _LOG.warning("squeue does not answer, and is asked again: %s", error)
+            reason = getattr(error, "stderr", None) or error
+            if not self._answered:
+                # What an earlier process submitted is not known: it would be submitted again.
+                raise ValueError(f"squeue does not answer ({reason}); see that Slurm runs, and try again") from error
+            _LOG.warning("squeue does not answer, and is asked again: %s", reason)
         else:
+            self._answered = True
             jobs = (line.split(maxsplit=1) for line in listed)
             self._jobs = {name.removesuffix(self._mark): job for job, name in jobs if name.endswith(self._mark)}
         return set(self._jobs)

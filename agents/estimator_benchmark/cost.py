@@ -23,7 +23,7 @@ class Cost:
     Attributes:
         milliseconds: Median of the repeats.
         megabytes: Saved for the backward pass, in 10^6 bytes, without the parameters; on a GPU, the most that was
-            allocated.
+            allocated above what stays.
     """
 
     milliseconds: float
@@ -69,19 +69,31 @@ def _graph_megabytes(trainer: Trainer) -> float:
     """Of the storages that one step saves for its backward pass; the step is also the warm-up."""
     if trainer.device.type == "cuda":
         trainer.step()
+        before = torch.cuda.memory_allocated(trainer.device)
         torch.cuda.reset_peak_memory_stats(trainer.device)
         trainer.step()
-        return torch.cuda.max_memory_allocated(trainer.device) / 1e6
+        return (torch.cuda.max_memory_allocated(trainer.device) - before) / 1e6
     parameters = {parameter.untyped_storage().data_ptr() for parameter in trainer.agent.parameters()}
-    # Kept, so that no storage is freed and its address used again.
+    # Kept, so that no storage is freed and its address used again; forgotten when the next forward pass begins.
     saved: dict[int, Tensor] = {}
+    peak, backward = 0, False
 
     def keep(tensor: Tensor) -> Tensor:
+        nonlocal peak, backward
+        if backward:
+            saved.clear()
+            backward = False
         address = tensor.untyped_storage().data_ptr()
         if address not in parameters:
             saved.setdefault(address, tensor)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    def use(tensor: Tensor) -> Tensor:
+        nonlocal peak, backward
+        if not backward:
+            peak, backward = max(peak, sum(one.untyped_storage().nbytes() for one in saved.values())), True
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, use):
         trainer.step()
-    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) / 1e6
+    return peak / 1e6

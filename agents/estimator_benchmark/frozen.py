@@ -2,7 +2,7 @@
 
     init        untrained
     early       the first look at which it counted half of the scenes right
-    stuck       trained by reinforce without exploration, until q has given up all objects, or takes all N of them
+    stuck       trained by reinforce without exploration: q finds no objects, or all N of them, in every scene
     converged   at the end of training
 
 Agents are narrower than those of the recipes, and their weights are rounded to half precision; everything is computed
@@ -130,7 +130,13 @@ def load_frozen(scene: str, source: Path | None = None) -> list[FrozenAgent]:
             raise ValueError(f"there are no frozen problems of {scene!r}; choose one of {', '.join(SCENES)}")
         source = Path(str(_SHIPPED / f"{scene}.safetensors"))
     metadata, tensors = read_weights(source, _FORMAT)
-    config = json.loads(metadata["config"])
+    try:
+        return _read(scene, source, json.loads(metadata["config"]), tensors)
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"{source} does not fit this version of the agent ({error}); capture it again") from error
+
+
+def _read(scene: str, source: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> list[FrozenAgent]:
     settings = from_json(SceneConfig, config["scene"]), from_json(AgentConfig, config["agent"])
     images, found = read_sheet(source.with_suffix(".png"), settings[0].image_size), []
     for stage, facts in config["stages"].items():

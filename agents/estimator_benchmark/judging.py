@@ -88,8 +88,15 @@ def judge(
         ValueError: An estimator or scene is unknown, or an estimator does not keep what it promises.
     """
     names = admit(specs)
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"estimator {', '.join(sorted(twice))} is given twice; leave one out")
     for scene in scenes:
         load_frozen(scene)
+        if not any(_fits(name, scene) for name in names):
+            raise ValueError(
+                f"none of {', '.join(names)} can be judged on {scene}: several samples of categories have no "
+                "reference there; leave the scene out, or add an estimator of one sample"
+            )
     with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (tuple(specs),)) as pool:
         judged = [
             pool.submit(_judge, scene, stage, [name for name in names if _fits(name, scene)])

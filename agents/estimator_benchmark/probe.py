@@ -1,9 +1,12 @@
 """What is looked at in the course of a training run: how noisy the gradient of the stop action is by now."""
 
+from contextlib import suppress
+
 import torch
 
 from agents.air import Exploration
 from agents.estimator_benchmark.measures import count_likelihoods, logit_variance
+from agents.estimators.enumeration import NotEnumerable
 from agents.trainer import Trainer
 
 
@@ -13,7 +16,7 @@ def probe(trainer: Trainer) -> dict[str, float]:
     Returns:
         - ``likelihoods``: likelihood evaluations for an image and iteration.
         - ``added_variance``: what the estimator adds to the variance of an image's gradient in the presence logits,
-          given the path, nats^2.
+          given the path, nats^2; neither this nor the next where particles are too many to sum over.
         - ``gradient_square``: the square of that gradient's exact value, nats^2.
         - ``saturation``: mean ``|logit|`` of the network, without exploration.
     """
@@ -22,15 +25,12 @@ def probe(trainer: Trainer) -> dict[str, float]:
     generator = torch.Generator(device).manual_seed(recipe.seed)
     size = (recipe.batch_size * estimator.num_particles, recipe.model.num_steps, agent.latent_dim)
     problem = trainer.problem(torch.arange(recipe.batch_size), torch.randn(size, generator=generator, device=device))
-    added, square = logit_variance(estimator, problem, generator)
+    found = {"likelihoods": count_likelihoods(estimator, problem)}
+    with suppress(NotEnumerable):
+        found["added_variance"], found["gradient_square"] = logit_variance(estimator, problem, generator)
     exploration, agent.exploration = agent.exploration, Exploration()
     try:
         plain = trainer.problem(torch.arange(recipe.batch_size), torch.zeros(size, device=device))
     finally:
         agent.exploration = exploration
-    return {
-        "likelihoods": count_likelihoods(estimator, problem),
-        "added_variance": added,
-        "gradient_square": square,
-        "saturation": plain.logits.abs().mean().item(),
-    }
+    return found | {"saturation": plain.logits.abs().mean().item()}

@@ -6,8 +6,10 @@ of ``e' J J' e`` in the parameters, and a covariance ``C`` a variance of ``tr(C 
 enumerating in all parameters. Everything is given the path; what the path adds is the same for all.
 """
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from agents.air import AIR
 from agents.estimator_benchmark.frozen import FrozenAgent
-from agents.estimator_benchmark.measures import Moments, count_likelihoods, moments
+from agents.estimator_benchmark.measures import Moments, count_likelihoods, logit_variance, moments
 from agents.estimators import Estimator, StopProblem, make_estimator
 from agents.rollout import context_dim
 
@@ -26,7 +28,8 @@ NUM_PARTICLES = 3
 """Of multi-sample estimators: few enough to enumerate their counts."""
 
 _NUM_IMAGES, _NUM_SEVERAL, _NUM_SEQUENCES = 24, 12, 4
-_FIT_BATCH, _FIT_STEPS, _FIT_LEARNING_RATE = 46, 600, 1e-2
+_NUM_JUDGES = 92
+_FIT_BATCH, _FIT_STEPS, _FIT_LOOKS, _FIT_LEARNING_RATE = 46, 360, 6, 5e-3
 _NUM_SAMPLES, _NUM_FULL_SAMPLES = 200, 24
 
 
@@ -38,14 +41,15 @@ class Properties:
         scene: Of the problem.
         stage: Of the problem.
         estimator: Its name.
-        objective: What the exact gradient is of: elbo, iwae or elbo_over_categories.
+        objective: What the exact gradient is of: elbo, iwae or elbo_over_categories; or own, where latents are not
+            reparameterised: then there is no exact gradient of a path, and squares are relative to the mean's.
         unbiased: Whether the estimator claims that its gradient is this.
         prefix_only: Whether it needs nothing beyond the objects it tried.
         enumerated: Whether bias and variance are exact.
         num_draws: Of how many outcomes or samples they are made.
-        bias: Norm of the mean error over the norm of the exact gradient.
-        bias_error: Its standard error, where sampled, else 0.
-        cosine: Of the mean gradient with the exact one.
+        bias: Norm of the mean error over the norm of the exact gradient, less what chance adds; NaN without such.
+        bias_error: What chance adds to it, where sampled, else 0.
+        cosine: Of the mean gradient with the exact one; NaN without such.
         variance: Added variance over the squared norm of the exact gradient, in all parameters.
         variance_of: The same in each of `PARTS`; NaN where nothing is to be learned.
         likelihoods: Likelihood evaluations for an image.
@@ -97,9 +101,10 @@ def measure(frozen: FrozenAgent, names: Sequence[str], seed: int = 0) -> Iterato
 
 
 def make_fitted(name: str, frozen: FrozenAgent) -> Estimator:
-    """An estimator in double precision, whose baselines have learned all they can of the frozen agent.
+    """An estimator in double precision, whose baselines have learned of the frozen agent for as long as it helped.
 
-    They learn from images and noise that the problems are not made of.
+    They learn from images and noise that the problems are not made of, and of the moments of that the one is kept at
+    which the estimator added the least variance on yet other images; it may be the first.
     """
     agent = frozen.agent
     with torch.random.fork_rng(devices=[]):
@@ -109,24 +114,29 @@ def make_fitted(name: str, frozen: FrozenAgent) -> Estimator:
     parameters = list(estimator.parameters())
     if not parameters and not list(estimator.buffers()):
         return estimator.eval()
-    images = frozen.images[_NUM_IMAGES:]
-    problems = [
-        frozen.problem(batch, frozen.noise(len(batch), estimator, seed), estimator, grad_enabled=False)
-        for seed in (1, 2)
-        for batch in images.split(_FIT_BATCH)
-    ]
+
+    def problem(images: Tensor, seed: int) -> StopProblem:
+        return frozen.problem(images, frozen.noise(len(images), estimator, seed), estimator, grad_enabled=False)
+
+    images, judges = frozen.images[_NUM_IMAGES:-_NUM_JUDGES], frozen.images[-_NUM_JUDGES:]
+    judge = problem(judges, 0)
+    judge = replace(judge, logits=judge.logits.requires_grad_())
+    problems = [problem(batch, seed) for seed in (1, 2) for batch in images.split(_FIT_BATCH)]
     optimizer = torch.optim.Adam(parameters, _FIT_LEARNING_RATE) if parameters else None
     generator = torch.Generator().manual_seed(0)
-    for step in range(_FIT_STEPS):
+    best, least = deepcopy(estimator), math.inf
+    for step in range(_FIT_STEPS + 1):
+        if step % (_FIT_STEPS // _FIT_LOOKS) == 0:
+            added, _ = logit_variance(deepcopy(estimator).eval(), judge, torch.Generator().manual_seed(1))
+            if added < least:
+                best, least = deepcopy(estimator), added
         for _ in range(estimator.num_passes):
             loss = estimator.loss(problems[step % len(problems)], generator).mean()
             if optimizer is not None:
-                for group in optimizer.param_groups:
-                    group["lr"] = _FIT_LEARNING_RATE * (1 - step / _FIT_STEPS)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-    return estimator.eval()
+    return best.eval()
 
 
 def parts(agent: AIR) -> dict[str, list[nn.Parameter]]:
@@ -205,28 +215,26 @@ class Jacobian:
 def _measure(name: str, estimator: Estimator, jacobian: Jacobian, leaves_outputs: bool, seed: int) -> Properties:
     frozen, problem, generator = jacobian.frozen, jacobian.problem, torch.Generator().manual_seed(seed)
     found = moments(estimator, problem, outputs_of(problem), generator, num_samples=_NUM_SAMPLES)
-    if leaves_outputs:
-        errors = _sampled_errors(estimator, jacobian, found)
-        found = Moments(found.exact, found.mean, found.covariance, enumerated=False, num_draws=_NUM_FULL_SAMPLES)
-    else:
-        errors = _errors(found, jacobian)
-    squares = {part: _form(gram, found.exact) for part, gram in jacobian.gram.items()}
-    total = {name: sum(errors[name].values()) for name in errors}
-    square = sum(squares.values())
-    # The mean of samples is off by chance: its square by the variance over their number. Rounding may go below 0.
-    chance = 0.0 if found.enumerated else total["variance"] / found.num_draws
+    errors = _sampled_errors(estimator, jacobian, found) if leaves_outputs else _errors(found, jacobian)
+    enumerated = found.enumerated and not leaves_outputs
+    own = not estimator.reparameterised
+    squares = errors["mean"] if own else {part: _form(gram, found.exact) for part, gram in jacobian.gram.items()}
+    total, square = {kind: sum(of_part.values()) for kind, of_part in errors.items()}, sum(squares.values())
+    # Rounding may go below 0.
+    bias, mean = (max(total[kind] - total["chance"], 0.0) for kind in ("bias", "mean"))
+    objective = "iwae" if estimator.num_particles > 1 else "elbo_over_categories" if jacobian.enumerates else "elbo"
     return Properties(
         scene=frozen.scene,
         stage=frozen.stage,
         estimator=name,
-        objective="iwae" if estimator.num_particles > 1 else "elbo_over_categories" if jacobian.enumerates else "elbo",
+        objective="own" if own else objective,
         unbiased=estimator.unbiased,
         prefix_only=estimator.needs == "prefix",
-        enumerated=found.enumerated,
-        num_draws=found.num_draws,
-        bias=(max(total["bias"] - chance, 0.0) / square) ** 0.5,
-        bias_error=(chance / square) ** 0.5,
-        cosine=total["inner"] / max((total["mean"] * square) ** 0.5, 1e-300),
+        enumerated=enumerated,
+        num_draws=_NUM_FULL_SAMPLES if leaves_outputs else found.num_draws,
+        bias=math.nan if own else (bias / square) ** 0.5,
+        bias_error=(max(total["chance"], 0.0) / square) ** 0.5,
+        cosine=math.nan if own else min(total["inner"] / max((mean * square) ** 0.5, 1e-300), 1.0),
         variance=total["variance"] / square,
         likelihoods=count_likelihoods(estimator, jacobian.sampled(), seed),
         variance_of={part: _ratio(errors["variance"][part], squares[part]) for part in PARTS},
@@ -234,19 +242,20 @@ def _measure(name: str, estimator: Estimator, jacobian: Jacobian, leaves_outputs
 
 
 def _errors(found: Moments, jacobian: Jacobian) -> dict[str, dict[str, float]]:
-    """Squared bias, variance, squared mean and inner product with the exact gradient, in every part."""
+    """Squared bias, variance, squared mean, inner product with the exact gradient, and what chance adds to squares."""
     grams = jacobian.gram.items()
     return {
         "bias": {part: _form(gram, found.mean - found.exact) for part, gram in grams},
         "variance": {part: (gram * found.covariance).sum().item() for part, gram in grams},
         "mean": {part: _form(gram, found.mean) for part, gram in grams},
         "inner": {part: _form(gram, found.mean, found.exact) for part, gram in grams},
+        "chance": {part: (gram * found.chance).sum().item() for part, gram in grams},
     }
 
 
 def _sampled_errors(estimator: Estimator, jacobian: Jacobian, found: Moments) -> dict[str, dict[str, float]]:
     """The same for an estimator that reaches the parameters past the outputs: its whole gradient is sampled."""
-    kinds = ("bias", "variance", "mean", "inner")
+    kinds = ("bias", "variance", "mean", "inner", "chance")
     errors: dict[str, dict[str, float]] = {kind: {part: 0.0 for part in PARTS} for kind in kinds}
     for problem, exact in zip(jacobian.each(), found.exact, strict=True):
         outputs = torch.cat([output.flatten(1) for output in outputs_of(problem)], 1).flatten()
@@ -258,6 +267,7 @@ def _sampled_errors(estimator: Estimator, jacobian: Jacobian, found: Moments) ->
             mean = gradients.mean(0)
             errors["bias"][part] += (mean - wanted[part]).square().sum().item()
             errors["variance"][part] += gradients.var(0).sum().item()
+            errors["chance"][part] += gradients.var(0).sum().item() / _NUM_FULL_SAMPLES
             errors["mean"][part] += mean.square().sum().item()
             errors["inner"][part] += (mean @ wanted[part]).item()
     return errors

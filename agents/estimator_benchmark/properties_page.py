@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from agents.checkpoints import write_atomically, write_text_atomically
 from agents.estimator_benchmark.cost import Cost
-from agents.estimator_benchmark.properties import PARTS, Properties
+from agents.estimator_benchmark.properties import NUM_PARTICLES, PARTS, Properties
 from agents.estimator_benchmark.scaling import Point
 
 _HOW_TO_READ = """\
@@ -21,8 +21,9 @@ network and model, and `cosine` the mean gradient's with the exact one; enumerat
 `added variance` is that of an image's gradient over the squared norm of the exact one. `likelihoods` are evaluations of
 log p(x | canvas) for an image, found out by hiding each from the estimator; `online` are those that need nothing beyond
 the objects they tried. `cost` is (bias² + variance) · likelihoods at the last stage; less is better. Baselines that
-learn were fitted to each frozen agent on other images. Multi-sample estimators stand on a board of their own, against
-the gradient of the importance-weighted bound; those that follow yet another objective have a bias by design."""
+learn were fitted to each frozen agent on other images, for as long as that helped. Multi-sample estimators stand on
+boards of their own; where their latents are not reparameterised no exact gradient of a path exists, and variance is
+relative to the square of the mean gradient. `ppo` is judged by the first of its two passes."""
 
 
 def write_page(
@@ -55,7 +56,8 @@ def write_page(
 
 _TITLES = {
     "elbo": "against the gradient of the ELBO",
-    "iwae": "several samples, against the gradient of the importance-weighted bound",
+    "iwae": f"{NUM_PARTICLES} samples, against the gradient of the importance-weighted bound",
+    "own": f"{NUM_PARTICLES} samples, objectives of their own",
     "elbo_over_categories": "identities and counts, against the gradient of the ELBO",
 }
 
@@ -65,24 +67,23 @@ def bias_table(board: Sequence[Properties]) -> str:
     lines = [_line("", "online", "how", "bias (worst)", "cosine (worst)", "likelihoods", "cost"), "|---" * 7 + "|"]
     for name, rows in _by_estimator(board).items():
         worst = max(rows, key=lambda row: row.bias)
-        how = f"{worst.num_draws} outcomes" if worst.enumerated else f"{worst.num_draws} samples"
+        if math.isnan(worst.bias):
+            lines.append(_line(f"`{name}`", *_online_and_how(worst), "-", "-", _mean_likelihoods(rows), "-"))
+            continue
         error = f" ± {worst.bias_error:.1g}" if worst.bias_error else ""
-        likelihoods = sum(row.likelihoods for row in rows) / len(rows)
         cosine = min(row.cosine for row in rows)
-        online = "yes" if worst.prefix_only else ""
         label = f"`{name}`{'' if worst.unbiased else ' (biased)'}"
-        lines.append(
-            _line(
-                label,
-                online,
-                how,
-                f"{worst.bias:.2g}{error}",
-                f"{cosine:.4f}",
-                f"{likelihoods:.2f}",
-                f"{rows[-1].cost:.3g}",
-            )
-        )
+        found = (f"{worst.bias:.2g}{error}", f"{cosine:.4f}", _mean_likelihoods(rows), f"{rows[-1].cost:.3g}")
+        lines.append(_line(label, *_online_and_how(worst), *found))
     return "\n".join(lines)
+
+
+def _online_and_how(row: Properties) -> tuple[str, str]:
+    return "yes" if row.prefix_only else "", f"{row.num_draws} {'outcomes' if row.enumerated else 'samples'}"
+
+
+def _mean_likelihoods(rows: Sequence[Properties]) -> str:
+    return f"{sum(row.likelihoods for row in rows) / len(rows):.2f}"
 
 
 def variance_table(board: Sequence[Properties]) -> str:
@@ -109,9 +110,9 @@ def cost_table(costs: dict[str, Cost]) -> str:
 
 
 def draw_pareto(rows: Sequence[Properties], path: Path) -> None:
-    """Relative squared error against likelihood evaluations, a panel for every stage of the first scene."""
-    scene = rows[0].scene
-    rows = [row for row in rows if row.scene == scene]
+    """Relative squared error against likelihood evaluations, a panel for every stage of the first board."""
+    scene, objective = rows[0].scene, rows[0].objective
+    rows = [row for row in rows if row.scene == scene and row.objective == objective]
     stages, names = list(dict.fromkeys(row.stage for row in rows)), list(_by_estimator(rows))
     figure = Figure(figsize=(12, 9), layout="constrained")
     for place, stage in enumerate(stages, 1):

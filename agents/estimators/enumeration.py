@@ -5,7 +5,7 @@ prescribed in turn its expected gradient and its variance are sums, with no Mont
 `StopProblem.uniform` has to be sampled (`draws`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from itertools import product
@@ -21,6 +21,9 @@ Outcome = tuple[int, ...]
 """What one draw came to, for the particles of an image: their counts, or the presences of all their steps."""
 
 
+_MOST_TERMS = 100_000
+
+
 class NotEnumerable(Exception):  # noqa: N818 (an answer, not an error)
     """The estimator draws uniform numbers, or too many counts: its outcomes cannot be enumerated."""
 
@@ -28,9 +31,9 @@ class NotEnumerable(Exception):  # noqa: N818 (an answer, not an error)
 class _Undecided(Exception):  # noqa: N818
     """The estimator draws once more than the script says."""
 
-    def __init__(self, outcomes: Iterable[Outcome]) -> None:
+    def __init__(self, values: range, size: int) -> None:
         super().__init__()
-        self.outcomes = list(outcomes)
+        self.number, self.outcomes = len(values) ** size, product(values, repeat=size)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class ScriptedProblem(StopProblem):
         try:
             outcome = next(self.script)
         except StopIteration:
-            raise _Undecided(product(values, repeat=size * self.num_particles)) from None
+            raise _Undecided(values, size * self.num_particles) from None
         return torch.tensor(outcome, device=self.logits.device)
 
 
@@ -111,7 +114,7 @@ def outcomes(estimator: Estimator, problem: StopProblem, most: int = 5_000) -> I
             # A copy: nothing that the estimator remembers may carry over.
             loss = deepcopy(estimator)(attempt)
         except _Undecided as undecided:
-            size *= len(undecided.outcomes)
+            size *= undecided.number
             if size > most:
                 raise NotEnumerable from None
             scripts += [((*script, outcome), size) for outcome in undecided.outcomes]
@@ -159,10 +162,15 @@ def objective(problem: StopProblem) -> Float[Tensor, "image"]:
 
     ``sum_{n_1..n_K} prod_k q(n_k) log(1/K sum_k exp(L_{n_k}))``, of ``(N + 1) ** K`` terms. Where there is a path for
     each sequence of categories these are summed out, too.
+
+    Raises:
+        NotEnumerable: There are too many terms.
     """
     if problem.num_particles == 1:
         return problem.per_image(problem.elbo())
     num_particles, num_counts = problem.num_particles, problem.scores.shape[1]
+    if num_counts**num_particles > _MOST_TERMS:
+        raise NotEnumerable
     counts = torch.tensor(list(product(range(num_counts), repeat=num_particles)), device=problem.scores.device)
     log_q, log_w = (
         values.unflatten(0, (-1, num_particles))[:, torch.arange(num_particles, device=counts.device), counts]

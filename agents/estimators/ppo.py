@@ -24,7 +24,7 @@ MAX_LOG_RATIO = 20.0
 
 
 @dataclass(frozen=True)
-class Episodes:
+class FirstPass:
     """What later passes need to know of the first one, detached.
 
     Attributes:
@@ -59,7 +59,7 @@ class PPO(Estimator):
     def __init__(self, context_dim: int) -> None:
         super().__init__(context_dim)
         self.critic = value_network(context_dim)
-        self._kept: Episodes | None = None
+        self._kept: FirstPass | None = None
 
     def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
         """The surrogate loss of one sampled count, and the critic's regression to the reward-to-go."""
@@ -79,7 +79,7 @@ class PPO(Estimator):
 
 def play(
     problem: StopProblem, n: Int[Tensor, "batch"], values: Float[Tensor, "batch step"], lambda_: float
-) -> Episodes:
+) -> FirstPass:
     """What episodes of n objects collect, seen from a critic's values.
 
     Args:
@@ -95,7 +95,7 @@ def play(
     steps = torch.arange(delta.shape[1], dtype=delta.dtype, device=delta.device)
     decay = (lambda_ ** (steps[:, None] - steps).clamp_min(0)).tril()
     reward_to_go = problem.value(n)[:, None] - problem.returns_so_far()
-    return Episodes(n, log_prob(problem, n).detach(), delta @ decay, reward_to_go)
+    return FirstPass(n, log_prob(problem, n).detach(), delta @ decay, reward_to_go)
 
 
 def log_prob(problem: StopProblem, n: Int[Tensor, "batch"]) -> Float[Tensor, "batch step"]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from agents.estimators.base import Estimator
 from agents.estimators.enumeration import NotEnumerable, expected_loss, objective, outcomes, output_gradient, scripted
 from agents.estimators.problem import StopProblem
+from air_env.testing.expectations import expect
 
 NUM_STEPS, CONTEXT = 3, 4
 _LATENT, _PIXELS = 3, 4
@@ -42,23 +43,49 @@ def check_estimator(make: MakeEstimator) -> None:
         AssertionError: It does not keep what it promises; the message names it and says what was found.
     """
     for check in CHECKS:
-        check(make)
+        try:
+            check(make)
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+            name = getattr(make, "__name__", repr(make))
+            raise AssertionError(f"{name} failed: {type(error).__name__}: {error}") from error
 
 
 def check_declarations(make: MakeEstimator) -> None:
     """It says what it needs and whether it is unbiased, and returns a finite loss for every image."""
     estimator = randomised(make)
+    name = _name(estimator)
     needs, unbiased = (getattr(estimator, name, None) for name in ("needs", "unbiased"))
-    assert needs in ("all", "prefix", "soft"), (
-        f"{_name(estimator)}.needs must be 'all', 'prefix' or 'soft', got {needs!r}"
-    )
-    assert isinstance(unbiased, bool), f"{_name(estimator)}.unbiased must be True or False, got {unbiased!r}"
+    expect(needs in ("all", "prefix", "soft"), f"{name}.needs must be 'all', 'prefix' or 'soft', got {needs!r}")
+    expect(isinstance(unbiased, bool), f"{name}.unbiased must be True or False, got {unbiased!r}")
     problem = toy_problem(3, estimator.num_particles).problem
-    loss = estimator(problem, _generator())
-    assert loss.shape == (3,), f"{_name(estimator)} must return a loss for each image, shape (3,), got {loss.shape}"
-    assert loss.isfinite().all(), f"{_name(estimator)} returned a loss that is not finite: {loss.tolist()}"
-    assert torch.equal(loss, randomised(make)(problem, _generator())), (
-        f"{_name(estimator)} must draw from the generator alone: the same generator gave another loss"
+    for training in (False, True):
+        loss, again = (deepcopy(estimator).train(training)(problem, _generator()) for _ in range(2))
+        expect(isinstance(loss, Tensor), f"{name} must return a tensor, got {loss!r}")
+        found = tuple(loss.shape)
+        expect(found == (3,), f"{name} must return a loss for each image, shape (3,), got {found}")
+        expect(bool(loss.isfinite().all()), f"{name} returned a loss that is not finite: {loss.tolist()}")
+        expect(loss.requires_grad, f"{name} returned a loss that depends on nothing: its graph was cut")
+        expect(
+            torch.equal(loss, again), f"{name} must draw from the generator alone: the same generator gave another loss"
+        )
+    _check_draws(estimator, problem)
+
+
+def _check_draws(estimator: Estimator, problem: StopProblem) -> None:
+    """What it draws goes through the problem, or enumerating would miss it."""
+    try:
+        script = next(outcomes(estimator, problem)).script
+    except NotEnumerable:
+        return
+    losses = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in range(2):
+            torch.manual_seed(seed)
+            losses.append(deepcopy(estimator)(scripted(problem, *script), _generator(seed)))
+    expect(
+        torch.equal(*losses),
+        f"{_name(estimator)} draws past the problem, so that it cannot be enumerated: draw through problem.sample, "
+        "problem.presences or problem.uniform",
     )
 
 
@@ -69,7 +96,7 @@ def check_bias(make: MakeEstimator) -> None:
         return
     toy = toy_problem(2, estimator.num_particles)
     for name, (error, found) in _deviation(estimator, toy).items():
-        assert error < 1, f"{_name(estimator)} is biased: its mean gradient in {name} {found}"
+        expect(error < 1, f"{_name(estimator)} is biased: its mean gradient in {name} {found}")
 
 
 def check_nothing_to_gain(make: MakeEstimator) -> None:
@@ -79,8 +106,9 @@ def check_nothing_to_gain(make: MakeEstimator) -> None:
         return
     toy = toy_problem(2, flat=True)
     for name, (error, found) in _deviation(estimator, toy).items():
-        assert error < 1, (
-            f"{_name(estimator)} has a gradient where there is nothing to gain: its mean gradient in {name} {found}"
+        expect(
+            error < 1,
+            f"{_name(estimator)} has a gradient where there is nothing to gain: its mean gradient in {name} {found}",
         )
 
 
@@ -90,46 +118,66 @@ def check_saturation(make: MakeEstimator) -> None:
     signs = torch.tensor(list(product([-1.0, 1.0], repeat=NUM_STEPS)), dtype=torch.float64)
     toy = toy_problem(len(signs), estimator.num_particles)
     logits = (15 * signs).repeat_interleave(estimator.num_particles, 0).requires_grad_()
-    learned = list(estimator.parameters())
     for seed in range(10):
         problem = replace(toy.remake(1).problem, logits=logits)
-        loss = estimator(problem, _generator(seed))
-        assert loss.isfinite().all(), f"{_name(estimator)} returned a loss that is not finite where |logit| is 15"
-        found = torch.autograd.grad(loss.sum(), [logits, problem.scores, *learned], allow_unused=True)
-        assert all(gradient is None or gradient.isfinite().all() for gradient in found), (
-            f"{_name(estimator)} has a gradient that is not finite where |logit| is 15"
+        own = deepcopy(estimator).train(seed % 2 == 0)
+        loss = own(problem, _generator(seed))
+        expect(
+            bool(loss.isfinite().all()), f"{_name(estimator)} returned a loss that is not finite where |logit| is 15"
+        )
+        found = torch.autograd.grad(loss.sum(), [logits, problem.scores, *own.parameters()], allow_unused=True)
+        expect(
+            all(gradient is None or bool(gradient.isfinite().all()) for gradient in found),
+            f"{_name(estimator)} has a gradient that is not finite where |logit| is 15",
         )
 
 
 def check_prefix(make: MakeEstimator) -> None:
     """One that needs the prefix only reads nothing beyond the counts it drew, and leaves the steps after them alone.
 
-    What it draws from uniform numbers is not known here; then there is nothing to check.
+    Where it draws uniform numbers, logits that are all but sure say what the counts must be.
     """
     estimator = randomised(make)
     if estimator.needs != "prefix":
         return
     problem = toy_problem(1, estimator.num_particles).problem
-    particles, outputs = estimator.num_particles, [problem.logits, problem.scores]
     try:
         for drawn in outcomes(estimator, problem):
-            largest = drawn.largest.repeat_interleave(particles)[:, None]
-            known = torch.arange(NUM_STEPS + 1) <= largest
-            blind = replace(problem, scores=torch.where(known, problem.scores, math.nan))
-            loss = deepcopy(estimator)(scripted(blind, *drawn.script))
-            gradient, expected = output_gradient(loss, outputs), output_gradient(drawn.loss, outputs)
-            same = torch.allclose(loss, drawn.loss) and torch.allclose(gradient, expected)
-            assert same, (
-                f"{_name(estimator)} says it needs the prefix only, but reads scores beyond the counts it drew: "
-                f"counts up to {largest.max()}, and loss {loss.tolist()} where it had been {drawn.loss.tolist()}"
-            )
-            later = gradient[:, :NUM_STEPS][torch.arange(NUM_STEPS).expand(len(known), -1) > largest]
-            assert not later.any(), (
-                f"{_name(estimator)} touches the graph of the next step: after counts up to {largest.max()} its loss "
-                f"has a gradient in logits of steps that no episode came to decide; detach baselines, and mask them"
-            )
+            _check_reads(estimator, problem, lambda seen, drawn=drawn: scripted(seen, *drawn.script), drawn.largest)
     except NotEnumerable:
-        return
+        steps = torch.arange(NUM_STEPS)
+        for n in range(NUM_STEPS + 1):
+            logits = torch.where(steps < n, 40.0, -40.0).double().expand_as(problem.logits).requires_grad_()
+            _check_reads(estimator, replace(problem, logits=logits), lambda seen: seen, torch.tensor([n]))
+
+
+def _check_reads(
+    estimator: Estimator, problem: StopProblem, draw: Callable[[StopProblem], StopProblem], largest: Tensor
+) -> None:
+    """Compares a loss with the one where all beyond the largest count is NaN."""
+    largest = largest.repeat_interleave(problem.num_particles)[:, None]
+    known = torch.arange(NUM_STEPS + 1) <= largest
+    # The context of a step knows the likelihood of the objects before it.
+    blind = replace(
+        problem,
+        scores=torch.where(known, problem.scores, math.nan),
+        context=torch.where(known[:, :-1, None], problem.context, math.nan),
+        log_q_latents=None if problem.log_q_latents is None else torch.where(known, problem.log_q_latents, math.nan),
+    )
+    losses = [deepcopy(estimator)(draw(seen), _generator()) for seen in (problem, blind)]
+    expected, gradient = (output_gradient(loss, [problem.logits, problem.scores]) for loss in losses)
+    counts = f"counts up to {largest.max()}"
+    expect(
+        torch.allclose(losses[1], losses[0]) and torch.allclose(gradient, expected),
+        f"{_name(estimator)} says it needs the prefix only, but reads scores or context beyond the counts it drew: "
+        f"{counts}, and loss {losses[1].tolist()} where it had been {losses[0].tolist()}",
+    )
+    later = gradient[:, :NUM_STEPS][torch.arange(NUM_STEPS).expand(len(known), -1) > largest]
+    expect(
+        not later.any(),
+        f"{_name(estimator)} touches the graph of the next step: after {counts} its loss has a gradient in logits of "
+        "steps that no episode came to decide; detach baselines, and mask them",
+    )
 
 
 CHECKS = (check_declarations, check_bias, check_nothing_to_gain, check_saturation, check_prefix)

@@ -9,6 +9,8 @@ and as the integrand grows with b, its left Riemann sum is a lower bound, with a
     tvo   covariance gradient of that sum, from K self-normalised paths
 """
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -37,12 +39,13 @@ class TVO(Estimator):
     def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "image"]:
         """The surrogate loss of one sampled count on each path."""
         n = problem.sample(generator)
-        log_p, log_q = (per_particle(problem, log(problem, n))[..., None] for log in (log_joint, log_posterior))
+        log_p, log_q = (per_particle(problem, log(problem, n)) for log in (log_joint, log_posterior))
         log_w = log_p - log_q
-        b = torch.tensor((*self.points, 1.0), dtype=log_w.dtype, device=log_w.device)
-        b, width = b[:-1], b.diff()
-        weights = (b * log_w.detach()).softmax(1)
-        deviation = log_w.detach() - (weights * log_w.detach()).sum(1, keepdim=True)
         correction = problem.num_particles / max(problem.num_particles - 1, 1)
-        covariance = correction * deviation * (b * log_p + (1 - b) * log_q)
-        return -(width * weights * (log_w + covariance)).sum((1, 2))
+        loss = torch.zeros_like(log_w[:, 0])
+        for b, end in pairwise((*self.points, 1.0)):
+            weights = (b * log_w.detach()).softmax(1)
+            deviation = log_w.detach() - (weights * log_w.detach()).sum(1, keepdim=True)
+            covariance = correction * deviation * (b * log_p + (1 - b) * log_q)
+            loss = loss - (end - b) * (weights * (log_w + covariance)).sum(1)
+        return loss

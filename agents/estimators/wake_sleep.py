@@ -68,7 +68,7 @@ class Defensive(Estimator):
     A count that q has given up is still tried, and learned again if it explains the image. Latents are drawn from q.
     """
 
-    needs = "prefix"
+    needs = "all"  # of the scores, also those beyond the count that q itself would have drawn
     unbiased = False
     num_particles = NUM_PARTICLES
     reparameterised = False
