@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributions as td
-from test_estimators import UNBIASED, expected_loss, gradients, make_randomised, objective, outcomes
+from test_estimators import UNBIASED, gradients, objective, randomised_estimator
 from tiny import (
     AGENT,
     SIDE,
@@ -19,6 +19,7 @@ from tiny import (
 from torch import Tensor, nn
 
 from agents.air import AIR, Exploration
+from agents.estimators.enumeration import expected_loss
 from agents.networks import Categorical
 from agents.rollout import Rollout, context_dim, sample_episodes, unstopped_rollout
 from air_env.model import SceneConfig
@@ -81,7 +82,7 @@ def test_the_expected_gradient_with_sampled_categories_is_the_exact_one(agent, i
     rollout = roll_out(agent, images, enumerate_categories=True)
     exact = exact_gradients(agent, rollout)
     assert exact["what.linear.weight"].abs().max() > 1e-3
-    problem, estimator = rollout.problem(), make_randomised(name, context_dim(agent))
+    problem, estimator = rollout.problem(), randomised_estimator(name, context_dim(agent))
     weights = problem.path_probabilities().detach()
 
     class Weighted(type(estimator)):
@@ -89,15 +90,15 @@ def test_the_expected_gradient_with_sampled_categories_is_the_exact_one(agent, i
             return weights * super().forward(problem, generator)
 
     estimator.__class__ = Weighted
-    estimated = gradients(expected_loss(estimator, replace(problem, num_paths=1)), dict(agent.named_parameters()))
+    estimated = gradients(expected_loss(estimator, replace(problem, num_paths=1)).sum(), dict(agent.named_parameters()))
     assert_equal(estimated, exact, 1e-8)
 
 
 @pytest.mark.parametrize("name", UNBIASED)
 def test_the_expected_gradient_with_categories_summed_out_is_the_exact_one(agent, images, name):
     rollout = roll_out(agent, images, enumerate_categories=True)
-    problem, estimator = rollout.problem(), make_randomised(name, context_dim(agent))
-    expected = sum(weight * loss for weight, loss in outcomes(estimator, problem))
+    problem, estimator = rollout.problem(), randomised_estimator(name, context_dim(agent))
+    expected = expected_loss(estimator, problem)
     estimator.forward = lambda problem, generator: expected
     estimated = gradients(estimator.loss(problem).sum(), dict(agent.named_parameters()))
     assert_equal(estimated, exact_gradients(agent, rollout), 1e-8)

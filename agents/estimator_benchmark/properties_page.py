@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from agents.checkpoints import write_atomically, write_text_atomically
 from agents.estimator_benchmark.cost import Cost
@@ -122,8 +123,8 @@ def draw_pareto(rows: Sequence[Properties], path: Path) -> None:
         for row, error in zip(mine, errors, strict=True):
             fill = "full" if row.unbiased else "none"
             style = _style(names, row.estimator)
-            axes.plot(row.likelihoods, error, "", **style, fillstyle=fill, markersize=8, label=row.estimator)
-        axes.set(title=f"{scene}, {stage}", xscale="log", yscale="log")
+            axes.plot(row.likelihoods, error, **style, ls="", fillstyle=fill, markersize=8, label=row.estimator)
+        axes.set(title=f"{scene}, {stage}", yscale="log")
         axes.set(xlabel="likelihood evaluations for an image", ylabel="(bias² + variance) / squared gradient")
         axes.grid(alpha=0.3, which="both")
     handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -144,10 +145,12 @@ def draw_scaling(points: Sequence[Point], path: Path) -> None:
             mine = [point for point in there if point.estimator == name]
             x = [str(point.value) if axis == "likelihood" else point.value for point in mine]
             line = "" if axis == "likelihood" else "-"
-            axes.plot(x, [heights[point] for point in mine], line, **_style(names, name), markersize=6, label=name)
+            y = [heights[point] for point in mine]
+            axes.plot(x, y, **_style(names, name), ls=line, markersize=6, label=name)
         axes.set(yscale="log", xlabel=_AXES[axis])
         if axis == "saturation":
-            axes.set_xscale("log")
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("added variance / squared gradient, in the logits")
     handles, labels = figure.axes[0].get_legend_handles_labels()
