@@ -108,12 +108,15 @@ def logit_gradient_loss(
     return -(problem.at(n) + (gradient.detach() * problem.logits).sum(1) + categories)
 
 
-def soft_gradient(problem: StopProblem, gates: Float[Tensor, "batch step"]) -> Float[Tensor, "batch step"]:
-    """The gradient of `StopProblem.soft` in the gates, detached."""
+def soft_and_slope(
+    problem: StopProblem, gates: Float[Tensor, "batch step"]
+) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch step"]]:
+    """`StopProblem.soft` and its gradient in the gates, detached."""
     with torch.enable_grad():
         gates = gates.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(problem.soft(gates).sum(), gates)
-    return gradient
+        value = problem.soft(gates)
+        (slope,) = torch.autograd.grad(value.sum(), gates)
+    return value.detach(), slope
 
 
 def category_surrogate(

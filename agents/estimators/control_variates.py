@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.estimators.base import RETURN_SCALE, Estimator, logit_gradient_loss, value_network
+from agents.estimators.base import RETURN_SCALE, Estimator, logit_gradient_loss, soft_and_slope, value_network
 from agents.estimators.problem import StopProblem, count
 from agents.estimators.relaxed import logistic, relaxation_slope
 
@@ -116,17 +116,6 @@ def hard(problem: StopProblem, n: Tensor) -> Float[Tensor, "batch"]:
 def score_of(problem: StopProblem, presences: Float[Tensor, "batch step"]) -> Float[Tensor, "batch step"]:
     """``b - p``, detached: the gradient of the presences' log-probability in the logits."""
     return torch.where(presences > 0, problem.log_stop.exp(), -problem.log_go.exp()).detach()
-
-
-def soft_and_slope(
-    problem: StopProblem, gates: Float[Tensor, "batch step"]
-) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch step"]]:
-    """`StopProblem.soft` and its gradient in the gates, detached."""
-    with torch.enable_grad():
-        gates = gates.detach().requires_grad_()
-        value = problem.soft(gates)
-        (slope,) = torch.autograd.grad(value.sum(), gates)
-    return value.detach(), slope
 
 
 def controlled_gradient(

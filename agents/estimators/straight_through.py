@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.estimators.base import Estimator, logit_gradient_loss, soft_gradient
+from agents.estimators.base import Estimator, logit_gradient_loss, soft_and_slope
 from agents.estimators.problem import StopProblem, count
 
 
@@ -47,5 +47,5 @@ def straight_through_loss(
     problem: StopProblem, presences: Float[Tensor, "batch step"], jacobian: Float[Tensor, "batch step"]
 ) -> Float[Tensor, "batch"]:
     """The surrogate of the gradient ``J_i df/db_i`` at sampled presences, and the divergence of q(n)."""
-    gradient = jacobian * soft_gradient(problem, presences)
-    return logit_gradient_loss(problem, count(presences), gradient) + problem.kl_count()
+    _, slope = soft_and_slope(problem, presences)
+    return logit_gradient_loss(problem, count(presences), jacobian * slope) + problem.kl_count()
