@@ -1,14 +1,16 @@
-"""AIR: the recurrent inference network ``q(z, n | x)`` (Eq. 2; Figure 2, middle and right).
+"""AIR: the recurrent inference network ``q(z, n | x)`` (Eq. 2; Figure 2, middle and right), and DAIR.
 
 At every step the core reads the image and the latents of the step before, and decides whether there is
 another object and where; the window is then read out of the image and encoded into what it holds:
 
-    h_i = LSTM(embed(x), z_{i-1}, h_{i-1})
+    h_i = LSTM(embed(x), z_{i-1}, h_{i-1})                                      AIR
+    h_i = LSTM(embed(c_{i-1} - x), h_{i-1})                                     DAIR: c_i the canvas after i objects
     z_pres_i ~ Bernoulli(sigmoid(logit(h_i))),    z_where_i ~ N(head(h_i)),
     z_what_i ~ N(encoder(attend(x, z_where_i))), or a category
 """
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -16,15 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.networks import (
-    CanvasEmbedding,
-    Categorical,
-    CategoricalHead,
-    Gaussian,
-    GaussianHead,
-    ImageEmbedding,
-    Posterior,
-)
+from agents.cores import CORES
+from agents.networks import Categorical, CategoricalHead, Gaussian, GaussianHead, Posterior
 from air_env import geometry
 from air_env.explanation import Explanation
 from air_env.model import Images, SceneConfig, SceneModel, masked
@@ -49,10 +44,12 @@ class AgentConfig:
     gets no gradient towards it."""
     encoder_hidden: int = 200
     """Units of the glimpse encoder's hidden layer (our choice)."""
-    reads_canvas: bool = False
-    """Whether the core also reads, at every step, what the objects so far leave unexplained, and its windows start
-    from where attention lies on that (Deviation, for `sprites`; the paper's core reads the image only). Then what finds
-    the first object finds the others, too."""
+    core: str = "air"
+    """What the core sees at every step, one of `CORES`: air, dair (the error canvas only), ..."""
+
+    def __post_init__(self) -> None:
+        if self.core not in CORES:
+            raise ValueError(f"core {self.core!r} is unknown; choose one of {', '.join(CORES)}")
 
 
 @dataclass(frozen=True)
@@ -144,13 +141,9 @@ class AIR(nn.Module):
         self.config = config
         self.model = SceneModel(scene)
         where_dim, channels = self.model.where_dim, self.model.image_shape[0]
-        if config.reads_canvas:
-            self.embed = CanvasEmbedding(self.model.image_shape, config.embedding)
-            num_features = self.embed.features
-        else:
-            self.embed = ImageEmbedding(self.model.image_shape, config.embedding)
-            num_features = config.embedding
-        self.core = nn.LSTMCell(num_features + self.latent_dim, config.hidden)
+        self.embed = CORES[config.core](self.model.image_shape, config.embedding)
+        num_latents = self.latent_dim if self.embed.reads_latents else 0
+        self.core = nn.LSTMCell(self.embed.features + num_latents, config.hidden)
         self.presence = nn.Linear(config.hidden, 1)
         first_window = torch.tensor([math.log(config.initial_scale), 0.0, 0.0])
         prior = self.model.prior_where
@@ -180,12 +173,24 @@ class AIR(nn.Module):
         """Whether ``z_what`` is a category."""
         return isinstance(self.model.prior_what, CategoricalPrior)
 
+    def with_num_steps(self, num_steps: int) -> "AIR":
+        """A copy of the agent that infers up to another number of objects: nothing that is learned depends on N.
+
+        Raises:
+            ValueError: ``num_steps`` is not a whole number of at least 1.
+        """
+        other = deepcopy(self)
+        other.model = SceneModel(replace(self.model.config, num_steps=num_steps)).to(self.model.log_p_count)
+        other.model.load_state_dict(self.model.state_dict())
+        return other
+
     def initial(self, images: Images) -> AgentState:
         """The state before the first step."""
         zeros = images.new_zeros(len(images), self.config.hidden)
         latents = images.new_zeros(len(images), self.latent_dim)
-        features = images.new_empty(len(images), 0) if self.config.reads_canvas else self.embed(images)
-        return AgentState(images, torch.zeros_like(images), features, zeros, zeros, latents)
+        canvas = torch.zeros_like(images)
+        features = images.new_empty(len(images), 0) if self.embed.reads_canvas else self.embed(images, canvas)[0]
+        return AgentState(images, canvas, features, zeros, zeros, latents)
 
     def decide(self, state: AgentState) -> tuple[AgentState, Float[Tensor, "batch"], Gaussian]:
         """Advances the core by one step.
@@ -194,9 +199,9 @@ class AIR(nn.Module):
             The new state, the logit of ``z_pres`` and the posterior of ``z_where``.
         """
         features, place = state.features, None
-        if isinstance(self.embed, CanvasEmbedding):
+        if self.embed.reads_canvas:
             features, place = self.embed(state.images, state.canvas)
-        inputs = torch.cat([features, state.z_previous], 1)
+        inputs = torch.cat([features, state.z_previous], 1) if self.embed.reads_latents else features
         hidden, cell = self.core(inputs, (state.hidden, state.cell))
         where = self.where(hidden, self.model.prior_where)
         if place is not None:
@@ -213,10 +218,24 @@ class AIR(nn.Module):
         """The state after the latents of a step are chosen."""
         what = F.one_hot(z_what, self.what_size).to(z_where.dtype) if self.categorical else z_what
         state = replace(state, z_previous=torch.cat([z_where, what], 1))
-        if not self.config.reads_canvas:
+        if not self.embed.reads_canvas:
             return state
         with torch.no_grad():
             return replace(state, canvas=self.model.renderer.draw(state.canvas, z_where, z_what))
+
+    @torch.no_grad()
+    def follow_modes(
+        self, images: Images, num_steps: int
+    ) -> tuple[Float[Tensor, "batch step"], Float[Tensor, "batch step where"], Tensor]:
+        """The presence logits, and the most probable latents, of so many steps that all draw an object."""
+        state, steps = self.initial(images), []
+        for _ in range(num_steps):
+            state, logit, where = self.decide(state)
+            z_what = self.describe(images, where.mode).mode
+            state = self.remember(state, where.mode, z_what)
+            steps.append((logit, where.mode, z_what))
+        logits, z_where, z_what = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
+        return logits, z_where, z_what
 
     @torch.no_grad()
     def explain(self, images: object, num_steps: int | None = None) -> Explanation:

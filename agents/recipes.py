@@ -1,30 +1,21 @@
 """Recipes: named settings that reproduce a result."""
 
-from dataclasses import dataclass, field
-from numbers import Integral
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from agents.air import AgentConfig, Exploration
 from agents.estimators import ESTIMATORS
+from agents.training_settings import TrainingSettings, refuse_unknown
 from air_env.model import SceneConfig
-from air_env.scenes import SCENES
+from air_env.renderers import PatchConfig
 from air_env.scenes.sprites import sprites
 
 CATEGORIES = ("score_function", "exact")
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, kw_only=True)
+class Recipe(TrainingSettings):
     """Everything that decides what a training run computes."""
 
-    scene: str
-    """One of `SCENES`."""
-    max_steps: int
-    """Iterations of training."""
-    scene_options: dict[str, Any] = field(default_factory=dict)
-    """Options of the scene: counts, object_size, ..."""
-    num_train: int = 60_000
-    """Number of training images (paper: 60,000)."""
     model: SceneConfig = field(default_factory=SceneConfig)
     """The generative model."""
     agent: AgentConfig = field(default_factory=AgentConfig)
@@ -34,53 +25,33 @@ class Recipe:
     categories: str = "score_function"
     """Gradient of the category, where z_what is one: score_function (by the estimator's baselines) or exact (every
     category at every step)."""
-    batch_size: int = 64
-    """Images per iteration (paper: 64)."""
-    learning_rate: float = 1e-3
-    """Of Adam, for the inference network and the renderer (Deviation; paper: 1e-4 with RMSProp)."""
     baseline_learning_rate: float = 1e-2
     """Of Adam, for learned baselines: they have to keep up with what they predict."""
     exploration_steps: int = 2_000
     """Iterations over which the weight of `Exploration` falls linearly from 1 to 0; 0 does without."""
-    decay: float = 0.4
-    """Last part of training over which the learning rates fall to 0, as a share of all iterations."""
-    evaluate_every: int = 250
-    """Iterations between rows of metrics."""
-    seed: int = 0
-    """Decides the training images, the initial weights, the order of batches and all noise."""
 
     def __post_init__(self) -> None:
-        for what, name, known in [
-            ("scene", self.scene, SCENES),
-            ("estimator", self.estimator, ESTIMATORS),
-            ("categories", self.categories, CATEGORIES),
-        ]:
-            if name not in known:
-                raise ValueError(f"{what} {name!r} is unknown; choose one of {', '.join(known)}")
-        positive = ("max_steps", "num_train", "batch_size", "learning_rate", "baseline_learning_rate", "evaluate_every")
-        for name in positive:
-            if not getattr(self, name) > 0:  # so that NaN is refused
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("seed", "exploration_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("max_steps", "num_train", "batch_size", "seed", "exploration_steps", "evaluate_every"):
-            if not isinstance(getattr(self, name), Integral):
-                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
-        if self.batch_size > self.num_train:
-            raise ValueError(f"batch_size {self.batch_size} exceeds the {self.num_train} training images")
+        super().__post_init__()
+        refuse_unknown("estimator", self.estimator, ESTIMATORS)
+        refuse_unknown("categories", self.categories, CATEGORIES)
+        steps = ("exploration_steps",)
+        self._refuse_nonsense(positive=("baseline_learning_rate",), not_negative=steps, whole=steps)
 
     def exploration_at(self, iteration: int) -> Exploration:
         """What is mixed into q at an iteration of training."""
         return Exploration(max(0.0, 1 - iteration / self.exploration_steps) if self.exploration_steps else 0.0)
 
-    def learning_rate_factor(self, progress: float) -> float:
-        """What the learning rates are multiplied by at a share of the training: 1, then linearly to 0."""
-        return min(1.0, (1 - progress) / self.decay) if self.decay > 0 else 1.0
-
 
 _SPRITES = sprites().model
 assert _SPRITES is not None
+
+# Networks of one object that are wide: codes then tell digits apart, and little of an explained digit is left over.
+_WIDE = Recipe(
+    scene="multi_mnist",
+    max_steps=8_000,
+    model=SceneConfig(renderer=PatchConfig(hidden=512)),
+    agent=AgentConfig(encoder_hidden=512),
+)
 
 RECIPES: dict[str, Recipe] = {
     # These digits are thick and vary less in size: a wide window would explain two of them at once.
@@ -92,6 +63,10 @@ RECIPES: dict[str, Recipe] = {
         agent=AgentConfig(initial_scale=0.3),
     ),
     "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000),
+    "multi_mnist_wide": _WIDE,
+    "multi_mnist_dair": replace(
+        _WIDE, max_steps=5_000, exploration_steps=500, decay=0.5, agent=replace(_WIDE.agent, core="dair")
+    ),
     # The renderer is known: only where, what and how many is to be inferred.
     "sprites": Recipe(
         scene="sprites",
@@ -100,7 +75,7 @@ RECIPES: dict[str, Recipe] = {
         # Wrong categories cost hundreds of nats: with twice the rate some are given up for good.
         learning_rate=4e-4,
         model=_SPRITES,
-        agent=AgentConfig(initial_scale=0.32, glimpse_size=16, reads_canvas=True),
+        agent=AgentConfig(initial_scale=0.32, glimpse_size=16, core="air_canvas"),
     ),
 }
 """Name -> recipe; the README says what each reaches."""
@@ -108,6 +83,5 @@ RECIPES: dict[str, Recipe] = {
 
 def get_recipe(name: str) -> Recipe:
     """A registered recipe."""
-    if name not in RECIPES:
-        raise ValueError(f"recipe {name!r} is unknown; choose one of {', '.join(RECIPES)}")
+    refuse_unknown("recipe", name, RECIPES)
     return RECIPES[name]

@@ -1,7 +1,7 @@
 """Measures a trained agent on held-out scenes, made of objects that no agent was trained on.
 
     python scripts/evaluate_agent.py digits
-    python scripts/evaluate_agent.py runs/multi_mnist-half_critic-0 --counts 3
+    python scripts/evaluate_agent.py runs/multi_mnist-half_critic-0 --counts 3 4 --num-steps 6
     python scripts/evaluate_agent.py runs/multi_mnist-half_critic-0 --json
 
 The table and the JSON hold what `agents.evaluation.evaluate` says they hold.
@@ -58,6 +58,8 @@ class Arguments:
     """Samples of the importance-weighted bound (IWAE)."""
     counts: tuple[int, ...] | None = None
     """Numbers of objects, equally probable; default: the scene's."""
+    num_steps: int | None = None
+    """Largest number of objects that the agent may infer; default: that of training."""
     device: str = "auto"
     """cpu, cuda, ...; auto takes a GPU if there is one."""
     json: bool = False
@@ -82,12 +84,14 @@ def main() -> None:
 
 def measure(arguments: Arguments) -> dict[str, Any]:
     """The metrics of `evaluate`, then what was measured; undefined ones are None."""
-    for name, smallest in (("num_scenes", 1), ("num_samples", 1), ("seed", 0)):
+    for name, smallest in (("num_scenes", 1), ("num_samples", 1), ("num_steps", 1), ("seed", 0)):
         value = getattr(arguments, name)
         if value is not None and value < smallest:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {smallest}, got {value}")
     device = pick_device(arguments.device)
     agent = load_agent(arguments.agent, device)
+    if arguments.num_steps is not None:
+        agent = agent.with_num_steps(arguments.num_steps)
     name, options, seed = scene_of(arguments.agent, agent, arguments.scene)
     if arguments.counts is not None:
         options["counts"] = arguments.counts

@@ -227,13 +227,7 @@ def to_file_pixels(boxes: NDArray[np.floating], size: tuple[int, int], side: int
 @torch.no_grad()
 def count_probabilities(agent: AIR, images: Images, num_steps: int) -> torch.Tensor:
     """``q(n | x) [batch, num_steps + 1]`` along the posterior modes, which `AIR.explain` follows."""
-    images = images.to(agent.model.log_p_count)
-    state, logits = agent.initial(images), []
-    for _ in range(num_steps):
-        state, logit, where = agent.decide(state)
-        state = agent.remember(state, where.mode, agent.describe(images, where.mode).mode)
-        logits.append(logit)
-    presence = torch.stack(logits, 1)
+    presence, _, _ = agent.follow_modes(images.to(agent.model.log_p_count), num_steps)
     log_q = F.pad(F.logsigmoid(presence).cumsum(1), (1, 0)) + F.pad(F.logsigmoid(-presence), (0, 1))
     return log_q.exp()
 

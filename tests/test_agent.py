@@ -1,6 +1,7 @@
 """The agent in use: `explain` against brute force, the images it takes and refuses."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from tiny import (
 from torch import Tensor, nn
 
 from agents import AIR, air, load_agent
-from agents.air import Exploration
+from agents.air import AgentConfig, AgentState, Exploration
+from agents.cores import CORES
+from agents.evaluation import evaluate
 from air_env.explanation import Explanation
 from air_env.scenes import make_scene
 
@@ -42,10 +45,10 @@ class Capricious(nn.Module):
         return 4 * torch.sin(300 * hidden.sum(1, keepdim=True)) + self.bias
 
 
-@pytest.fixture
-def agent() -> AIR:
+@pytest.fixture(params=CORES)
+def agent(request) -> AIR:
     """An agent that finds every number of objects in some image."""
-    agent = make_agent()
+    agent = make_agent(core=request.param)
     agent.presence = Capricious()
     return agent
 
@@ -131,6 +134,18 @@ def test_explain_can_look_for_more_objects_than_it_was_trained_for(agent, images
     assert explanation.z_where.shape == (NUM_IMAGES, 5, WHERE)
     assert (explanation.count == 5).all()
     assert_equal(explanation.z_where[:, :NUM_STEPS], agent.explain(images).z_where, 1e-9)
+
+
+def test_an_agent_of_more_steps_is_the_same_network(agent, images):
+    longer = agent.with_num_steps(NUM_STEPS + 2)
+    assert longer.model.config.num_steps == NUM_STEPS + 2
+    for part in PARTS:
+        assert_equal(getattr(longer.explain(images), part), getattr(agent.explain(images, NUM_STEPS + 2), part))
+    assert_equal(longer.with_num_steps(NUM_STEPS).state_dict(), agent.state_dict())
+    metrics = evaluate(longer.float(), make_scenes(8), num_samples=1)
+    assert f"confusion_0_{NUM_STEPS + 2}" in metrics
+    with pytest.raises(ValueError, match="num_steps must be a whole number of at least 1, got 0"):
+        agent.with_num_steps(0)
 
 
 @pytest.mark.parametrize("num_steps", [0, -1])
@@ -222,6 +237,55 @@ GOOD = np.full((2, SIDE, SIDE), 0.5)
 def test_images_of_another_kind_are_refused_with_the_remedy(agent, images, message):
     with pytest.raises(ValueError, match=message):
         agent.explain(images)
+
+
+def state_with_canvas(agent: AIR, images: Tensor, canvas: Tensor) -> AgentState:
+    """The state in the middle of an explanation that draws a canvas."""
+    state = agent.initial(images)
+    parts = state.hidden, state.cell, state.z_previous
+    hidden, cell, z = (normal(*part.shape, seed=seed) for seed, part in enumerate(parts))
+    return replace(state, canvas=canvas, hidden=hidden, cell=cell, z_previous=z)
+
+
+def test_dair_sees_the_error_canvas_and_its_own_state_only(images):
+    agent = make_agent(core="dair")
+    canvas, common = 0.5 * images.flip(0), images.roll(1, 0)
+    before = state_with_canvas(agent, images, canvas)
+    same_error = replace(before, images=images + common, canvas=canvas + common)
+    other_latents = replace(before, z_previous=before.z_previous + 1)
+    _, logit, where = agent.decide(before)
+    for state in (same_error, other_latents):
+        _, other_logit, other_where = agent.decide(state)
+        assert_equal((other_logit, other_where.mean), (logit, where.mean), 1e-12)
+    for change in ({"canvas": canvas + 0.1}, {"hidden": before.hidden + 1}):
+        assert not torch.allclose(agent.decide(replace(before, **change))[1], logit)
+
+
+def test_to_dair_a_scene_that_is_explained_looks_empty(images):
+    agent = make_agent(core="dair")
+    explained, empty = (state_with_canvas(agent, *pair) for pair in ((images, images), (0 * images, 0 * images)))
+    assert_equal(agent.decide(explained)[1], agent.decide(empty)[1])
+
+
+def test_the_core_of_air_never_sees_the_canvas(images):
+    agent = make_agent()
+    state = state_with_canvas(agent, images, 0 * images)
+    assert_equal(agent.decide(state)[1], agent.decide(replace(state, canvas=images))[1])
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_the_error_canvas_carries_no_gradient_to_what_was_drawn(core):
+    """DAIR with the gradient through the error canvas is unstable."""
+    agent = make_agent(core=core)
+    decoder = list(agent.model.renderer.parameters())
+    assert torch.autograd.grad(roll_out(agent, make_images(4)).logits.sum(), decoder, allow_unused=True) == (
+        (None,) * len(decoder)
+    )
+
+
+def test_an_unknown_core_is_refused_with_the_names_of_the_others():
+    with pytest.raises(ValueError, match="core 'lstm' is unknown; choose one of air, dair, air_canvas"):
+        AgentConfig(core="lstm")
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.999, 0.5, 1e-4, 1e-9, 0.0])

@@ -30,11 +30,11 @@ NUM_STEPS, NUM_KINDS, BATCH = 2, 3, 2
 SCENE = SceneConfig(image_size=SIDE, num_steps=NUM_STEPS, likelihood_scale=1.0, renderer=SpriteConfig(size=5))
 
 
-@pytest.fixture(params=[False, True], ids=["image", "canvas"])
+@pytest.fixture(params=["air", "air_canvas"])
 def agent(request) -> AIR:
     """An agent whose categories and presences depend on the image, or on the image and the canvas."""
     with float64():
-        agent = AIR(SCENE, replace(AGENT, reads_canvas=request.param))
+        agent = AIR(SCENE, replace(AGENT, core=request.param))
         nn.init.normal_(agent.presence.weight)
         nn.init.normal_(agent.what.linear.weight)
     return agent.eval()

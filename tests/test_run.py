@@ -158,7 +158,7 @@ def test_minutes_are_those_of_the_whole_run(tmp_path):
 def test_a_resumed_run_keeps_its_budget_and_so_its_schedule(tmp_path, monkeypatch):
     # Every look at the clock costs half a minute: the learning rate follows the tighter budget, minutes.
     clock = itertools.count(step=30.0)
-    monkeypatch.setattr(run.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
     Run.start(tmp_path / "run", RECIPE, max_minutes=7.0)
     resumed = Run.resume(tmp_path / "run")
     assert resumed.max_minutes == 7.0
@@ -171,7 +171,7 @@ def test_a_resumed_run_keeps_its_budget_and_so_its_schedule(tmp_path, monkeypatc
 
 def test_a_probe_gives_further_columns_and_its_time_is_not_trainings(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(run.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
 
     def train(started: Run, stop_at: int | None = None) -> None:
         step = started.trainer.step
@@ -431,7 +431,7 @@ KILLED = """
 import os, random, signal, sys, time
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from agents import load_agent, run
+from agents import load_agent, run, training_run
 from agents.run import Run
 from air_env.scenes.digits import load_digits
 from tiny import RECIPE
@@ -439,7 +439,7 @@ from dataclasses import replace
 
 # Once, not in every child.
 load_digits("train"), load_digits("test")
-run._SAVE_EVERY_SECONDS, run._NUM_TEST, run._NUM_PICTURED = 0.0, 4, 1
+training_run._SAVE_EVERY_SECONDS, run._NUM_TEST, run._NUM_PICTURED = 0.0, 4, 1
 recipe = replace(RECIPE, max_steps=100_000, evaluate_every=1)
 directory, rng, found = Path(sys.argv[1]), random.Random(0), []
 

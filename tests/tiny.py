@@ -55,10 +55,10 @@ def make_model(seed: int = 0, **changes: Any) -> SceneModel:
         return model
 
 
-def make_agent(seed: int = 0, **changes: Any) -> AIR:
+def make_agent(seed: int = 0, core: str = "air", **changes: Any) -> AIR:
     """An agent whose presences and latents depend on the image."""
     with float64(seed):
-        agent = AIR(replace(SCENE, **changes), AGENT)
+        agent = AIR(replace(SCENE, **changes), replace(AGENT, core=core))
         nn.init.normal_(agent.model.renderer.decoder[-1].bias)
         nn.init.normal_(agent.presence.weight)
         return agent.eval()

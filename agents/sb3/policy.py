@@ -12,7 +12,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from agents.networks import SpatialSoftmax
+from agents.cores import SpatialSoftmax
 from air_env.geometry import WHERE_DIM
 
 

@@ -1,0 +1,107 @@
+"""Convolutional classifiers of raw pixels, which are told the answers (Section 3.1.2; Figure 5)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from agents.comparisons.convolutions import strided
+from agents.comparisons.tasks import accuracy, get_task
+from air_env.scenes import SceneDataset
+
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Settings of a classifier."""
+
+    task: str
+    """One of `TASKS`."""
+    image_size: int = 50
+    """Side of the square, grey image in pixels."""
+    channels: tuple[int, ...] = (16, 32, 64, 128)
+    """Of the convolutions, each of which halves the image (our choice)."""
+    hidden: int = 256
+    """Units of the fully connected layer (our choice)."""
+    dropout: float = 0.3
+    """Share of what the fully connected layers read that is hidden from them in training (our choice)."""
+    weight_decay: float = 1e-3
+    """Of AdamW (our choice)."""
+    shift: int = 3
+    """Pixels by which images are moved at most in training (our choice); no answer depends on it."""
+
+    def __post_init__(self) -> None:
+        get_task(self.task)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
+        if not 0 <= self.shift < self.image_size or not isinstance(self.shift, int):
+            raise ValueError(
+                f"shift must be a whole number of pixels below the image's {self.image_size}, got {self.shift!r}"
+            )
+
+
+class Classifier(nn.Module):
+    """A convolutional network that answers one question.
+
+    Args:
+        config: Settings.
+
+    Example:
+        >>> Classifier(ClassifierConfig("sum")).eval()(torch.zeros(2, 1, 50, 50)).shape
+        torch.Size([2, 19])
+    """
+
+    objective = "log_probability"
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        classes, self.targets = get_task(config.task)
+        convolutions, side = strided(config.channels, config.image_size, normalise=True)
+        self.layers = nn.Sequential(
+            convolutions,
+            nn.Flatten(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.channels[-1] * side**2, config.hidden),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden, classes),
+        )
+
+    def forward(self, images: Float[Tensor, "batch 1 side side"]) -> Float[Tensor, "batch classes"]:
+        """Logits of the answers."""
+        return self.layers(images)
+
+    def score(self, scenes: SceneDataset) -> Float[Tensor, "batch"]:
+        """The log-probability of the right answers in nats, which is what it is trained for."""
+        images = scenes.float_images(_device(self))
+        if self.training and self.config.shift:
+            images = self._shifted(images)
+        return -F.cross_entropy(self(images), self.targets(scenes).to(images.device), reduction="none")
+
+    @torch.no_grad()
+    def measure(self, scenes: SceneDataset) -> dict[str, float]:
+        """The share of right answers."""
+        parts = scenes.float_images(_device(self)).split(_BATCH)
+        logits = torch.cat([self(part) for part in parts])
+        return {"accuracy": accuracy(logits, self.targets(scenes).to(logits.device))}
+
+    def evaluate(self, scenes: SceneDataset) -> dict[str, float]:
+        """What `measure` tells."""
+        return self.measure(scenes)
+
+    def _shifted(self, images: Tensor) -> Tensor:
+        """The batch, moved by a few pixels; black moves in."""
+        reach, side = self.config.shift, images.shape[-1]
+        padded = F.pad(images, (reach,) * 4)
+        y, x = torch.randint(2 * reach + 1, (2,)).tolist()
+        return padded[..., y : y + side, x : x + side]
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device

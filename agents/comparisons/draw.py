@@ -1,0 +1,237 @@
+"""DRAW: a picture painted in many small strokes (Gregor et al., 2015), which the paper compares AIR with.
+
+At every step the encoder reads a window of the image and of what the canvas lacks, and the decoder adds a
+window to the canvas; both windows are chosen by the decoder:
+
+    r_t = read(x, x - sigmoid(c_{t-1}), h_dec_{t-1})                             (Eq. 3, 4, 27)
+    h_enc_t = LSTM([r_t, h_dec_{t-1}], h_enc_{t-1}),   z_t ~ N(mean, sd)(h_enc_t)   (Eq. 1, 2, 5, 6)
+    h_dec_t = LSTM(z_t, h_dec_{t-1}),   c_t = c_{t-1} + write(h_dec_t)              (Eq. 7, 8, 29)
+
+and the ELBO is ``log p(x | sigmoid(c_T)) - sum_t KL(q(z_t) || N(0, 1))`` (Eq. 9 to 12).
+"""
+
+import math
+from dataclasses import dataclass
+from numbers import Integral
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from agents.comparisons.attention import WINDOW, Grid, Stroke
+from air_env.likelihoods import LIKELIHOODS
+from air_env.scenes import SceneDataset
+
+_BATCH = 256
+_NUM_IWAE = 1_000
+_FIRST_WRITING, _FIRST_READING = [0.0, 0.0, 0.0, -0.5, 2.0], [0.0, 0.0, -1.0, -0.5, 0.0]
+"""Windows before training, of 0.6 of the image (our choice); a stroke that is strong makes black white in few steps."""
+
+Pictures = Float[Tensor, "batch 1 side side"]
+
+
+@dataclass(frozen=True)
+class DRAWConfig:
+    """Settings of DRAW."""
+
+    image_size: int = 50
+    """Side of the square, grey image in pixels."""
+    num_steps: int = 40
+    """Steps of painting (AIR paper: 40)."""
+    latent: int = 10
+    """Latents per step (our choice)."""
+    hidden: int = 128
+    """Units of the encoder's and of the decoder's LSTM (our choice: what one core does in minutes)."""
+    window: int = 6
+    """Filters per axis of the reading and of the writing window (our choice)."""
+    initial_canvas: float = -4.0
+    """Logit of every pixel before the first step, to begin with; it is learned."""
+
+    def __post_init__(self) -> None:
+        for name, least in dict(image_size=2, num_steps=1, latent=1, hidden=1, window=2).items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Painting:
+    """What a pass over the steps leaves.
+
+    Attributes:
+        canvases: Logits of the pixels after the steps that were kept, ``[batch, side, side]`` each; the last is c_T.
+        z: ``[batch, step, latent]``.
+        mean: Of ``q(z_t | x, z_1, ..., z_{t-1})``.
+        log_sd: Its logarithmic standard deviation.
+    """
+
+    canvases: list[Tensor]
+    z: Tensor
+    mean: Tensor
+    log_sd: Tensor
+
+    def kl(self) -> Float[Tensor, "batch"]:
+        """Divergence from the standard normal prior in nats, summed over the steps (Eq. 10)."""
+        return 0.5 * (self.mean**2 + (2 * self.log_sd).exp() - 2 * self.log_sd - 1).sum((1, 2))
+
+    def log_ratio(self) -> Float[Tensor, "batch"]:
+        """``log p(z) - log q(z | x)`` of the latents in nats, whose mean under q is minus the divergence."""
+        noise = (self.z - self.mean) * (-self.log_sd).exp()
+        return (0.5 * (noise**2 - self.z**2) + self.log_sd).sum((1, 2))
+
+
+class DRAW(nn.Module):
+    """DRAW with attentive reading and writing.
+
+    Deviation: the likelihood is AIR's Gaussian around the picture, not Bernoulli, so that bounds can be compared.
+
+    Args:
+        config: Settings.
+
+    Example:
+        >>> DRAW(DRAWConfig(num_steps=3)).reconstruct(torch.zeros(2, 1, 50, 50)).shape
+        torch.Size([2, 1, 50, 50])
+    """
+
+    objective = "elbo"
+
+    def __init__(self, config: DRAWConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.likelihood = LIKELIHOODS["gaussian"]()
+        n = config.window
+        self.encoder = LSTM(2 * n**2 + config.hidden, config.hidden)
+        self.posterior = nn.Linear(config.hidden, 2 * config.latent)
+        self.decoder = LSTM(config.latent, config.hidden)
+        # Where to write now, where to read next, and what to write: all that is read off the decoder.
+        self.stroke = nn.Linear(config.hidden, 2 * WINDOW + n**2)
+        with torch.no_grad():
+            self.stroke.bias[: 2 * WINDOW] = torch.tensor(_FIRST_WRITING + _FIRST_READING)
+        self.canvas = nn.Parameter(torch.tensor(config.initial_canvas))
+        self.grid = Grid(config.image_size, n)
+
+    def elbo(self, images: Pictures, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
+        """A sample of the ELBO in nats, with the divergences in closed form.
+
+        Args:
+            images: In [0, 1].
+            generator: Source of the latents, on the images' device.
+        """
+        painting = self.paint(images, self.noise(images, generator))
+        return self._log_likelihood(images, painting) - painting.kl()
+
+    @torch.no_grad()
+    def iwae(
+        self, images: Pictures, num_samples: int, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "batch"]:
+        """The importance-weighted bound in nats: ``log mean_s p(x, z_s) / q(z_s | x)``.
+
+        Raises:
+            ValueError: There are no samples.
+        """
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        weights = []
+        for _ in range(num_samples):
+            painting = self.paint(images, self.noise(images, generator))
+            weights.append(self._log_likelihood(images, painting) + painting.log_ratio())
+        return torch.stack(weights).logsumexp(0) - math.log(num_samples)
+
+    def score(self, scenes: SceneDataset) -> Float[Tensor, "batch"]:
+        """The ELBO of the scenes' images, which is what it is trained for."""
+        return self.elbo(scenes.float_images(self.canvas.device))
+
+    @torch.no_grad()
+    def measure(self, scenes: SceneDataset) -> dict[str, float]:
+        """The ELBO and the squared error of the reconstructions, summed over pixels: means over scenes."""
+        parts = scenes.float_images(self.canvas.device).split(_BATCH)
+        error = torch.cat([(self.reconstruct(part) - part).square().sum((1, 2, 3)) for part in parts])
+        return {
+            "elbo_test": torch.cat([self.elbo(part) for part in parts]).mean().item(),
+            "squared_error": error.mean().item(),
+        }
+
+    def evaluate(self, scenes: SceneDataset, num_samples: int = 20) -> dict[str, float]:
+        """What `measure` tells, and the importance-weighted bound on the first 1,000 scenes, as it is slow."""
+        figures = self.measure(scenes)
+        parts = scenes[:_NUM_IWAE].float_images(self.canvas.device).split(_BATCH)
+        iwae = torch.cat([self.iwae(part, num_samples) for part in parts])
+        return {"elbo": figures["elbo_test"], "iwae": iwae.mean().item(), "squared_error": figures["squared_error"]}
+
+    @torch.no_grad()
+    def reconstruct(self, images: Pictures) -> Pictures:
+        """The pictures that the posterior means paint."""
+        return torch.cat([self.paint(part).canvases[-1] for part in images.split(_BATCH)]).sigmoid()[:, None]
+
+    @torch.no_grad()
+    def features(self, images: Pictures) -> Float[Tensor, "batch features"]:
+        """The posterior means of all steps, each step's given the means before it."""
+        return torch.cat([self.paint(part).mean.flatten(1) for part in images.split(_BATCH)])
+
+    @torch.no_grad()
+    def trace(self, images: Pictures) -> Float[Tensor, "batch step 1 side side"]:
+        """The picture after every step, painted by the posterior means."""
+        return torch.stack(self.paint(images, keep=True).canvases, 1).sigmoid()[:, :, None]
+
+    def noise(self, images: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "step batch latent"]:
+        """Standard normal noise for one pass."""
+        size = (self.config.num_steps, len(images), self.config.latent)
+        return torch.randn(size, generator=generator, dtype=images.dtype, device=images.device)
+
+    def paint(
+        self, images: Pictures, noise: Float[Tensor, "step batch latent"] | None = None, *, keep: bool = False
+    ) -> Painting:
+        """One pass over the steps.
+
+        Args:
+            images: In [0, 1].
+            noise: Of the latents; without it they are the posterior means.
+            keep: Whether to keep the canvases of all steps, or the last one only.
+        """
+        x = images[:, 0]
+        canvas = self.canvas.expand_as(x)
+        hidden = x.new_zeros(len(x), self.config.hidden)
+        h_enc, h_dec = (hidden, hidden), (hidden, hidden)
+        stroke = self._stroke(hidden)
+        canvases, z, moments = [], [], []
+        for step in range(self.config.num_steps):
+            h_enc = self.encoder([*stroke.read(x, canvas.sigmoid()), h_dec[0]], h_enc)
+            moments.append(self.posterior(h_enc[0]))
+            mean, log_sd = moments[-1].chunk(2, 1)
+            z.append(mean if noise is None else torch.addcmul(mean, log_sd.exp(), noise[step]))
+            h_dec = self.decoder([z[-1]], h_dec)
+            stroke = self._stroke(h_dec[0])
+            canvas = stroke.write(canvas)
+            canvases = [*canvases, canvas] if keep else [canvas]
+        mean, log_sd = torch.stack(moments, 1).chunk(2, 2)
+        return Painting(canvases, torch.stack(z, 1), mean, log_sd)
+
+    def _log_likelihood(self, images: Tensor, painting: Painting) -> Tensor:
+        return self.likelihood.log_prob(images, painting.canvases[-1].sigmoid()[:, None])
+
+    def _stroke(self, hidden: Tensor) -> Stroke:
+        n = self.config.window
+        windows, patch = self.stroke(hidden).split([2 * WINDOW, n**2], 1)
+        rows, columns = self.grid(windows.view(-1, 2, WINDOW))
+        return Stroke(rows, columns, patch.view(-1, n, n))
+
+
+class LSTM(nn.Module):
+    """A long short-term memory with one matrix product per step, which is quicker than torch's two.
+
+    Args:
+        inputs: Numbers read per step.
+        hidden: Units.
+    """
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.gates = nn.Linear(inputs + hidden, 4 * hidden)
+
+    def forward(self, inputs: list[Tensor], state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The next output and memory, ``[batch, hidden]``, from the inputs side by side."""
+        hidden, cell = state
+        # tanh(a) = 2 sigmoid(2 a) - 1, and the weights may as well hold 2 a.
+        add, keep, show, new = self.gates(torch.cat([*inputs, hidden], 1)).sigmoid().chunk(4, 1)
+        cell = torch.addcmul(keep * cell, add, 2 * new - 1)
+        return show * cell.tanh(), cell

@@ -1,0 +1,67 @@
+"""What all figures are asked for: a scale, seeds, and where their runs are."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from agents.reproduction.jobs import Job
+from agents.reproduction.scales import Scale, get_scale
+from air_env.scenes import SceneDataset
+
+TEST_SEED = 100_000
+"""Of the held-out scenes, which are the same for all models and seeds, and no run's own."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to compute, and where."""
+
+    scale_name: str
+    """One of `SCALES`."""
+    seeds: tuple[int, ...]
+    """Each is a run of every model."""
+    runs_dir: Path
+    """Holds a folder for each scale."""
+    data_dir: str | None = None
+    """Folder of the data files, for scenes that need some."""
+    device: str = "cpu"
+    """Where to train and to measure."""
+
+    def __post_init__(self) -> None:
+        get_scale(self.scale_name)
+        if not self.seeds:
+            raise ValueError("there is no seed to train; give at least one")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, got {', '.join(map(str, self.seeds))}; leave one out")
+
+    @property
+    def scale(self) -> Scale:
+        """How much is computed."""
+        return get_scale(self.scale_name)
+
+    @property
+    def directory(self) -> Path:
+        """Of the runs."""
+        return self.runs_dir / self.scale_name
+
+    def job(self, name: str, seed: int) -> Job:
+        """A run; `Scale.recipe` has the names."""
+        recipe = self.scale.recipe(name, seed)
+        return Job(self.directory.resolve() / f"{name}-{seed}", recipe, self.data_dir, self.device)
+
+    def jobs(self, *names: str) -> list[Job]:
+        """Runs with every seed: all with the first seed, then with the second, ..."""
+        return [self.job(name, seed) for seed in self.seeds for name in names]
+
+    def held_out(self, num_scenes: int, **options: Any) -> SceneDataset:
+        """Scenes of objects that no run was trained on."""
+        return _held_out(self.scale_name, self.data_dir, num_scenes, tuple(sorted(options.items())))
+
+
+@lru_cache(maxsize=16)
+def _held_out(
+    scale_name: str, data_dir: str | None, num_scenes: int, options: tuple[tuple[str, Any], ...]
+) -> SceneDataset:
+    # Every model is measured on them, and crowded scenes take long to compose.
+    return get_scale(scale_name).make_scene(data_dir, **dict(options)).dataset("test", num_scenes, TEST_SEED)

@@ -1,0 +1,20 @@
+"""The figures of the paper that are made again."""
+
+from agents.reproduction.figure import Figure
+from agents.reproduction.figure3 import CountingFigure
+from agents.reproduction.figure4 import GeneralisationFigure
+from agents.reproduction.figure5 import RepresentationFigure
+
+FIGURES: dict[str, Figure] = {
+    "figure3": CountingFigure(),
+    "figure4": GeneralisationFigure(),
+    "figure5": RepresentationFigure(),
+}
+"""Name -> figure."""
+
+
+def get_figure(name: str) -> Figure:
+    """A registered figure."""
+    if name not in FIGURES:
+        raise ValueError(f"figure {name!r} is unknown; choose one of {', '.join(FIGURES)}")
+    return FIGURES[name]

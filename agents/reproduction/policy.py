@@ -1,0 +1,115 @@
+"""In which order an agent attends to two digits: heat maps, and what the choice of the first one follows from.
+
+The first window of a scene with two digits is matched with one of them. A logistic regression predicts which from
+what one might go by; the objects of a scene come in no order, so that chance is 0.5:
+
+    position    where one digit lies relative to the other
+    identity    the classes of the two digits
+    size        the longer sides of their boxes
+"""
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from agents.evaluation import match
+from air_env import geometry
+from air_env.explanation import Explanation
+from air_env.scenes import SceneDataset
+
+CUES = ("position", "identity", "size")
+_NUM_CLASSES = 10
+_BINS = 25
+_BLUR = 0.6
+_FOLDS = 5
+_LEAST = 20
+"""Scenes of each outcome below which nothing can be said."""
+
+
+def heat_maps(z: Explanation, num_steps: int = 2) -> NDArray[np.float64]:
+    """Where the windows of each step are centred.
+
+    Args:
+        z: Explanations.
+        num_steps: Number of maps.
+
+    Returns:
+        ``[step, row, column]``, shares of the step's windows; 0 where a step has none, and windows whose centre is
+        outside the image are counted at its border.
+    """
+    maps = np.zeros((num_steps, _BINS, _BINS))
+    present, centres = z.z_pres.cpu().numpy() > 0, z.z_where[..., 1:3].cpu().numpy()
+    for step in range(min(num_steps, present.shape[1])):
+        x, y = centres[present[:, step], step].clip(-1, 1).T
+        counts, _, _ = np.histogram2d(y, x, _BINS, ((-1, 1), (-1, 1)))
+        maps[step] = counts / max(1, counts.sum())
+    return maps
+
+
+def blend(maps: Float[np.ndarray, "2 row column"]) -> Float[np.ndarray, "row column 3"]:
+    """A picture of two maps: the first in red, the second in green, both where they overlap in yellow."""
+    picture = np.zeros((*maps.shape[1:], 3))
+    for channel, shares in enumerate(maps):
+        smooth = gaussian_filter(shares, _BLUR)
+        picture[..., channel] = smooth / max(smooth.max(), np.finfo(float).tiny)
+    return picture
+
+
+def first_attended(z: Explanation, scenes: SceneDataset) -> tuple[SceneDataset, Int[np.ndarray, "scene"]]:
+    """Which object of each scene is attended to first.
+
+    Args:
+        z: Explanations of the scenes.
+        scenes: Scenes of two objects.
+
+    Returns:
+        The scenes that are counted right; and for each, 1 where the first window is that of object 0, else 0.
+    """
+    right = (z.count.cpu() == 2) & (scenes.count == 2)
+    scenes, side = scenes[right], scenes.images.shape[-1]
+    boxes = z.boxes(side).cpu()[right]
+    squares = geometry.boxes(geometry.from_boxes(scenes.boxes, side), side)
+    _, matches = match(boxes, squares)
+    return scenes, np.array([int(objects[steps == 0][0] == 0) for steps, objects in matches], np.int64)
+
+
+def cues(scenes: SceneDataset) -> dict[str, NDArray[np.float64]]:
+    """What a policy may go by in scenes of two objects: name of `CUES` -> ``[scene, feature]``."""
+    side = scenes.images.shape[-1]
+    corner, opposite = scenes.boxes[:, :2, :2].double(), scenes.boxes[:, :2, 2:].double()
+    centres, sizes = (corner + opposite) / 2, (opposite - corner).amax(-1)
+    one_hot: Tensor = scenes.labels[:, :2, None] == scenes.labels.new_tensor(range(_NUM_CLASSES))
+    return {
+        "position": ((centres[:, 0] - centres[:, 1]) / side).numpy(),
+        "identity": one_hot.double().flatten(1).numpy(),
+        "size": (sizes / side).numpy(),
+    }
+
+
+def predictability(z: Explanation, scenes: SceneDataset) -> dict[str, float]:
+    """How well each cue predicts which object is attended to first.
+
+    Args:
+        z: Explanations of the scenes.
+        scenes: Scenes of two objects.
+
+    Returns:
+        Name of `CUES` -> cross-validated accuracy, NaN where too few scenes are counted right; and ``scenes``, how
+        many are.
+    """
+    # Slow to import, and only people who ask this need it.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    scenes, first = first_attended(z, scenes)
+    accuracies: dict[str, float] = dict.fromkeys(CUES, float("nan"))
+    if np.bincount(first, minlength=2).min() >= _LEAST:
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
+        folds = StratifiedKFold(_FOLDS)
+        for name, features in cues(scenes).items():
+            accuracies[name] = float(cross_val_score(model, features, first, cv=folds).mean())
+    return accuracies | {"scenes": float(len(first))}

@@ -1,0 +1,150 @@
+"""How much is computed: seconds, minutes or hours per run.
+
+Recipes come from the registries as they are. A scale changes how long they train, on how many images, with how many
+labels, and on how many scenes they are measured; the smallest also shrinks images and networks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agents.air import AgentConfig
+from agents.comparisons import (
+    AutoencoderConfig,
+    ClassifierConfig,
+    ComparisonRecipe,
+    DRAWConfig,
+    get_comparison,
+)
+from agents.comparisons.heads import Fitting
+from agents.recipes import Recipe, get_recipe
+from air_env.renderers import PatchConfig
+from air_env.scenes import Scene, make_scene
+
+AnyRecipe = Recipe | ComparisonRecipe
+
+_AGENTS = {"air": "multi_mnist_wide", "dair": "multi_mnist_dair"}
+"""Family of runs -> recipe of `RECIPES`; the others are those of `COMPARISONS`."""
+_FEW_LABELS = 1_000
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is computed."""
+
+    title: str
+    """What to say of it on a page."""
+    labels: tuple[int, ...]
+    """Numbers of labelled scenes in Figure 5."""
+    scene: str = "multi_mnist"
+    """One of `SCENES`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the scene that all its images have."""
+    iterations: Mapping[str, float] = field(default_factory=dict)
+    """Family of runs -> iterations relative to those of its recipe; 1 by default."""
+    max_steps: int | None = None
+    """Iterations of all runs, instead."""
+    fitting: Fitting = field(default_factory=Fitting)
+    """How long heads are trained."""
+    num_test: int = 5_000
+    """Held-out scenes on which counts and labels are judged."""
+    num_bound: int = 1_000
+    """Held-out scenes on which the bounds of agents are measured."""
+    num_bound_draw: int = 500
+    """The same for DRAW, which takes far longer."""
+    num_samples: int = 20
+    """Samples of the importance-weighted bound."""
+    num_far: int = 1_000
+    """Held-out scenes of each kind that is far from training."""
+    small_objects: tuple[float, float] = (12, 14)
+    """Sizes of digits in pixels of which five fit into an image."""
+    canvases: Mapping[int, tuple[int, ...]] = field(default_factory=lambda: {60: (2, 4), 75: (2, 5), 100: (2, 5)})
+    """Side of a larger image in pixels -> numbers of digits of the usual sizes, which must fit."""
+
+    def make_scene(self, data_dir: str | None, **options: Any) -> Scene:
+        """The scene, with options of its own."""
+        return make_scene(self.scene, data_dir=data_dir, **{**self.options, **options})
+
+    def recipe(self, name: str, seed: int) -> AnyRecipe:
+        """What a run computes.
+
+        Args:
+            name: ``air_012`` and ``dair_013``, ``draw_012``, ``autoencoder_012``, ``cnn_count_012``: the last part
+                are the numbers of digits in a scene. ``cnn_sum_1000``, ``cnn_order_1000``: the number of labels.
+            seed: Of the recipe.
+        """
+        family, _, last = name.rpartition("_")
+        recipe = get_recipe(_AGENTS[family]) if family in _AGENTS else get_comparison(family)
+        changes: dict[str, Any] = {"seed": seed, "scene": self.scene}
+        iterations = self.iterations.get(family, 1.0)
+        if family in ("cnn_sum", "cnn_order"):
+            counts, labels = (2,), int(last)
+            changes |= {"num_train": labels, "batch_size": min(recipe.batch_size, labels)}
+            if labels <= _FEW_LABELS:
+                # Which are learned by heart long before.
+                iterations /= 2
+        else:
+            counts = tuple(map(int, last))
+        changes["scene_options"] = {**recipe.scene_options, **self.options, "counts": counts}
+        changes["max_steps"] = round(recipe.max_steps * iterations)
+        recipe = replace(recipe, **changes)
+        return recipe if self.max_steps is None else _tiny(recipe, self.max_steps, self.options["image_size"])
+
+
+def _tiny(recipe: AnyRecipe, max_steps: int, side: int) -> AnyRecipe:
+    """A recipe of the same kind that takes a second."""
+    num_train = min(recipe.num_train, 64)
+    changes = {
+        "max_steps": max_steps,
+        "evaluate_every": max(1, max_steps // 4),
+        "num_train": num_train,
+        "batch_size": min(8, num_train),
+    }
+    if isinstance(recipe, Recipe):
+        renderer = PatchConfig(what_dim=4, patch_size=6, hidden=8)
+        model = replace(recipe.model, image_size=side, renderer=renderer)
+        agent = AgentConfig(embedding=16, hidden=16, glimpse_size=6, encoder_hidden=8, core=recipe.agent.core)
+        return replace(recipe, **changes, model=model, agent=agent, exploration_steps=max_steps // 2)
+    small: dict[type[Any], dict[str, Any]] = {
+        DRAWConfig: {"num_steps": 3, "latent": 3, "hidden": 8, "window": 3},
+        AutoencoderConfig: {"code": 8, "channels": (4, 4), "hidden": 8},
+        ClassifierConfig: {"channels": (4, 4), "hidden": 8},
+    }
+    return replace(recipe, **changes, model=replace(recipe.model, image_size=side, **small[type(recipe.model)]))
+
+
+SCALES: dict[str, Scale] = {
+    "smoke": Scale(
+        "**a smoke test, whose numbers mean nothing**: tiny networks that have hardly begun to learn, on small scenes "
+        "of the bundled `digits`",
+        labels=(20, 40),
+        scene="digits",
+        options={"image_size": 20, "object_size": (5, 8)},
+        max_steps=8,
+        fitting=Fitting(few=8, per_label=0),
+        num_test=60,
+        num_bound=20,
+        num_bound_draw=10,
+        num_samples=2,
+        num_far=20,
+        small_objects=(4, 5),
+        canvases={24: (2, 4), 30: (2, 5)},
+    ),
+    "cpu": Scale("the recipes as they are, minutes per run on one core", labels=(100, 1_000, 10_000, 60_000)),
+    "full": Scale(
+        "AIR, DAIR and the autoencoder with 3 times the iterations of their recipes, DRAW with 10 times, and up to "
+        "60,000 labels",
+        labels=(100, 300, 1_000, 3_000, 10_000, 60_000),
+        iterations={"air": 3, "dair": 3, "autoencoder": 3, "draw": 10},
+        num_bound=5_000,
+        num_bound_draw=1_000,
+    ),
+}
+"""Name -> scale."""
+
+
+def get_scale(name: str) -> Scale:
+    """A registered scale."""
+    if name not in SCALES:
+        raise ValueError(f"scale {name!r} is unknown; choose one of {', '.join(SCALES)}")
+    return SCALES[name]

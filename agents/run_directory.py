@@ -1,0 +1,87 @@
+"""Run directories: made whole or not at all, and wary of what is in them."""
+
+import csv
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.checkpoints import from_json
+
+CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, RESUME_FILE = "config.json", "metrics.csv", "evaluation.json", "resume.pt"
+
+
+def refuse_occupied(directory: Path) -> None:
+    """Refuses a directory that a run must not be made in.
+
+    Raises:
+        ValueError: It is the working directory.
+        FileExistsError: It holds something already.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise FileExistsError(
+            f"{directory} already holds {'a run' if (directory / CONFIG_FILE).exists() else 'something'}; "
+            "continue it with --resume, or choose another --output-dir"
+        )
+    if directory.resolve() == Path.cwd():
+        # The directory is replaced by a whole one, and whoever works in it would be nowhere.
+        raise ValueError(f"{directory} is the folder you are in; name one to be made in it with --output-dir")
+
+
+@contextmanager
+def nascent(directory: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the directory's place once it is full.
+
+    Raises:
+        OSError: It cannot be written; nothing is left of it.
+    """
+    folder = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    try:
+        (folder / "pictures").mkdir(parents=True)
+        yield folder
+        folder.rename(directory)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise OSError(f"could not make the run directory {directory} ({error}); choose another --output-dir") from error
+
+
+def read_checkpoint(directory: Path, recipe_class: type[Any]) -> tuple[Any, dict[str, Any]]:
+    """The recipe of a run and the state to resume from; call it within `refusing_damage`."""
+    recipe = from_json(recipe_class, json.loads((directory / CONFIG_FILE).read_text()))
+    return recipe, torch.load(directory / RESUME_FILE, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def refusing_damage(directory: Path) -> Iterator[None]:
+    """Makes one clear error of all that the files of a run may lead to.
+
+    Raises:
+        FileNotFoundError: The directory holds no run.
+        ValueError: Its files are damaged.
+    """
+    damaged = f"the run in {directory} cannot be resumed: its files are damaged or not a run's"
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{directory} holds no run to resume ({error.filename} is missing)") from error
+    except pickle.UnpicklingError as error:
+        # Torch's own message explains how to run what the file may hold.
+        raise ValueError(f"{damaged} ({RESUME_FILE} is no checkpoint)") from error
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"{damaged} ({RESUME_FILE} does not fit: {error!r})") from error
+    except (ValueError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{damaged} ({error})") from error
+
+
+def write_rows(rows: list[dict[str, float]], path: Path) -> None:
+    """Writes a table; rows from before there was a probe have fewer columns."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,326 @@
+"""`scripts/reproduce_paper.py` and `agents.reproduction`: from trainings to pages, and scanning policies."""
+
+import csv
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agents import run as agent_run
+from agents.comparisons import training as comparison_training
+from agents.reproduction import generalisation, measurements
+from agents.reproduction.experiment import Experiment
+from agents.reproduction.figures import FIGURES
+from agents.reproduction.jobs import Job
+from agents.reproduction.measurements import Measurement, measure_all
+from agents.reproduction.policy import blend, first_attended, heat_maps, predictability
+from agents.reproduction.representation import describe
+from agents.reproduction.scales import SCALES, get_scale
+from agents.reproduction.training import train_all
+from agents.training_run import TrainingRun
+from air_env import geometry
+from air_env.explanation import Explanation
+from air_env.scenes import SceneDataset, make_scene
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce_paper.py"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Runs measure themselves on few scenes; the script's global settings are undone."""
+    for module in (agent_run, comparison_training):
+        monkeypatch.setattr(module, "_NUM_TEST", 20)
+        monkeypatch.setattr(module, "_NUM_FINAL", 20)
+        monkeypatch.setattr(module, "_NUM_PICTURED", 7)
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory):
+    """Shared by the tests, as it is by the figures."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def reproduce(monkeypatch, runs_dir, tmp_path):
+    """Runs the script with one seed at the smallest scale; answers with the folder of the page."""
+    spec = importlib.util.spec_from_file_location("reproduce_paper", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "reproduce_paper", module)
+    spec.loader.exec_module(module)
+
+    def call(*arguments: object) -> Path:
+        folders = ["--runs-dir", runs_dir, "--output-dir", tmp_path, "--device", "cpu"]
+        given = ["reproduce_paper.py", "--scale", "smoke", "--seeds", "0", *folders, *arguments]
+        monkeypatch.setattr(sys, "argv", [str(argument) for argument in given])
+        module.main()
+        return tmp_path
+
+    return call
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    return Experiment("smoke", (0,), tmp_path)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def finished_at(directory: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in directory.rglob("evaluation.json")}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_made_from_training_to_page_and_made_again_from_what_is_there(
+    name, reproduce, runs_dir, monkeypatch
+):
+    before = finished_at(runs_dir)
+    folder = reproduce(name)
+    made = files(folder)
+    page = made[f"{name}.md"].decode()
+    assert f"python scripts/reproduce_paper.py {name} --scale smoke --seeds 0" in page
+    assert "numbers mean nothing" in page
+    assert "What differs from the paper" in page
+    for picture in re.findall(r"\]\((\S+\.png)\)", page):
+        assert len(made[picture]) < 300_000
+        with Image.open(folder / picture) as opened:
+            opened.verify()
+    assert len(list(csv.DictReader(made[f"{name}.csv"].decode().splitlines()))) > 1
+    first = finished_at(runs_dir)
+    # What an earlier figure trained was not trained again.
+    assert before.items() <= first.items()
+
+    monkeypatch.setattr(TrainingRun, "train", None)
+    monkeypatch.setattr(measurements, "write_text_atomically", None)
+    reproduce(name)
+    assert finished_at(runs_dir) == first
+    assert files(folder) == made
+
+
+def test_unknown_names_are_answered_with_the_known_ones(reproduce):
+    with pytest.raises(
+        SystemExit, match=r"error: figure 'figure9' is unknown; choose one of figure3, figure4, figure5"
+    ):
+        reproduce("figure9")
+    with pytest.raises(SystemExit, match=r"error: scale 'huge' is unknown; choose one of smoke, cpu, full"):
+        reproduce("figure3", "--scale", "huge")
+
+
+def test_impossible_requests_are_refused(reproduce):
+    with pytest.raises(SystemExit, match=r"error: workers must be at least 1, got 0"):
+        reproduce("figure3", "--workers", 0)
+    with pytest.raises(SystemExit, match=r"error: seeds must differ, got 1, 1"):
+        reproduce("figure3", "--seeds", 1, 1)
+
+
+@pytest.mark.usefixtures("no_data_dir")
+def test_missing_data_are_reported_before_any_training(reproduce, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"error: .*mnist"):
+        reproduce("figure3", "--scale", "cpu", "--runs-dir", tmp_path / "runs", "--data-dir", tmp_path / "none")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_interrupted_training_is_resumed_to_the_same_numbers(experiment, tmp_path):
+    job, other = experiment.job("air_012", 0), replace(experiment, runs_dir=tmp_path / "other").job("air_012", 0)
+    asked = iter([False] * 5)
+    train_all([job], experiment.directory, interrupted=lambda: next(asked, True))
+    assert not job.finished
+    assert (job.directory / "resume.pt").exists()
+    seen: list[tuple[float, str]] = []
+    train_all([job], experiment.directory, progress=lambda done, what: seen.append((done, what)))
+    assert job.finished
+    begun = [what for _, what in seen if "/" in what]
+    assert begun[0] > f"{job.name} 1/{job.recipe.max_steps}"
+    assert seen[-1][0] == 1
+    train_all([other], other.directory.parent)
+    assert job.fingerprint() == other.fingerprint()
+
+
+def test_a_run_with_other_settings_is_refused(experiment):
+    job = experiment.job("cnn_sum_20", 0)
+    train_all([job], experiment.directory)
+    changed = replace(job, recipe=replace(job.recipe, learning_rate=0.5))
+    with pytest.raises(ValueError, match=r"cnn_sum_20-0 has other settings: learning_rate is .*, wanted 0.5; delete"):
+        train_all([changed], experiment.directory)
+    (job.directory / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"config.json does not fit .* delete .* or choose another --runs-dir"):
+        train_all([job], experiment.directory)
+
+
+def test_trainings_that_fail_are_named_and_the_others_finish(experiment, monkeypatch):
+    bad, good = experiment.job("cnn_order_20", 0), experiment.job("cnn_sum_20", 0)
+    train = Job._train
+
+    def diverge(job: Job, *arguments: Callable) -> None:
+        if job.name == bad.name:
+            raise FloatingPointError("the loss is not finite")
+        train(job, *arguments)
+
+    monkeypatch.setattr(Job, "_train", diverge)
+    with pytest.raises(RuntimeError, match="1 of 2 trainings failed: cnn_order_20-0: FloatingPointError: the loss"):
+        train_all([bad, good], experiment.directory)
+    assert good.finished
+    assert not bad.finished
+
+
+@pytest.mark.slow
+def test_workers_train_what_one_process_trains(experiment, tmp_path):
+    other = replace(experiment, runs_dir=tmp_path / "other")
+    names = ("cnn_order_20", "cnn_sum_20")
+    train_all(experiment.jobs(*names), experiment.directory, workers=2)
+    train_all(other.jobs(*names), other.directory)
+    for there, here in zip(experiment.jobs(*names), other.jobs(*names), strict=True):
+        assert there.fingerprint() == here.fingerprint()
+
+
+def test_measurements_are_kept_until_what_they_measure_changes(tmp_path):
+    calls: list[str] = []
+
+    def measurement(**settings: int) -> Measurement:
+        def compute() -> dict[str, object]:
+            calls.append("now")
+            return {"accuracy": float("nan"), "maps": [1.0]}
+
+        return Measurement("key", (), compute, settings)
+
+    expected = {"key": {"accuracy": None, "maps": [1.0]}}
+    assert measure_all([measurement(scenes=1)], tmp_path) == expected
+    assert measure_all([measurement(scenes=1)], tmp_path) == expected
+    assert len(calls) == 1
+    measure_all([measurement(scenes=2)], tmp_path)
+    assert len(calls) == 2
+    (tmp_path / "measured" / "key.json").write_text("{")
+    assert measure_all([measurement(scenes=2)], tmp_path) == expected
+    assert len(calls) == 3
+
+
+def test_scales_keep_the_recipes_but_for_how_much_is_computed():
+    cpu, full = get_scale("cpu"), get_scale("full")
+    for name in ("air_013", "dair_013", "draw_013", "autoencoder_012", "cnn_count_012", "cnn_sum_100"):
+        short, long = cpu.recipe(name, 3), full.recipe(name, 3)
+        assert replace(short, max_steps=1) == replace(long, max_steps=1)
+        assert short.seed == 3
+        assert short.scene == "multi_mnist"
+    assert cpu.recipe("air_013", 0).scene_options["counts"] == (0, 1, 3)
+    assert cpu.recipe("cnn_sum_100", 0).num_train == 100
+    assert full.recipe("draw_012", 0).max_steps == 10 * cpu.recipe("draw_012", 0).max_steps
+    for scale in SCALES.values():
+        assert scale.recipe("dair_012", 0).agent.core == "dair"
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_the_crowded_scenes_of_a_scale_fit(name, request):
+    scale = SCALES[name]
+    data_dir = str(request.getfixturevalue("data_dir")) if scale.scene == "multi_mnist" else None
+    most = max(generalisation.FAR_COUNTS)
+    assert len(scale.make_scene(data_dir, counts=(most,), object_size=scale.small_objects).dataset("test", 20)) == 20
+    for side, counts in scale.canvases.items():
+        assert len(scale.make_scene(data_dir, counts=counts, image_size=side).dataset("test", 20)) == 20
+
+
+@pytest.fixture(scope="module")
+def pairs() -> SceneDataset:
+    return make_scene("digits", counts=(2,)).dataset("test", 1_000)
+
+
+def explanation(scenes: SceneDataset, first: np.ndarray) -> Explanation:
+    """The truth, told in an order: object 0 first where ``first`` is 1."""
+    squares = geometry.from_boxes(scenes.boxes, scenes.images.shape[-1])
+    order = torch.from_numpy(np.stack([1 - first, first], 1))
+    z_where = squares.gather(1, order[..., None].expand(-1, -1, 3))
+    z_where = torch.cat([z_where, torch.zeros(len(z_where), 1, 3)], 1)
+    z_pres = torch.tensor([1.0, 1.0, 0.0]).expand(len(z_where), 3).clone()
+    return Explanation(z_pres, z_where, torch.zeros(len(z_where), 3, 4))
+
+
+def test_a_policy_from_left_to_right_follows_from_position_alone(pairs):
+    centres = (pairs.boxes[..., 0] + pairs.boxes[..., 2]).numpy()
+    first = (centres[:, 0] < centres[:, 1]).astype(np.int64)
+    found = predictability(explanation(pairs, first), pairs)
+    assert found["position"] > 0.97
+    assert found["identity"] == pytest.approx(0.5, abs=0.08)
+    assert found["size"] == pytest.approx(0.5, abs=0.08)
+    assert found["scenes"] == 1_000
+
+
+def test_a_policy_by_identity_follows_from_identity_alone(pairs):
+    scenes = pairs[pairs.labels[:, 0] != pairs.labels[:, 1]]
+    first = (scenes.labels[:, 0] < scenes.labels[:, 1]).long().numpy()
+    found = predictability(explanation(scenes, first), scenes)
+    assert found["identity"] > 0.95
+    assert found["position"] == pytest.approx(0.5, abs=0.08)
+
+
+def test_a_policy_by_size_follows_from_size(pairs):
+    sizes = (pairs.boxes[..., 2:] - pairs.boxes[..., :2]).amax(-1)
+    first = (sizes[:, 0] > sizes[:, 1]).long().numpy()
+    assert predictability(explanation(pairs, first), pairs)["size"] > 0.97
+
+
+def test_who_is_attended_first_is_read_off_scenes_that_are_counted_right(pairs):
+    first = np.random.default_rng(0).integers(2, size=len(pairs))
+    z = explanation(pairs, first)
+    z.z_pres[::2, 1] = 0
+    scenes, found = first_attended(z, pairs)
+    assert torch.equal(scenes.labels, pairs.labels[1::2])
+    np.testing.assert_array_equal(found, first[1::2])
+
+
+def test_nothing_is_said_of_a_policy_that_counts_nothing_right(pairs):
+    z = explanation(pairs, np.zeros(len(pairs), np.int64))
+    z.z_pres[:] = 0
+    found = predictability(z, pairs)
+    assert found.pop("scenes") == 0
+    assert np.isnan(list(found.values())).all()
+
+
+def test_heat_maps_show_where_each_step_looks(pairs):
+    z = explanation(pairs, np.ones(len(pairs), np.int64))
+    z.z_where[:, 0, 1:] = torch.tensor([-0.9, 0.5])
+    z.z_pres[:, 1] = 0
+    first, second = heat_maps(z)
+    assert first.sum() == 1
+    assert first[18, 1] == 1  # row of y = 0.5, column of x = -0.9
+    assert not second.any()
+    picture = blend(np.stack([first, second]))
+    assert picture[18, 1].tolist() == [1, 0, 0]
+    assert picture.max() == 1
+
+
+def test_shrunk_images_keep_their_mean():
+    images = torch.rand(2, 1, 60, 60, generator=torch.Generator().manual_seed(0))
+    shrunk = generalisation.shrink(images, 30)
+    assert shrunk.shape == (2, 1, 30, 30)
+    assert shrunk.mean().item() == pytest.approx(images.mean().item(), abs=0.01)
+
+
+def test_agents_are_described_step_by_step(experiment):
+    job = experiment.job("air_012", 0)
+    train_all([job], experiment.directory)
+    described = describe(job.agent(), experiment.held_out(8, counts=(2,)))
+    # P(n >= step), which never rises; z_where; z_what.
+    assert described.shape == (8, 3, 1 + 3 + 4)
+    assert (described[..., 0].diff(dim=1) <= 0).all()
+
+
+def test_a_job_says_what_it_was_trained_with(experiment):
+    job = experiment.job("autoencoder_012", 0)
+    assert job.machine() == {}
+    train_all([job], experiment.directory)
+    assert job.machine()["device"] == "cpu"
+    assert job.evaluation() == json.loads((job.directory / "evaluation.json").read_text())
+    assert (job.name, job.kind) == ("autoencoder_012-0", "autoencoder_012")
