@@ -65,7 +65,7 @@ RECIPES: dict[str, Recipe] = {
     "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000),
     "multi_mnist_wide": _WIDE,
     "multi_mnist_dair": replace(
-        _WIDE, max_steps=5_000, exploration_steps=500, decay=0.5, agent=replace(_WIDE.agent, core="dair")
+        _WIDE, max_steps=4_000, exploration_steps=500, decay=0.5, agent=replace(_WIDE.agent, core="dair")
     ),
     # The renderer is known: only where, what and how many is to be inferred.
     "sprites": Recipe(
