@@ -29,9 +29,9 @@ from agents.comparisons import (
 )
 from agents.comparisons.attention import Grid, Stroke
 from agents.comparisons.training import MODEL_FILE
+from agents.recipes import RECIPES
 from agents.run import CONFIG_FILE, EVALUATION_FILE, RESUME_FILE, Run
 from air_env.likelihoods import Gaussian
-from air_env.model import SceneConfig
 from air_env.scenes import SceneDataset
 
 DRAW_CONFIG = DRAWConfig(image_size=SIDE, num_steps=3, latent=2, hidden=6, window=3)
@@ -171,8 +171,9 @@ def naive_elbo(model: DRAW, x: torch.Tensor, noise: torch.Tensor) -> torch.Tenso
 
 
 def test_the_likelihood_is_that_of_air():
-    assert make_draw().likelihood == Autoencoder(MODELS["autoencoder"]).likelihood == SceneConfig().make_likelihood()
-    assert make_draw().likelihood == Gaussian(0.3)
+    likelihood = RECIPES["multi_mnist_wide"].model.make_likelihood()
+    assert make_draw().likelihood == Autoencoder(MODELS["autoencoder"]).likelihood == likelihood == Gaussian(0.2)
+    assert RECIPES["multi_mnist_dair"].model.make_likelihood() == likelihood
 
 
 def test_the_bound_of_one_sample_has_the_elbo_as_its_mean_and_that_of_more_is_tighter():

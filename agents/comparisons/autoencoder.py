@@ -35,6 +35,8 @@ class AutoencoderConfig:
     """Units between the convolutions and the code (our choice)."""
     initial_logit: float = -4.0
     """Of every pixel before training: pictures are mostly black."""
+    likelihood_scale: float = 0.2
+    """Standard deviation of a pixel: that of the AIR it is compared with."""
 
     def __post_init__(self) -> None:
         for name in ("code", "hidden"):
@@ -58,7 +60,7 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.likelihood = LIKELIHOODS["gaussian"]()
+        self.likelihood = LIKELIHOODS["gaussian"](config.likelihood_scale)
         convolutions, side = strided(config.channels, config.image_size)
         deepest = config.channels[-1]
         self.encoder = nn.Sequential(

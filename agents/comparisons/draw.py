@@ -44,6 +44,8 @@ class DRAWConfig:
     """Units of the encoder's and of the decoder's LSTM (our choice: what one core does in minutes)."""
     window: int = 6
     """Filters per axis of the reading and of the writing window (our choice)."""
+    likelihood_scale: float = 0.2
+    """Standard deviation of a pixel: that of the AIR it is compared with, so that bounds can be compared."""
     initial_canvas: float = -4.0
     """Logit of every pixel before the first step, to begin with; it is learned."""
 
@@ -98,7 +100,7 @@ class DRAW(nn.Module):
     def __init__(self, config: DRAWConfig) -> None:
         super().__init__()
         self.config = config
-        self.likelihood = LIKELIHOODS["gaussian"]()
+        self.likelihood = LIKELIHOODS["gaussian"](config.likelihood_scale)
         n = config.window
         self.encoder = LSTM(2 * n**2 + config.hidden, config.hidden)
         self.posterior = nn.Linear(config.hidden, 2 * config.latent)
