@@ -6,7 +6,6 @@ from agents.air import AgentConfig, Exploration
 from agents.estimators import ESTIMATORS
 from agents.training_settings import TrainingSettings, refuse_unknown
 from air_env.model import SceneConfig
-from air_env.priors import CountPrior
 from air_env.renderers import PatchConfig
 from air_env.scenes.sprites import sprites
 
@@ -46,15 +45,11 @@ class Recipe(TrainingSettings):
 _SPRITES = sprites().model
 assert _SPRITES is not None
 
-# A sharper likelihood, and wide networks for what is in a window: codes then tell digits apart, two digits are not
-# explained by one window, and little of an explained digit is left over.
+# Networks of one object that are wide: codes then tell digits apart, and little of an explained digit is left over.
 _WIDE = Recipe(
     scene="multi_mnist",
-    max_steps=6_000,
-    exploration_steps=1_500,
-    model=SceneConfig(
-        likelihood_scale=0.2, count_prior=CountPrior("geometric", 1e-7), renderer=PatchConfig(hidden=512)
-    ),
+    max_steps=8_000,
+    model=SceneConfig(renderer=PatchConfig(hidden=512)),
     agent=AgentConfig(encoder_hidden=512),
 )
 

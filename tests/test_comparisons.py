@@ -172,7 +172,7 @@ def naive_elbo(model: DRAW, x: torch.Tensor, noise: torch.Tensor) -> torch.Tenso
 
 def test_the_likelihood_is_that_of_air():
     likelihood = RECIPES["multi_mnist_wide"].model.make_likelihood()
-    assert make_draw().likelihood == Autoencoder(MODELS["autoencoder"]).likelihood == likelihood == Gaussian(0.2)
+    assert make_draw().likelihood == Autoencoder(MODELS["autoencoder"]).likelihood == likelihood == Gaussian(0.3)
     assert RECIPES["multi_mnist_dair"].model.make_likelihood() == likelihood
 
 

@@ -35,7 +35,7 @@ class AutoencoderConfig:
     """Units between the convolutions and the code (our choice)."""
     initial_logit: float = -4.0
     """Of every pixel before training: pictures are mostly black."""
-    likelihood_scale: float = 0.2
+    likelihood_scale: float = 0.3
     """Standard deviation of a pixel: that of the AIR it is compared with."""
 
     def __post_init__(self) -> None:

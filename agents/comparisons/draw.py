@@ -44,7 +44,7 @@ class DRAWConfig:
     """Units of the encoder's and of the decoder's LSTM (our choice: what one core does in minutes)."""
     window: int = 6
     """Filters per axis of the reading and of the writing window (our choice)."""
-    likelihood_scale: float = 0.2
+    likelihood_scale: float = 0.3
     """Standard deviation of a pixel: that of the AIR it is compared with, so that bounds can be compared."""
     initial_canvas: float = -4.0
     """Logit of every pixel before the first step, to begin with; it is learned."""

@@ -4,7 +4,8 @@ A head is a small network on frozen features, trained with cross-entropy. Latent
 prior's, so that noise on them makes new examples of old ones: how much of it helps is chosen on labels held back.
 
     vectors  [scene, feature]:        MLP(v)
-    objects  [scene, step, feature]:  MLP(f(o_1), ..., f(o_N)), one f for all objects, from left to right
+    objects  [scene, step, feature]:  MLP(p_1 f(o_1), ..., p_N f(o_N)), one f for all objects, from left to right, and
+                                      p_i how probably there is an i-th
 """
 
 from collections.abc import Callable
@@ -20,9 +21,9 @@ from air_env.scenes import SceneDataset
 
 Head = Callable[[Tensor], Float[Tensor, "scene class"]]
 
-_UNITS, _OBJECT_FEATURES, _DROPOUT, _BATCH = 256, 64, 0.2, 256
+_UNITS, _OBJECT_FEATURES, _DROPOUT, _BATCH = 256, 16, 0.1, 256
 _LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 0.05
-_NOISES, _FEW, _HELD_BACK = (0.1, 0.5), 1_000, 0.2
+_NOISES, _TRIED_ON, _HELD_BACK = (0.2, 0.5), 10_000, 0.2
 _CHUNK = 1_000
 _X = 2
 """Which feature is the x of the window: after P(n >= step) and log_scale."""
@@ -41,7 +42,7 @@ class Fitting:
 
     def iterations(self, num_labels: int) -> int:
         """For so many labels."""
-        return min(self.most, round(self.few + self.per_label * max(0, num_labels - _FEW)))
+        return min(self.most, round(self.few + self.per_label * max(0, num_labels - 1_000)))
 
 
 def objects(agent: AIR, scenes: SceneDataset) -> Float[Tensor, "scene step feature"]:
@@ -86,29 +87,26 @@ def fit_head(
     if len(features) != len(targets) or len(targets) == 0:
         raise ValueError(f"every feature needs a label, got {len(features)} and {len(targets)}; give some of both")
     fitting = fitting or Fitting()
-    few = min(len(targets), _FEW)
-    held_back = int(few * _HELD_BACK)
+    tried_on = min(len(targets), _TRIED_ON)
+    held_back = int(tried_on * _HELD_BACK)
     noise = _NOISES[-1]
     if held_back > 0:
-        trials = [
-            _fit(features[held_back:few], targets[held_back:few], num_classes, seed, fitting, noise)
-            for noise in _NOISES
-        ]
+        rest = features[held_back:tried_on], targets[held_back:tried_on]
+        trials = [_fit(*rest, num_classes, seed, fitting, noise) for noise in _NOISES]
         hits = [(trial(features[:held_back]).argmax(1) == targets[:held_back]).sum().item() for trial in trials]
         noise = _NOISES[max(range(len(_NOISES)), key=hits.__getitem__)]
     return _fit(features, targets, num_classes, seed, fitting, noise)
 
 
 def _fit(features: Tensor, targets: Tensor, num_classes: int, seed: int, fitting: Fitting, noise: float) -> Head:
+    of_objects = features.dim() == 3
     mean = features.mean(0)
     # One scale for all: what hardly varies is hardly there, and stays so.
     scale = (features - mean).square().mean().sqrt().clamp_min(1e-6)
-    of_objects = features.dim() == 3
 
     def read(raw: Tensor) -> Tensor:
-        if of_objects:
-            raw = from_left_to_right(raw)
-        return (raw - mean) / scale
+        # Latents of objects have the scale of their prior.
+        return from_left_to_right(raw) if of_objects else (raw - mean) / scale
 
     inputs, steps = read(features), fitting.iterations(len(targets))
     generator = torch.Generator(features.device).manual_seed(seed)
@@ -121,6 +119,8 @@ def _fit(features: Tensor, targets: Tensor, num_classes: int, seed: int, fitting
             rows = torch.randint(len(inputs), (_BATCH,), generator=generator, device=features.device)
             batch = inputs[rows]
             batch = batch + noise * torch.randn(batch.shape, generator=generator, device=features.device)
+            if of_objects:
+                batch[..., 0] = inputs[rows, :, 0]
             loss = F.cross_entropy(head(batch), targets[rows])
             optimizer.zero_grad()
             loss.backward()
@@ -153,8 +153,8 @@ class _Objects(nn.Module):
     def __init__(self, shape: torch.Size, num_classes: int) -> None:
         super().__init__()
         num_steps, num_features = shape
-        self.each = _mlp(num_features, _OBJECT_FEATURES)
+        self.each = _mlp(num_features - 1, _OBJECT_FEATURES)
         self.all = _mlp(num_steps * _OBJECT_FEATURES, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.all(F.relu(self.each(features)).flatten(1))
+        return self.all((features[..., :1] * self.each(features[..., 1:])).flatten(1))
