@@ -4,7 +4,8 @@ At every step the core reads the image and the latents of the step before, and d
 another object and where; the window is then read out of the image and encoded into what it holds:
 
     h_i = LSTM(embed(x), z_{i-1}, h_{i-1})                                      AIR
-    h_i = LSTM(embed(c_{i-1} - x), h_{i-1})                                     DAIR: c_i the canvas after i objects
+    h_i = LSTM(embed(c_{i-1} - x), h_{i-1})                                     DAIR: c_i the canvas after i objects,
+                                                                                and means of windows from its peak
     z_pres_i ~ Bernoulli(sigmoid(logit(h_i))),    z_where_i ~ N(head(h_i)),
     z_what_i ~ N(encoder(attend(x, z_where_i))), or a category
 """
@@ -180,8 +181,10 @@ class AIR(nn.Module):
             ValueError: ``num_steps`` is not a whole number of at least 1.
         """
         other = deepcopy(self)
-        other.model = SceneModel(replace(self.model.config, num_steps=num_steps)).to(self.model.log_p_count)
-        other.model.load_state_dict(self.model.state_dict())
+        with torch.random.fork_rng(devices=[]):
+            model = SceneModel(replace(self.model.config, num_steps=num_steps)).to(self.model.log_p_count)
+        model.load_state_dict(self.model.state_dict())
+        other.model = model.train(self.model.training)
         return other
 
     def initial(self, images: Images) -> AgentState:
@@ -220,6 +223,8 @@ class AIR(nn.Module):
         state = replace(state, z_previous=torch.cat([z_where, what], 1))
         if not self.embed.reads_canvas:
             return state
+        # Deviation: what was drawn is told as a fact. With the gradient that leads from later steps through the canvas
+        # to earlier ones, training is unstable.
         with torch.no_grad():
             return replace(state, canvas=self.model.renderer.draw(state.canvas, z_where, z_what))
 

@@ -27,7 +27,9 @@ class Finished:
     def label(self) -> str:
         """What was trained, without the seed."""
         categories = ", exact categories" if self.config.get("categories") == "exact" else ""
-        return f"{self.config['scene']}, {self.config.get('algorithm') or self.config['estimator']}{categories}"
+        core = self.config.get("agent", {}).get("core", "air")
+        kind = ", DAIR" if core == "dair" else ""
+        return f"{self.config['scene']}{kind}, {self.config.get('algorithm') or self.config['estimator']}{categories}"
 
     @property
     def images(self) -> list[float]:

@@ -20,10 +20,11 @@ from tqdm import tqdm
 
 from agents.devices import pick_device
 from agents.estimators import ESTIMATORS
-from agents.recipes import Recipe, get_recipe
+from agents.recipes import RECIPES, Recipe, get_recipe
 from agents.run import Run
 
 _RECIPE = "digits"
+_RECIPE_HELP = f"Named settings (agents/recipes.py): {', '.join(RECIPES)}; default: {_RECIPE}."
 _ESTIMATORS_HELP = f"Gradient of the stop action: {', '.join(ESTIMATORS)}. Default: the recipe's."
 _SETTINGS = ("estimator", "categories", "seed", "max_steps", "learning_rate", "batch_size")
 
@@ -32,8 +33,7 @@ _SETTINGS = ("estimator", "categories", "seed", "max_steps", "learning_rate", "b
 class Arguments:
     """Trains an AIR agent to count and locate objects, without labels."""
 
-    recipe: Annotated[str | None, tyro.conf.Positional] = None
-    """Named settings (agents/recipes.py): digits, multi_mnist, sprites; default: digits."""
+    recipe: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(help=_RECIPE_HELP)] = None
     estimator: Annotated[str | None, tyro.conf.arg(help=_ESTIMATORS_HELP)] = None
     categories: str | None = None
     """Gradient of the category, where z_what is one: score_function or exact. Default: the recipe's."""

@@ -6,6 +6,7 @@ import pickle
 import re
 import resource
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tiny import RECIPE, SIDE, assert_equal, make_agent, make_images
 
 from agents import AIR, load_agent, save_agent
 from agents.checkpoints import AGENT_FILE, load_recipe, write_atomically
+from agents.cores import CORES
 from air_env.likelihoods import LIKELIHOODS
 from air_env.priors import CountPrior
 
@@ -52,9 +54,9 @@ def path(agent, tmp_path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_an_agent_survives_the_disk_bit_for_bit(likelihood, tmp_path):
-    agent = make_agent(likelihood=likelihood, count_prior=CountPrior("binomial", 0.3)).float()
+@pytest.mark.parametrize(("likelihood", "core"), [*product(LIKELIHOODS, ["air"]), *product(["gaussian"], CORES)])
+def test_an_agent_survives_the_disk_bit_for_bit(likelihood, core, tmp_path):
+    agent = make_agent(core=core, likelihood=likelihood, count_prior=CountPrior("binomial", 0.3)).float()
     save_agent(agent, tmp_path / AGENT_FILE, RECIPE)
     loaded = load_agent(tmp_path)
     assert (loaded.config, loaded.model.config) == (agent.config, agent.model.config)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
 from agents.air import AIR
+from agents.cores import CORES
 from agents.networks import Gaussian
 from agents.rollout import Rollout, context_dim, sample_episodes, unstopped_rollout
 from air_env.priors import CountPrior
@@ -42,9 +43,10 @@ def step_through(agent: AIR, images: Tensor, rollout: Rollout, count: int) -> tu
     return constant, rewards
 
 
+@pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("num_steps", [1, 3])
-def test_scores_are_the_rewards_of_an_episode_less_the_log_density_of_its_latents(num_steps):
-    agent, images = make_agent(num_steps=num_steps), make_images(BATCH)
+def test_scores_are_the_rewards_of_an_episode_less_the_log_density_of_its_latents(num_steps, core):
+    agent, images = make_agent(core=core, num_steps=num_steps), make_images(BATCH)
     rollout = roll_out(agent, images)
     scores = rollout.problem(analytic_kl=False).scores
     log_q = posterior(rollout.where).log_prob(rollout.z_where) + posterior(rollout.what).log_prob(rollout.z_what)
@@ -120,8 +122,9 @@ def test_the_analytic_divergence_is_the_mean_of_the_sampled_one():
         assert abs(z_score(difference[:, n])) < 4
 
 
-def test_logits_and_context_of_a_step_do_not_know_its_latents_nor_those_after():
-    agent, images = make_agent(), make_images(BATCH)
+@pytest.mark.parametrize("core", CORES)
+def test_logits_and_context_of_a_step_do_not_know_its_latents_nor_those_after(core):
+    agent, images = make_agent(core=core), make_images(BATCH)
     noise = normal(BATCH, 3, WHERE + WHAT)
     problem = roll_out(agent, images, noise).problem()
     for i in range(3):

@@ -19,6 +19,7 @@ from tiny import assert_equal
 
 from agents import load_agent, run
 from agents.checkpoints import AGENT_FILE, load_recipe
+from agents.cores import CORES
 from agents.evaluation import evaluate
 from agents.run import CONFIG_FILE, EVALUATION_FILE, FIELDS, METRICS_FILE, RESUME_FILE, Run
 from agents.trainer import Trainer
@@ -104,11 +105,13 @@ def test_the_logged_elbo_is_the_mean_since_the_last_row(tmp_path):
     assert logged == pytest.approx([torch.stack(elbos[i : i + 4]).mean().item() for i in (0, 4, 8)], rel=1e-5)
 
 
+@pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("stop_at", [8, 6], ids=["at a row", "between rows"])
-def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, stop_at):
-    whole = Run.start(tmp_path / "whole", RECIPE)
+def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, stop_at, core):
+    recipe = replace(RECIPE, agent=replace(RECIPE.agent, core=core))
+    whole = Run.start(tmp_path / "whole", recipe)
     whole.train()
-    Run.start(tmp_path / "parts", RECIPE).train(stop_at=stop_at)
+    Run.start(tmp_path / "parts", recipe).train(stop_at=stop_at)
     resumed = Run.resume(tmp_path / "parts")
     assert resumed.trainer.iteration == stop_at
     resumed.train()

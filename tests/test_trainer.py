@@ -27,6 +27,17 @@ def train(trainer: Trainer, iterations: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_estimator_trains_dair(estimator):
+    trainer = make_trainer(estimator=estimator, agent=replace(RECIPE.agent, core="dair"))
+    before = {name: weight.clone() for name, weight in trainer.agent.named_parameters()}
+    assert all(elbo.isfinite() for elbo in train(trainer, 2))
+    glimpse = [name for name, weight in trainer.agent.named_parameters() if "glimpse" in name]
+    after = dict(trainer.agent.named_parameters())
+    assert glimpse
+    assert all((after[name] != before[name]).any() for name in glimpse)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_the_same_seed_gives_the_same_run_whatever_the_global_generator(estimator):
     torch.manual_seed(0)
     first = make_trainer(estimator=estimator)

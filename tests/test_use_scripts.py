@@ -14,6 +14,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from agents import AIR, AgentConfig, load_agent, save_agent
+from agents.cores import CORES
 from agents.recipes import Recipe
 from air_env import PatchConfig, SceneConfig, SpriteConfig
 from air_env.explanation import Explanation
@@ -65,19 +66,26 @@ def run_script(monkeypatch, capsys):
     return run
 
 
-@pytest.fixture
-def agent_file(tmp_path) -> Path:
+def make_agent_file(folder: Path, core: str = "air") -> Path:
     """A tiny agent that always finds two objects, and the recipe that it could have been trained by."""
     scene = SceneConfig(image_size=SIDE, num_steps=2, renderer=PatchConfig(what_dim=4, patch_size=5, hidden=8))
-    config = AgentConfig(embedding=8, hidden=8, glimpse_size=5, encoder_hidden=8)
+    config = AgentConfig(embedding=8, hidden=8, glimpse_size=5, encoder_hidden=8, core=core)
     options = {"image_size": SIDE, "object_size": (4, 6)}
-    recipe = Recipe("digits", 10, scene_options=options, num_train=64, model=scene, agent=config, seed=3)
+    recipe = Recipe(
+        scene="digits", max_steps=10, scene_options=options, num_train=64, model=scene, agent=config, seed=3
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         agent = AIR(scene, config)
     torch.nn.init.constant_(agent.presence.bias, 10.0)
-    save_agent(agent, tmp_path / "agent.safetensors", recipe)
-    return tmp_path / "agent.safetensors"
+    save_agent(agent, folder / "agent.safetensors", recipe)
+    return folder / "agent.safetensors"
+
+
+@pytest.fixture
+def agent_file(tmp_path) -> Path:
+    """A tiny agent that always finds two objects."""
+    return make_agent_file(tmp_path)
 
 
 def save_png(path: Path, array: np.ndarray) -> Path:
@@ -352,6 +360,23 @@ def test_probabilities_of_counts_sum_to_one(agent_file):
     probabilities = explain_images.count_probabilities(agent, torch.rand(3, 1, SIDE, SIDE), 4)
     assert probabilities.shape == (3, 5)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(3))
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("num_steps", [2, 4])
+def test_more_objects_are_found_than_in_training_where_they_are_asked_for(run_script, tmp_path, core, num_steps):
+    agent, found = make_agent_file(tmp_path, core), tmp_path / "found"
+    picture = save_png(tmp_path / "square.png", square_picture(0, 255))
+    status, _, _ = run_script(explain_images, agent, picture, "--num-steps", num_steps, "--output-dir", found)
+    assert status is None
+    (result,) = json.loads((found / "explanations.json").read_text())
+    assert result["count"] == num_steps == len(result["boxes"])
+    status, out, _ = run_script(
+        evaluate_agent, agent, "--num-steps", num_steps, "--num-scenes", 4, "--num-samples", 1, "--json"
+    )
+    assert status is None
+    counted_as = {name.split("_")[2] for name in json.loads(out) if name.startswith("confusion")}
+    assert counted_as == {str(n) for n in range(num_steps + 1)}
 
 
 def test_explaining_refuses_what_makes_no_sense(run_script, agent_file, tmp_path):

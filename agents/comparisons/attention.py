@@ -47,7 +47,7 @@ class Grid(nn.Module):
         Returns:
             Of the rows; and of the columns, times the intensity.
         """
-        centre = windows[..., :2, None] * (len(self.pixels) / 2)
+        centre = windows[..., :2, None] * ((len(self.pixels) + 1) / 2)
         precision, stride, intensity = windows[..., 2:].exp()[..., None, None].unbind(2)
         slopes = torch.addcmul(centre, stride, self.offsets) * precision
         # Up to a summand that a softmax does not see: -(a - mean)^2 / (2 sd^2).

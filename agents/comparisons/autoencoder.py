@@ -1,6 +1,6 @@
 """A convolutional autoencoder, which the paper compares AIR's representation with (Section 3.1.2).
 
-    code = encoder(x),   log p(x | code) = log N(x; sigmoid(decoder(code)), 0.3^2)
+    code = encoder(x),   log p(x | code) = log N(x; sigmoid(decoder(code)), scale^2)
 
 The encoder halves the image in every layer, the decoder doubles it. Its code is as long as what AIR says of two
 objects, and a point, not a distribution.

@@ -1,7 +1,7 @@
 """Heads: what a little supervision makes of representations that were learned without (Section 3.1.2).
 
-A head is a small network on frozen features, trained with cross-entropy. Latents have a scale of their own, the
-prior's, so that noise on them makes new examples of old ones: how much of it helps is chosen on labels held back.
+A head is a small network on frozen features, trained with cross-entropy and with noise on the features, which makes new
+examples of old ones. How much noise, and on which scale, is chosen for every head on labels that are held back.
 
     vectors  [scene, feature]:        MLP(v)
     objects  [scene, step, feature]:  MLP(p_1 f(o_1), ..., p_N f(o_N)), one f for all objects, from left to right, and
@@ -10,6 +10,7 @@ prior's, so that noise on them makes new examples of old ones: how much of it he
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,8 @@ Head = Callable[[Tensor], Float[Tensor, "scene class"]]
 
 _UNITS, _OBJECT_FEATURES, _DROPOUT, _BATCH = 256, 16, 0.1, 256
 _LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 0.05
-_NOISES, _TRIED_ON, _HELD_BACK = (0.2, 0.5), 10_000, 0.2
+_NOISES, _TRIED_ON, _HELD_BACK = (0.0, 0.2, 0.5), 10_000, 0.2
+_SMALLEST_SD = 1e-6
 _CHUNK = 1_000
 _X = 2
 """Which feature is the x of the window: after P(n >= step) and log_scale."""
@@ -89,24 +91,29 @@ def fit_head(
     fitting = fitting or Fitting()
     tried_on = min(len(targets), _TRIED_ON)
     held_back = int(tried_on * _HELD_BACK)
-    noise = _NOISES[-1]
+    # Latents of objects have the scale of their prior.
+    scales = ("as_it_is",) if features.dim() == 3 else ("as_it_is", "overall", "of_each")
+    choices = list(product(_NOISES, scales))
+    hits = [0] * len(choices)
     if held_back > 0:
-        rest = features[held_back:tried_on], targets[held_back:tried_on]
-        trials = [_fit(*rest, num_classes, seed, fitting, noise) for noise in _NOISES]
-        hits = [(trial(features[:held_back]).argmax(1) == targets[:held_back]).sum().item() for trial in trials]
-        noise = _NOISES[max(range(len(_NOISES)), key=hits.__getitem__)]
-    return _fit(features, targets, num_classes, seed, fitting, noise)
+        for k, choice in enumerate(choices):
+            rest = features[held_back:tried_on], targets[held_back:tried_on]
+            head = _fit(*rest, num_classes, seed, fitting, *choice)
+            hits[k] = int((head(features[:held_back]).argmax(1) == targets[:held_back]).sum())
+    return _fit(features, targets, num_classes, seed, fitting, *choices[hits.index(max(hits))])
 
 
-def _fit(features: Tensor, targets: Tensor, num_classes: int, seed: int, fitting: Fitting, noise: float) -> Head:
+def _fit(
+    features: Tensor, targets: Tensor, num_classes: int, seed: int, fitting: Fitting, noise: float, scale: str
+) -> Head:
     of_objects = features.dim() == 3
-    mean = features.mean(0)
-    # One scale for all: what hardly varies is hardly there, and stays so.
-    scale = (features - mean).square().mean().sqrt().clamp_min(1e-6)
+    mean, sd = torch.zeros(()), torch.ones(())
+    if scale != "as_it_is":
+        mean = features.mean(0)
+        sd = (features - mean).square().mean(0 if scale == "of_each" else None).sqrt().clamp_min(_SMALLEST_SD)
 
     def read(raw: Tensor) -> Tensor:
-        # Latents of objects have the scale of their prior.
-        return from_left_to_right(raw) if of_objects else (raw - mean) / scale
+        return from_left_to_right(raw) if of_objects else (raw - mean) / sd
 
     inputs, steps = read(features), fitting.iterations(len(targets))
     generator = torch.Generator(features.device).manual_seed(seed)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Int
 from torch import Tensor
 
+from agents.training_settings import refuse_unknown
 from air_env.scenes import SceneDataset
 
 Targets = Int[Tensor, "scene"]
@@ -50,8 +51,7 @@ TASKS: dict[str, tuple[int, Callable[[SceneDataset], Targets]]] = {
 
 def get_task(name: str) -> tuple[int, Callable[[SceneDataset], Targets]]:
     """A registered task."""
-    if name not in TASKS:
-        raise ValueError(f"task {name!r} is unknown; choose one of {', '.join(TASKS)}")
+    refuse_unknown("task", name, TASKS)
     return TASKS[name]
 
 

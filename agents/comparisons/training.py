@@ -36,6 +36,7 @@ MODEL_FILE = "model.safetensors"
 _FORMAT = "air-env comparison 1"
 _NUM_TEST, _NUM_FINAL = 1_000, 5_000
 _NUM_PICTURED = 12
+_PURPOSES = ("weights", "training", "measuring", "evaluation")
 _CLIP = 5.0
 """Largest norm of a batch's gradient: DRAW's windows jump where it is steep."""
 
@@ -99,8 +100,9 @@ def get_comparison(name: str) -> ComparisonRecipe:
 
 
 @contextmanager
-def seeded(device: torch.device, *numbers: int) -> Iterator[None]:
-    """Draws all of torch's noise from numbers, for as long as it lasts; afterwards the generators go on as before."""
+def seeded(device: torch.device, purpose: str, *numbers: int) -> Iterator[None]:
+    """Draws all of torch's noise from a purpose and numbers, for as long as it lasts; then the generators go on."""
+    numbers = (_PURPOSES.index(purpose) + 1, *numbers)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
         yield
@@ -122,7 +124,7 @@ class ComparisonTrainer:
         self.device = torch.device(device)
         self.iteration = 0
         self._train = train.to(self.device)
-        with seeded(self.device, recipe.seed):
+        with seeded(self.device, "weights", recipe.seed):
             self.model = recipe.make_model().to(self.device)
         options = {"lr": recipe.learning_rate, "fused": True}
         weight_decay = getattr(recipe.model, "weight_decay", 0.0)
@@ -143,7 +145,7 @@ class ComparisonTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * recipe.learning_rate_factor(share)
         self.model.train()
-        with seeded(self.device, recipe.seed, self.iteration):
+        with seeded(self.device, "training", recipe.seed, self.iteration):
             score = self.model.score(self._train[self._rows()]).mean()
         self.optimizer.zero_grad()
         (-score).backward()
@@ -202,14 +204,14 @@ class ComparisonRun(TrainingRun[ComparisonRecipe, ComparisonTrainer]):
 
     def _measure(self) -> dict[str, float]:
         model = self.trainer.model.eval()
-        with seeded(self.trainer.device, self.recipe.seed):
+        with seeded(self.trainer.device, "measuring", self.recipe.seed):
             return model.measure(self._test)
 
     def _evaluate(self) -> dict[str, float]:
         # The seed after the recipe's: other arrangements than those the progress bar reports on.
         scenes = self._scene.dataset("test", _NUM_FINAL, self.recipe.seed + 1)
         model = self.trainer.model.eval()
-        with seeded(self.trainer.device, self.recipe.seed + 1):
+        with seeded(self.trainer.device, "evaluation", self.recipe.seed):
             return model.evaluate(scenes)
 
     def _save_weights(self) -> None:

@@ -20,7 +20,8 @@ _DIFFERENCES = """\
 - The paper draws curves and prints no numbers; what it says of them is above.
 - Heads on AIR are shared over the objects, sorted from left to right; those on DRAW and the autoencoder read the whole
   code. The paper does not describe its own here.
-- The models' sizes and the heads are ours, and were not searched for each number of labels."""
+- The models' sizes and the heads are ours. How much noise a head is trained with is chosen on labels that are held
+  back; nothing else was searched for each number of labels, and nothing for the network of pixels."""
 
 
 class RepresentationFigure:

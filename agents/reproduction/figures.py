@@ -4,6 +4,7 @@ from agents.reproduction.figure import Figure
 from agents.reproduction.figure3 import CountingFigure
 from agents.reproduction.figure4 import GeneralisationFigure
 from agents.reproduction.figure5 import RepresentationFigure
+from agents.training_settings import refuse_unknown
 
 FIGURES: dict[str, Figure] = {
     "figure3": CountingFigure(),
@@ -15,6 +16,5 @@ FIGURES: dict[str, Figure] = {
 
 def get_figure(name: str) -> Figure:
     """A registered figure."""
-    if name not in FIGURES:
-        raise ValueError(f"figure {name!r} is unknown; choose one of {', '.join(FIGURES)}")
+    refuse_unknown("figure", name, FIGURES)
     return FIGURES[name]

@@ -38,7 +38,7 @@ class Condition:
     counts: tuple[int, ...]
     """Numbers of digits in the scenes."""
     paper: str = ""
-    """The count accuracy of the paper's DAIR, about: read off its figure by eye."""
+    """The count accuracy of the paper's DAIR, about, as readers of its figure report it."""
 
     @property
     def key(self) -> str:
@@ -70,10 +70,10 @@ def measure_agent(agent: AIR, condition: Condition, experiment: Experiment) -> F
 
 @torch.no_grad()
 def measure_draw(model: DRAW, condition: Condition, experiment: Experiment) -> Figures:
-    """Bounds of DRAW in nats, on fewer scenes."""
+    """Bounds of DRAW in nats, on the same scenes as those of agents."""
     scale, device = experiment.scale, model.canvas.device
     generator = torch.Generator(device).manual_seed(TEST_SEED)
-    scenes = experiment.held_out(scale.num_test, counts=condition.counts)[: scale.num_bound_draw]
+    scenes = experiment.held_out(scale.num_test, counts=condition.counts)[: scale.num_bound]
     parts = scenes.float_images(device).split(_BATCH)
     elbo = torch.cat([model.elbo(part, generator) for part in parts])
     iwae = torch.cat([model.iwae(part, scale.num_samples, generator) for part in parts])

@@ -145,11 +145,13 @@ class Job:
             except Timeout:
                 if interrupted():
                     return
-        with lock:
+        try:
             self.check()
             (self.notes / FAILED_FILE).unlink(missing_ok=True)
             if not self.finished:
                 self._train(interrupted, progress)
+        finally:
+            lock.release()
 
     def _train(self, interrupted: Callable[[], bool], progress: Callable[[int], object]) -> None:
         run_class: Any = Run if isinstance(self.recipe, Recipe) else ComparisonRun

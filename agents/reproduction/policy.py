@@ -3,12 +3,14 @@
 The first window of a scene with two digits is matched with one of them. A logistic regression predicts which from
 what one might go by; the objects of a scene come in no order, so that chance is 0.5:
 
-    position    where one digit lies relative to the other
+    position    where the two digits lie: the differences of x, y, x^2, y^2 and x y of their centres, so that "left
+                first" and "outermost first" are told alike
     identity    the classes of the two digits
     size        the longer sides of their boxes
 """
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -80,9 +82,11 @@ def cues(scenes: SceneDataset) -> dict[str, NDArray[np.float64]]:
     side = scenes.images.shape[-1]
     corner, opposite = scenes.boxes[:, :2, :2].double(), scenes.boxes[:, :2, 2:].double()
     centres, sizes = (corner + opposite) / 2, (opposite - corner).amax(-1)
+    x, y = (2 * centres / side - 1).unbind(-1)
+    places = torch.stack([x, y, x**2, y**2, x * y], -1)
     one_hot: Tensor = scenes.labels[:, :2, None] == scenes.labels.new_tensor(range(_NUM_CLASSES))
     return {
-        "position": ((centres[:, 0] - centres[:, 1]) / side).numpy(),
+        "position": (places[:, 0] - places[:, 1]).numpy(),
         "identity": one_hot.double().flatten(1).numpy(),
         "size": (sizes / side).numpy(),
     }

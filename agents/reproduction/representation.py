@@ -1,7 +1,7 @@
 """What representations know of two digits that nobody told them (Section 3.1.2).
 
 A model that was trained without labels describes labelled scenes; a small classifier, the head, learns an answer from
-the descriptions of the first few. Of held-out scenes, how many does it answer right?
+the descriptions of some. Of held-out scenes, how many does it answer right?
 """
 
 from functools import lru_cache
