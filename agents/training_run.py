@@ -288,9 +288,9 @@ class TrainingRun(ABC, Generic[R, T]):
         parameters = all(parameter.isfinite().all() for parameter in self._module.parameters())
         if not parameters or not self._sum.isfinite():
             raise FloatingPointError(
-                f"the {self.objective} or a weight is not finite at iteration {self.trainer.iteration} with "
-                f"{self._description}: training diverged; lower --learning-rate. The last checkpoint in "
-                f"{self.directory} is good"
+                f"the {self.objective.replace('elbo', 'ELBO')} or a weight is not finite at iteration "
+                f"{self.trainer.iteration} with {self._description}: training diverged; lower the learning rate. The "
+                f"last checkpoint in {self.directory} is good"
             )
 
     def _log(self, objective: float, tensorboard: SummaryWriter) -> float:

@@ -193,7 +193,7 @@ def test_minutes_end_a_run(train_agent):
         (["tiny", "--max-minutes", "-1"], "max_minutes must be positive, got -1"),
         (["tiny", "--batch-size", "65"], "batch_size 65 exceeds the 64 training images"),
         (["tiny", "--learning-rate", "nan"], "learning_rate must be positive, got nan"),
-        (["tiny", "--learning-rate", "1e30"], "training diverged; lower --learning-rate"),
+        (["tiny", "--learning-rate", "1e30"], "training diverged; lower the learning rate"),
         (["tiny", "--seed", "-1"], "seed must .*, got -1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
