@@ -360,7 +360,7 @@ def test_divergence_is_told_and_leaves_a_good_checkpoint(tmp_path):
     run.train(stop_at=2)
     with torch.no_grad():
         run.trainer.model.canvas.fill_(math.nan)
-    with pytest.raises(FloatingPointError, match="elbo or a weight is not finite at iteration 4 with DRAW"):
+    with pytest.raises(FloatingPointError, match="ELBO or a weight is not finite at iteration 4 with DRAW"):
         run.train()
     assert load_comparison(tmp_path / "run").canvas.isfinite()
 
