@@ -6,6 +6,7 @@ from agents.air import AgentConfig, Exploration
 from agents.estimators import ESTIMATORS
 from agents.training_settings import TrainingSettings, refuse_unknown
 from air_env.model import SceneConfig
+from air_env.priors import CountPrior
 from air_env.renderers import PatchConfig
 from air_env.scenes.sprites import sprites
 
@@ -64,6 +65,12 @@ RECIPES: dict[str, Recipe] = {
     ),
     "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000),
     "multi_mnist_wide": _WIDE,
+    # What an object looks like matters more: its code tells more of it, and two digits are less easily taken for one.
+    "multi_mnist_sharp": replace(
+        _WIDE,
+        max_steps=12_000,
+        model=replace(_WIDE.model, likelihood_scale=0.2, count_prior=CountPrior(parameter=1e-7)),
+    ),
     "multi_mnist_dair": replace(
         _WIDE, max_steps=4_000, exploration_steps=500, decay=0.5, agent=replace(_WIDE.agent, core="dair")
     ),

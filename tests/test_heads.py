@@ -1,11 +1,16 @@
 """Heads: what they see of an agent's inferences, and that they learn from little."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny import NUM_STEPS, WHAT, WHERE, assert_equal, generator, make_agent, make_scenes
 from torch import Tensor
 
-from agents.comparisons.heads import Fitting, fit_head, from_left_to_right, objects
+from agents.comparisons.heads import Fitting, around, fit_head, from_left_to_right, objects
+from air_env.geometry import place
 
 QUICK = Fitting(few=100)
 
@@ -16,18 +21,49 @@ def pairs(num_scenes: int, seed: int) -> tuple[Tensor, Tensor]:
     x = torch.rand(num_scenes, 2, generator=generator(seed + 1)) * 2 - 1
     what = torch.nn.functional.one_hot(kinds, 4).float()
     where = torch.stack([torch.zeros_like(x), x, torch.zeros_like(x)], 2)
-    return torch.cat([torch.ones(num_scenes, 2, 1), where, what], 2), kinds.sum(1)
+    return torch.cat([torch.ones(num_scenes, 2, 1), where, what], 2)[:, None], kinds.sum(1)
 
 
-def test_objects_are_what_the_agent_explains():
+def test_objects_are_what_the_agent_explains_when_it_looks_again():
     agent, scenes = make_agent().float(), make_scenes(20)
     torch.nn.init.constant_(agent.presence.bias, 2.0)
     features, z = objects(agent, scenes), agent.explain(scenes.images)
-    assert features.shape == (20, NUM_STEPS, 1 + WHERE + WHAT)
-    present = z.z_pres > 0
+    assert features.shape == (20, features.shape[1], NUM_STEPS, 1 + WHERE + WHAT)
+    present = z.z_pres[:, 0] > 0
     assert present.any()
-    assert_equal(features[..., 1:][present], torch.cat([z.z_where, z.z_what], 2)[present], 1e-5)
-    assert (features[..., 0].diff(dim=1) <= 0).all(), "a later object is never more probable"
+    first = agent.model.render(replace(z, z_pres=F.pad(z.z_pres[:, :1], (0, NUM_STEPS - 1))))
+    windows = features[:, :, 0, 1 : 1 + WHERE]
+    assert (windows - around(first)[:, None])[present].abs().max() < 0.4, "they differ by their jitter"
+    assert (windows[:, 0] != windows[:, 1]).all()
+    assert (features[..., 0].diff(dim=2) <= 0).all(), "a later object is never more probable"
+
+
+def test_an_object_is_described_without_the_others():
+    agent, scenes = make_agent().float(), make_scenes(20)
+    torch.nn.init.constant_(agent.presence.bias, 100.0)
+    features, images = objects(agent, scenes), scenes.float_images()
+    _, z_where, z_what = agent.follow_modes(images, NUM_STEPS)
+    others = sum(agent.model.renderer.draw(0 * images, z_where[:, i], z_what[:, i]) for i in range(1, NUM_STEPS))
+    window = features[:, 3, 0, 1 : 1 + WHERE]
+    assert_equal(features[:, 3, 0, 1 + WHERE :], agent.describe(images - others, window).mode, 1e-5)
+
+
+def test_answers_are_averages_over_looks():
+    features, targets = pairs(100, 0)
+    head = fit_head(features, targets, 7, 0, Fitting(few=3))
+    both = torch.cat([features, features.roll(1, 0)], 1)
+    assert_equal(head(both), (head(features) + head(features.roll(1, 0))) / 2, 1e-6)
+
+
+def test_windows_lie_around_what_is_drawn():
+    z_where = torch.tensor([[math.log(0.4), 0.3, -0.2], [math.log(0.6), -0.1, 0.0]])
+    pixel = (torch.arange(41) + 0.5) * 2 / 41 - 1
+    disc = (pixel[:, None].square() + pixel.square() <= 1).float()
+    windows = around(place(disc.expand(2, 1, 41, 41), z_where, 100))
+    assert_equal(windows[:, 1:], z_where[:, 1:], 1e-3)
+    # A disc's light is 1 / sqrt(2) of its radius from the centre.
+    assert_equal(windows[:, 0].exp(), 1.85 / math.sqrt(2) * z_where[:, 0].exp(), 1e-2)
+    assert around(torch.zeros(1, 1, 8, 8)).isfinite().all()
 
 
 def test_objects_are_read_from_left_to_right_and_absent_ones_last():
@@ -42,7 +78,7 @@ def test_a_head_learns_a_function_of_two_objects_and_does_not_mind_their_order()
     head = fit_head(features, targets, 7, 0, QUICK)
     others, answers = pairs(500, 10)
     assert (head(others).argmax(1) == answers).float().mean() > 0.95
-    assert_equal(head(others.flip(1)), head(others), 1e-6)
+    assert_equal(head(others.flip(2)), head(others), 1e-6)
 
 
 def test_a_head_learns_from_vectors():

@@ -312,9 +312,9 @@ def test_agents_are_described_step_by_step(experiment):
     job = experiment.job("air_012", 0)
     train_all([job], experiment.directory)
     described = describe(job.agent(), experiment.held_out(8, counts=(2,)))
-    # P(n >= step), which never rises; z_where; z_what.
-    assert described.shape == (8, 3, 1 + 3 + 4)
-    assert (described[..., 0].diff(dim=1) <= 0).all()
+    # Looks and steps; P(n >= step), which never rises; z_where; z_what.
+    assert described.shape == (8, described.shape[1], 3, 1 + 3 + 4)
+    assert (described[..., 0].diff(dim=2) <= 0).all()
 
 
 def test_a_job_says_what_it_was_trained_with(experiment):

@@ -26,7 +26,7 @@ class ClassifierConfig:
     """Of the convolutions, each of which halves the image (our choice)."""
     hidden: int = 256
     """Units of the fully connected layer (our choice)."""
-    dropout: float = 0.3
+    dropout: float = 0.1
     """Share of what the fully connected layers read that is hidden from them in training (our choice)."""
     weight_decay: float = 1e-3
     """Of AdamW (our choice)."""

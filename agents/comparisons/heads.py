@@ -3,11 +3,13 @@
 A head is a small network on frozen features, trained with cross-entropy and with noise on the features, which makes new
 examples of old ones. How much noise, and on which scale, is chosen for every head on labels that are held back.
 
-    vectors  [scene, feature]:        MLP(v)
-    objects  [scene, step, feature]:  MLP(p_1 f(o_1), ..., p_N f(o_N)), one f for all objects, from left to right, and
-                                      p_i how probably there is an i-th
+    vectors  [scene, feature]:              MLP(v)
+    objects  [scene, look, step, feature]:  MLP(p_1 f(o_1), ..., p_N f(o_N)), one f for all objects, from left to
+                                            right, and p_i how probably there is an i-th; trained on any one look,
+                                            answers are averages over all of them
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -18,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from agents.air import AIR
+from air_env.model import Images
 from air_env.scenes import SceneDataset
 
 Head = Callable[[Tensor], Float[Tensor, "scene class"]]
@@ -27,8 +30,14 @@ _LEARNING_RATE, _WEIGHT_DECAY = 3e-3, 0.05
 _NOISES, _TRIED_ON, _HELD_BACK = (0.0, 0.2, 0.5), 10_000, 0.2
 _SMALLEST_SD = 1e-6
 _CHUNK = 1_000
+_OBJECT_DIM = 4
 _X = 2
 """Which feature is the x of the window: after P(n >= step) and log_scale."""
+_WIDTH = 1.85
+"""Half the width of a window relative to the root mean square distance of its light from the centre; what windows
+have on average that nobody moved."""
+_LOOKS, _JITTER = 8, 0.06
+"""How often an object is looked at again, and by how much the windows differ, relative to their size."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +56,61 @@ class Fitting:
         return min(self.most, round(self.few + self.per_label * max(0, num_labels - 1_000)))
 
 
-def objects(agent: AIR, scenes: SceneDataset) -> Float[Tensor, "scene step feature"]:
+def objects(agent: AIR, scenes: SceneDataset) -> Float[Tensor, "scene look step feature"]:
     """What AIR infers of the objects of scenes: of every step P(n >= step), ``z_where`` and ``z_what``.
 
-    An object that is as good as absent has its place, too: whoever reads the features may know better.
+    An object that is as good as absent has its place, too: whoever reads the features may know better. ``z_what`` is
+    inferred anew, with the other objects taken out of the image, from several windows `around` what the object draws:
+    the ELBO does not mind where in its window an object is, and who is to read it does.
     """
-    parts = []
-    for chunk in scenes.images.split(_CHUNK):
-        images = chunk.to(agent.model.log_p_count.device).float() / 255
-        logits, z_where, z_what = agent.follow_modes(images, agent.model.config.num_steps)
-        parts.append(torch.cat([logits.sigmoid().cumprod(1)[..., None], z_where, z_what], -1))
+    device = agent.model.log_p_count.device
+    generator = torch.Generator(device).manual_seed(0)
+    parts = [_look_again(agent, scenes[rows].float_images(device), generator) for rows in _chunks(len(scenes))]
     return torch.cat(parts)
 
 
-def from_left_to_right(features: Float[Tensor, "scene step feature"]) -> Float[Tensor, "scene step feature"]:
+@torch.no_grad()
+def _look_again(agent: AIR, images: Images, generator: torch.Generator) -> Float[Tensor, "scene look step feature"]:
+    logits, z_where, z_what = agent.follow_modes(images, agent.model.config.num_steps)
+    present = logits.sigmoid().cumprod(1)
+    of_each = [torch.zeros_like(images).repeat_interleave(logits.shape[1], 0), z_where.flatten(0, 1)]
+    pictures = agent.model.renderer.draw(*of_each, z_what.flatten(0, 1))
+    windows = around(pictures)
+    pictures = pictures.unflatten(0, logits.shape) * present[..., None, None, None]
+    alone = (images[:, None] - pictures.sum(1, keepdim=True) + pictures).flatten(0, 1)
+    looks = []
+    for _ in range(_LOOKS):
+        moves = _JITTER * torch.randn(windows.shape, generator=generator, device=windows.device)
+        window = windows + moves * F.pad(windows[:, :1].exp().expand(-1, 2), (1, 0), value=1.0)
+        latents = torch.cat([window, agent.describe(alone, window).mode], 1).unflatten(0, logits.shape)
+        looks.append(torch.cat([present[..., None], latents], 2))
+    return torch.stack(looks, 1)
+
+
+def _chunks(num_scenes: int) -> list[slice]:
+    return [slice(start, start + _CHUNK) for start in range(0, num_scenes, _CHUNK)]
+
+
+def around(pictures: Float[Tensor, "batch channel side side"]) -> Float[Tensor, "batch 3"]:
+    """The windows that are centred on the light of pictures, and as large as it is spread."""
+    light = pictures.sum(1).clamp_min(_SMALLEST_SD)
+    light = light / light.sum((1, 2), keepdim=True)
+    side = light.shape[-1]
+    pixel = (torch.arange(side, device=light.device, dtype=light.dtype) + 0.5) * 2 / side - 1
+    along = torch.stack([light.sum(1), light.sum(2)], 1)  # x, y
+    centre = along @ pixel
+    variance = (along * (pixel - centre[..., None]).square()).sum((1, 2))
+    return torch.cat([(0.5 * variance.log() + math.log(_WIDTH)).clamp_max(0.0)[:, None], centre], 1)
+
+
+def from_left_to_right(
+    features: Float[Tensor, "*batch step feature"],
+) -> Float[Tensor, "*batch step feature"]:
     """The objects that are rather present by the x of their windows, then the others."""
     x = features[..., _X]
     last = torch.full_like(x, torch.inf)
-    order = torch.where(features[..., 0] > 0.5, x, last).argsort(dim=1, stable=True)
-    return features.gather(1, order[..., None].expand_as(features))
+    order = torch.where(features[..., 0] > 0.5, x, last).argsort(dim=-1, stable=True)
+    return features.gather(-2, order[..., None].expand_as(features))
 
 
 def fit_head(
@@ -74,14 +119,14 @@ def fit_head(
     """Trains a head.
 
     Args:
-        features: ``[scene, feature]``, or ``[scene, step, feature]`` of `objects`.
+        features: ``[scene, feature]``, or ``[scene, look, step, feature]`` of `objects`.
         targets: Classes.
         num_classes: How many there are.
         seed: Of the weights, batches and noise.
         fitting: How long.
 
     Returns:
-        The head, from features to logits.
+        The head, from features to probabilities.
 
     Raises:
         ValueError: There are no labels, or not as many as features.
@@ -92,7 +137,7 @@ def fit_head(
     tried_on = min(len(targets), _TRIED_ON)
     held_back = int(tried_on * _HELD_BACK)
     # Latents of objects have the scale of their prior.
-    scales = ("as_it_is",) if features.dim() == 3 else ("as_it_is", "overall", "of_each")
+    scales = ("as_it_is",) if features.dim() == _OBJECT_DIM else ("as_it_is", "overall", "of_each")
     choices = list(product(_NOISES, scales))
     hits = [0] * len(choices)
     if held_back > 0:
@@ -106,28 +151,31 @@ def fit_head(
 def _fit(
     features: Tensor, targets: Tensor, num_classes: int, seed: int, fitting: Fitting, noise: float, scale: str
 ) -> Head:
-    of_objects = features.dim() == 3
+    of_objects = features.dim() == _OBJECT_DIM
     mean, sd = torch.zeros(()), torch.ones(())
     if scale != "as_it_is":
         mean = features.mean(0)
         sd = (features - mean).square().mean(0 if scale == "of_each" else None).sqrt().clamp_min(_SMALLEST_SD)
 
     def read(raw: Tensor) -> Tensor:
-        return from_left_to_right(raw) if of_objects else (raw - mean) / sd
+        # Vectors are what one look tells.
+        return from_left_to_right(raw) if of_objects else ((raw - mean) / sd)[:, None]
 
     inputs, steps = read(features), fitting.iterations(len(targets))
     generator = torch.Generator(features.device).manual_seed(seed)
     with torch.random.fork_rng([features.device] if features.is_cuda else []):
         torch.manual_seed(seed)
-        head = (_Objects if of_objects else _Vector)(inputs.shape[1:], num_classes).to(features.device)
+        head = (_Objects if of_objects else _Vector)(inputs.shape[2:], num_classes).to(features.device)
         optimizer = torch.optim.AdamW(head.parameters(), _LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, steps + 1)
         for _ in range(steps):
-            rows = torch.randint(len(inputs), (_BATCH,), generator=generator, device=features.device)
-            batch = inputs[rows]
+            rows, looks = (
+                torch.randint(size, (_BATCH,), generator=generator, device=features.device) for size in inputs.shape[:2]
+            )
+            batch = inputs[rows, looks]
             batch = batch + noise * torch.randn(batch.shape, generator=generator, device=features.device)
             if of_objects:
-                batch[..., 0] = inputs[rows, :, 0]
+                batch[..., 0] = inputs[rows, looks, :, 0]
             loss = F.cross_entropy(head(batch), targets[rows])
             optimizer.zero_grad()
             loss.backward()
@@ -137,7 +185,8 @@ def _fit(
 
     @torch.no_grad()
     def predict(raw: Tensor) -> Tensor:
-        return torch.cat([head(read(part)) for part in raw.split(_CHUNK)])
+        parts = [read(part) for part in raw.split(_CHUNK)]
+        return torch.cat([head(part.flatten(0, 1)).softmax(1).unflatten(0, part.shape[:2]).mean(1) for part in parts])
 
     return predict
 

@@ -83,10 +83,10 @@ COMPARISONS: dict[str, ComparisonRecipe] = {
     "draw": ComparisonRecipe(DRAWConfig(), max_steps=2_500, learning_rate=3e-3),
     "autoencoder": ComparisonRecipe(AutoencoderConfig(), max_steps=2_500, learning_rate=2e-3),
     "cnn_sum": ComparisonRecipe(
-        ClassifierConfig("sum"), max_steps=4_000, learning_rate=2e-3, scene_options=_TWO_DIGITS
+        ClassifierConfig("sum"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
     ),
     "cnn_order": ComparisonRecipe(
-        ClassifierConfig("order"), max_steps=4_000, learning_rate=2e-3, scene_options=_TWO_DIGITS
+        ClassifierConfig("order"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
     ),
     "cnn_count": ComparisonRecipe(ClassifierConfig("count"), max_steps=2_000),
 }

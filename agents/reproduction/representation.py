@@ -21,14 +21,14 @@ from air_env.scenes import SceneDataset
 
 TASKS = {"sum": "sum of the two digits", "order": "left digit smaller than the right one"}
 """Name of a task -> what is asked."""
-REPRESENTATIONS = {"air": "AIR", "draw": "DRAW", "autoencoder": "autoencoder"}
+REPRESENTATIONS = {"air_sharp": "AIR", "draw": "DRAW", "autoencoder": "autoencoder"}
 """Family of runs -> name."""
 
 
 @torch.no_grad()
 def describe(
     model: AIR | DRAW | Autoencoder, scenes: SceneDataset
-) -> Float[Tensor, "scene step feature"] | Float[Tensor, "scene feature"]:
+) -> Float[Tensor, "scene look step feature"] | Float[Tensor, "scene feature"]:
     """What a model says of scenes: an agent, of each of its objects; the others, a code."""
     if isinstance(model, AIR):
         return objects(model, scenes).cpu()
@@ -43,8 +43,8 @@ def measure_head(job: Job, task: str, num_labels: int, experiment: Experiment) -
     head = fit_head(
         _described(experiment, *run, num_labels), targets(train), num_classes, seed, experiment.scale.fitting
     )
-    logits = head(_described(experiment, *run, None))
-    return {"accuracy": accuracy(logits, targets(test))}
+    answers = head(_described(experiment, *run, None))
+    return {"accuracy": accuracy(answers, targets(test))}
 
 
 @torch.no_grad()

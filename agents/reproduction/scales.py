@@ -24,7 +24,7 @@ from air_env.scenes import Scene, make_scene
 
 AnyRecipe = Recipe | ComparisonRecipe
 
-_AGENTS = {"air": "multi_mnist_wide", "dair": "multi_mnist_dair"}
+_AGENTS = {"air": "multi_mnist_wide", "air_sharp": "multi_mnist_sharp", "dair": "multi_mnist_dair"}
 """Family of runs -> recipe of `RECIPES`; the others are those of `COMPARISONS`."""
 _FEW_LABELS = 1_000
 
@@ -70,8 +70,9 @@ class Scale:
         """What a run computes.
 
         Args:
-            name: ``air_012`` and ``dair_013``, ``draw_012``, ``autoencoder_012``, ``cnn_count_012``: the last part
-                are the numbers of digits in a scene. ``cnn_sum_1000``, ``cnn_order_1000``: the number of labels.
+            name: ``air_012``, ``air_sharp_012`` and ``dair_013``, ``draw_012``, ``autoencoder_012``,
+                ``cnn_count_012``: the last part are the numbers of digits in a scene.
+                ``cnn_sum_1000``, ``cnn_order_1000``: the number of labels.
             seed: Of the recipe.
         """
         family, _, last = name.rpartition("_")
@@ -83,7 +84,7 @@ class Scale:
             changes |= {"num_train": labels, "batch_size": min(recipe.batch_size, labels)}
             if labels <= _FEW_LABELS:
                 # Which are learned by heart long before.
-                iterations /= 2
+                iterations /= 4
         else:
             counts = tuple(map(int, last))
         changes["scene_options"] = {**recipe.scene_options, **self.options, "counts": counts}
