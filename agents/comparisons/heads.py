@@ -73,8 +73,8 @@ def objects(agent: AIR, scenes: SceneDataset) -> Float[Tensor, "scene look step 
 def _look_again(agent: AIR, images: Images, generator: torch.Generator) -> Float[Tensor, "scene look step feature"]:
     logits, z_where, z_what = agent.follow_modes(images, agent.model.config.num_steps)
     present = logits.sigmoid().cumprod(1)
-    of_each = [torch.zeros_like(images).repeat_interleave(logits.shape[1], 0), z_where.flatten(0, 1)]
-    pictures = agent.model.renderer.draw(*of_each, z_what.flatten(0, 1))
+    empty = torch.zeros_like(images).repeat_interleave(logits.shape[1], 0)
+    pictures = agent.model.renderer.draw(empty, z_where.flatten(0, 1), z_what.flatten(0, 1))
     windows = around(pictures)
     pictures = pictures.unflatten(0, logits.shape) * present[..., None, None, None]
     alone = (images[:, None] - pictures.sum(1, keepdim=True) + pictures).flatten(0, 1)
