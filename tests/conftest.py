@@ -35,6 +35,15 @@ def _holds_array(hint: Any) -> bool:
 install_import_hook(["air_env", "agents"], "conftest.check_shapes")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips the tests of OpenGL where there is none, or fails them where there has to be (`.ci/run` says so)."""
+    if item.get_closest_marker("opengl") is not None:
+        from air_env.renderers.three_d import why_no_opengl
+
+        if (reason := why_no_opengl()) is not None:
+            (pytest.fail if os.environ.get("AIR_ENV_REQUIRE_OPENGL") else pytest.skip)(reason)
+
+
 @pytest.fixture
 def data_dir() -> Path:
     """Where the MNIST files are; the test is skipped if they are not there."""

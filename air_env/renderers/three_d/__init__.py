@@ -1,0 +1,24 @@
+"""Renderers of three-dimensional scenes, and derivatives through them (Section 3.2).
+
+A scene is a `SceneBatch`; whatever turns one into images is a `Renderer3D`. Renderers are black boxes: their gradient
+comes from `render_with_gradient`, by finite differences.
+"""
+
+from air_env.renderers.three_d.finite_difference import Renderer3D, render_with_gradient
+from air_env.renderers.three_d.kinds import KINDS, Kind
+from air_env.renderers.three_d.opengl import OpenGLError, PyrenderRenderer, why_no_opengl
+from air_env.renderers.three_d.raycast import RaycastRenderer
+from air_env.renderers.three_d.scene import SceneBatch, View
+
+__all__ = [
+    "KINDS",
+    "Kind",
+    "OpenGLError",
+    "PyrenderRenderer",
+    "RaycastRenderer",
+    "Renderer3D",
+    "SceneBatch",
+    "View",
+    "render_with_gradient",
+    "why_no_opengl",
+]

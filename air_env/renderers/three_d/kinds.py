@@ -1,0 +1,50 @@
+"""The kinds of objects there are: one table, from which every renderer takes its shapes.
+
+An object stands on the plane ``z = 0`` and turns about the vertical axis through its middle. A round one is the quadric
+
+    x^2 + y^2 + c2 z^2 + c1 z + c0 = 0    for z in [0, height]
+
+closed by discs above and below; the others are boxes. Lengths are in the scene's unit.
+"""
+
+import math
+from dataclasses import dataclass
+
+DARK = 0.3
+"""What the colour of a dark quarter is multiplied by."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Shape and look of a kind of object."""
+
+    height: float
+    """From the plane that it stands on."""
+    half_width: float = 0.0
+    """Of a box; 0 where the object is round."""
+    quadric: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    """``(c2, c1, c0)`` of a round object."""
+    colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Base colour, RGB in [0, 1]."""
+    textured: bool = False
+    """Whether the quarter towards its own x-axis is dark, so that one sees how far it is turned."""
+    yaw_symmetry: float = 2 * math.pi
+    """The smallest turn in radians after which it looks the same; 0 where every turn does."""
+
+    def radius_at(self, z: float) -> float:
+        """Radius of a round object at a height; 0 for a box."""
+        c2, c1, c0 = self.quadric
+        return 0.0 if self.half_width else math.sqrt(max(0.0, -(c2 * z * z + c1 * z + c0)))
+
+
+def _sphere(radius: float) -> tuple[float, float, float]:
+    """The quadric of a sphere that lies on the plane: ``x^2 + y^2 + (z - r)^2 = r^2``."""
+    return (1.0, -2 * radius, 0.0)
+
+
+KINDS: dict[str, Kind] = {
+    "cube": Kind(height=0.9, half_width=0.45, colour=(0.85, 0.15, 0.12), yaw_symmetry=math.pi / 2),
+    "sphere": Kind(height=1.1, quadric=_sphere(0.55), colour=(0.15, 0.25, 0.85), yaw_symmetry=0.0),
+    "cylinder": Kind(height=0.9, quadric=(0.0, 0.0, -(0.45**2)), colour=(0.85, 0.75, 0.3), textured=True),
+}
+"""Name -> kind; its place in this table is its number in a `SceneBatch`."""

@@ -1,0 +1,176 @@
+"""OpenGL in a process of its own: a program that draws what it is sent.
+
+A driver's state belongs to a thread, does not survive a fork and ends for all when one renderer is deleted. Here none
+of that reaches the program that wants images. It is started by path, and imports neither torch nor this package.
+
+A message is a line of JSON, whose ``arrays`` are types and shapes, and then their bytes. First come the meshes, then
+requests; every one is answered by the images, or by ``error``.
+"""
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+OBJECT_NUMBERS = 8
+"""Numbers of an object: kind, x, y, yaw, scale, red, green, blue."""
+SCENE_NUMBERS = 6
+"""Numbers of a scene: position of the camera, direction towards the light."""
+_TILED_SIDE = 1024
+"""Largest side of a viewport in pixels."""
+
+
+def send(stream: BinaryIO, header: dict[str, Any], *arrays: NDArray) -> None:
+    """Writes a message."""
+    header = header | {"arrays": [(array.dtype.str, array.shape) for array in arrays]}
+    stream.write(json.dumps(header).encode() + b"\n")
+    for array in arrays:
+        stream.write(np.ascontiguousarray(array).tobytes())
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> tuple[dict[str, Any], list[NDArray]] | None:
+    """Reads a message; None where there are no more."""
+    line = stream.readline()
+    if not line:
+        return None
+    header = json.loads(line)
+    arrays = []
+    for dtype, shape in header["arrays"]:
+        content = stream.read(math.prod(shape) * np.dtype(dtype).itemsize)
+        arrays.append(np.frombuffer(content, dtype).reshape(shape))
+    return header, arrays
+
+
+class _Painter:
+    """Draws scenes with pyrender.
+
+    Args:
+        meshes: Kind -> (positions, normals, triangles, brightness) of its parts.
+    """
+
+    def __init__(self, meshes: dict[int, list[tuple[NDArray, NDArray, NDArray, float]]]) -> None:
+        # With no display, EGL is what works; pyrender looks at this when it is imported.
+        os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
+        import pyrender
+        from OpenGL import GL
+        from pyrender.shader_program import ShaderProgramCache
+
+        self.pyrender, self.gl, self.meshes = pyrender, GL, meshes
+        self.offscreen: Any = pyrender.OffscreenRenderer(16, 16)
+        # There is no public way to one's own shaders.
+        self.renderer: Any = self.offscreen._renderer
+        self.programs = {
+            "single": self.renderer._program_cache,
+            "tiled": ShaderProgramCache(str(Path(__file__).parent / "shaders")),
+        }
+
+    def draw(self, settings: dict[str, Any], objects: NDArray, views: NDArray) -> NDArray[np.uint8]:
+        """Images ``[batch, side, side, 3]`` of scenes ``[batch, object, 8]`` and ``[batch, 6]``."""
+        mode, side = "tiled" if settings["tiled"] else "single", settings["resolution"]
+        self.renderer._program_cache = self.programs[mode]
+        for i in range(4):
+            (self.gl.glEnable if settings["tiled"] else self.gl.glDisable)(self.gl.GL_CLIP_DISTANCE0 + i)
+        most = max(1, _TILED_SIDE // side) ** 2 if settings["tiled"] else 1
+        starts = range(0, len(objects), most)
+        paint = self._tiled if settings["tiled"] else self._single
+        parts = [paint(settings, objects[start : start + most], views[start : start + most]) for start in starts]
+        return np.concatenate(parts) if parts else np.empty((0, side, side, 3), np.uint8)
+
+    def _scene(self, settings: dict[str, Any], camera: NDArray, towards: NDArray) -> Any:
+        pyrender, level = self.pyrender, settings["background"]
+        scene = pyrender.Scene(bg_color=[level] * 3, ambient_light=[settings["ambient"]] * 3)
+        lens = pyrender.PerspectiveCamera(yfov=settings["field_of_view"], aspectRatio=1.0)
+        scene.add(lens, pose=_pose(camera / np.linalg.norm(camera), camera))
+        scene.add(pyrender.DirectionalLight(color=np.ones(3), intensity=settings["light"]), pose=_pose(towards))
+        return scene
+
+    def _render(self, scene: Any, side: int) -> NDArray[np.uint8]:
+        self.offscreen.viewport_width = self.offscreen.viewport_height = side
+        return self.offscreen.render(scene)[0]
+
+    def _single(self, settings: dict[str, Any], objects: NDArray, views: NDArray) -> NDArray[np.uint8]:
+        """One scene with pyrender's own nodes, materials and shaders."""
+        pyrender = self.pyrender
+        scene = self._scene(settings, views[0, :3], views[0, 3:])
+        for kind, x, y, yaw, scale, *colour in objects[0]:
+            if kind < 0:
+                continue
+            primitives = []
+            for positions, normals, triangles, brightness in self.meshes[int(kind)]:
+                material = pyrender.MetallicRoughnessMaterial(
+                    baseColorFactor=[*(brightness * np.array(colour)), 1.0], metallicFactor=0.0, roughnessFactor=1.0
+                )
+                primitives.append(pyrender.Primitive(positions, normals, indices=triangles, material=material))
+            cos, sin = scale * math.cos(yaw), scale * math.sin(yaw)
+            pose = np.array([[cos, -sin, 0, x], [sin, cos, 0, y], [0, 0, scale, 0], [0, 0, 0, 1]])
+            scene.add(pyrender.Mesh(primitives), pose=pose)
+        return self._render(scene, settings["resolution"])[None]
+
+    def _tiled(self, settings: dict[str, Any], objects: NDArray, views: NDArray) -> NDArray[np.uint8]:
+        """Many scenes at once: one viewport, a tile for each scene, all objects of a kind drawn together."""
+        pyrender, columns, side = self.pyrender, math.ceil(math.sqrt(len(objects))), settings["resolution"]
+        # The shaders take camera and light of each scene from its objects; these are for the checks of pyrender.
+        scene = self._scene(settings, np.array([0.0, -1.0, 1.0]), np.array([0.0, 0.0, 1.0]))
+        tile = np.broadcast_to(np.arange(len(objects))[:, None], objects.shape[:2])
+        for kind in np.unique(objects[..., 0]):
+            rows = objects[..., 0] == kind
+            if kind < 0:
+                continue
+            chosen, view = objects[rows], views[tile[rows]]
+            for positions, normals, triangles, brightness in self.meshes[int(kind)]:
+                packed = np.zeros((len(chosen), 4, 4), np.float32)
+                packed[:, :, 0] = chosen[:, 1:5]
+                packed[:, :3, 1], packed[:, 3, 1] = brightness * chosen[:, 5:], tile[rows]
+                packed[:, :3, 2], packed[:, 3, 2] = view[:, :3], columns
+                packed[:, :3, 3] = view[:, 3:]
+                primitive = pyrender.Primitive(positions, normals, indices=triangles, poses=packed)
+                scene.add(pyrender.Mesh([primitive]))
+        picture = self._render(scene, columns * side)
+        tiles = picture.reshape(columns, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
+        return tiles[: len(objects)]
+
+
+def _pose(back: NDArray, place: NDArray | None = None) -> NDArray:
+    """The pose of something that looks along ``-back``."""
+    up = np.array([0.0, 0.0, 1.0]) if abs(back[2]) < 0.9999 else np.array([0.0, 1.0, 0.0])
+    right = np.cross(up, back)
+    right = right / np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([right, np.cross(back, right), back], 1)
+    if place is not None:
+        pose[:3, 3] = place
+    return pose
+
+
+def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answers requests until there are no more."""
+    first = receive(requests)
+    if first is None:
+        return
+    header, arrays = first
+    meshes: dict[int, list[tuple[NDArray, NDArray, NDArray, float]]] = {}
+    for i, (kind, brightness) in enumerate(header["parts"]):
+        positions, normals, triangles = arrays[3 * i : 3 * i + 3]
+        meshes.setdefault(kind, []).append((positions, normals, triangles, brightness))
+    try:
+        painter = _Painter(meshes)
+        send(answers, {"error": None})
+        while (request := receive(requests)) is not None:
+            settings, (objects, views) = request
+            send(answers, {"error": None}, painter.draw(settings, objects, views))
+    except Exception as error:
+        # Whatever goes wrong is told to who asked, and not to the terminal.
+        send(answers, {"error": f"{type(error).__name__}: {error}"})
+
+
+if __name__ == "__main__":
+    # Libraries print what they like; only messages may go where the answers go.
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    _serve(sys.stdin.buffer, pipe)
