@@ -5,7 +5,8 @@ Example:
     >>> agent = load_agent("digits")
 """
 
+from agents.agent import Agent
 from agents.air import AIR, AgentConfig
 from agents.checkpoints import load_agent, save_agent
 
-__all__ = ["AIR", "AgentConfig", "load_agent", "save_agent"]
+__all__ = ["AIR", "Agent", "AgentConfig", "load_agent", "save_agent"]

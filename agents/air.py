@@ -11,23 +11,18 @@ another object and where; the window is then read out of the image and encoded i
 """
 
 import math
-from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from agents.agent import Agent, Choose, Exploration, Latents, select
 from agents.cores import CORES
-from agents.networks import Categorical, CategoricalHead, Gaussian, GaussianHead, Posterior
+from agents.networks import CategoricalHead, Gaussian, GaussianHead, Posterior
 from air_env import geometry
-from air_env.explanation import Explanation
-from air_env.model import Images, SceneConfig, SceneModel, masked
-from air_env.priors import CategoricalPrior
-from air_env.spaces import to_images
-
-_EXPLAIN_BATCH = 1024
+from air_env.model import Images, SceneConfig
 
 
 @dataclass(frozen=True)
@@ -52,51 +47,9 @@ class AgentConfig:
         if self.core not in CORES:
             raise ValueError(f"core {self.core!r} is unknown; choose one of {', '.join(CORES)}")
 
-
-@dataclass(frozen=True)
-class Exploration:
-    """Fixed probabilities that are mixed into q's discrete choices, whatever the network thinks.
-
-    Deviation: the paper's q is the network's alone.
-
-        q(z_pres_i = 1) = (1 - weight) sigmoid(logit_i) + weight * presence
-        q(z_what_i)     = (1 - share) softmax(logits_i) + share / number of categories,  share = weight * categories
-
-    Training starts with weight 1, so that every count is explained before the agent may choose among them, and
-    ends with 0: a choice that is never sampled is never learned, and what is not learned is never chosen. It is
-    part of q, so that every estimator stays what it is.
-    """
-
-    weight: float = 0.0
-    """Share of the fixed probability in q, from 0 to 1."""
-    presence: float = 0.75
-    """The fixed probability of going on (our choice)."""
-    categories: float = 0.2
-    """Share of the uniform distribution over categories at weight 1 (our choice): without it some category is given up
-    before the windows are any good; with more of it the wrong ones drive the windows out of the image."""
-
-    def mix_presence(self, logit: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """The logit of the mixture."""
-        if self.weight == 0:
-            return logit
-        go, stop = (
-            _mix(F.logsigmoid(signed), fixed, self.weight)
-            for signed, fixed in ((logit, self.presence), (-logit, 1 - self.presence))
-        )
-        return go - stop
-
-    def mix_categories(self, what: Posterior) -> Posterior:
-        """The mixture, if it is over categories."""
-        share = self.weight * self.categories
-        if share == 0 or not isinstance(what, Categorical):
-            return what
-        return Categorical(_mix(what.log_q, 1 / what.log_q.shape[-1], share))
-
-
-def _mix(log_q: Tensor, fixed: float, weight: float) -> Tensor:
-    """``log((1 - weight) q + weight * fixed)``; in logarithms, so that saturated probabilities stay finite."""
-    own = math.log1p(-weight) if weight < 1 else -math.inf
-    return torch.logaddexp(torch.full_like(log_q, math.log(weight * fixed)), own + log_q)
+    def make(self, scene: SceneConfig) -> "AIR":
+        """The agent."""
+        return AIR(scene, self)
 
 
 @dataclass(frozen=True)
@@ -121,10 +74,10 @@ class AgentState:
 
     def select(self, rows: Tensor) -> "AgentState":
         """The state of some rows of the batch."""
-        return AgentState(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return select(self, rows)
 
 
-class AIR(nn.Module):
+class AIR(Agent):
     """The AIR agent: an inference network and the scene model it infers with.
 
     Args:
@@ -138,9 +91,9 @@ class AIR(nn.Module):
     """
 
     def __init__(self, scene: SceneConfig, config: AgentConfig) -> None:
-        super().__init__()
+        super().__init__(scene)
         self.config = config
-        self.model = SceneModel(scene)
+        self.hidden_size = config.hidden
         where_dim, channels = self.model.where_dim, self.model.image_shape[0]
         self.embed = CORES[config.core](self.model.image_shape, config.embedding)
         num_latents = self.latent_dim if self.embed.reads_latents else 0
@@ -156,36 +109,6 @@ class AIR(nn.Module):
             self.what = CategoricalHead(config.encoder_hidden, self.what_size)
         else:
             self.what = GaussianHead(config.encoder_hidden, self.what_size, initial_sd=0.7)
-        self.exploration = Exploration()
-
-    @property
-    def latent_dim(self) -> int:
-        """Length of the latents of one step, ``z_where`` and ``z_what``, as the core reads them."""
-        return self.model.where_dim + self.what_size
-
-    @property
-    def what_size(self) -> int:
-        """Length of ``z_what``, or number of its categories."""
-        prior = self.model.prior_what
-        return prior.num_categories if isinstance(prior, CategoricalPrior) else prior.event_shape[0]
-
-    @property
-    def categorical(self) -> bool:
-        """Whether ``z_what`` is a category."""
-        return isinstance(self.model.prior_what, CategoricalPrior)
-
-    def with_num_steps(self, num_steps: int) -> "AIR":
-        """A copy of the agent that infers up to another number of objects: nothing that is learned depends on N.
-
-        Raises:
-            ValueError: ``num_steps`` is not a whole number of at least 1.
-        """
-        other = deepcopy(self)
-        with torch.random.fork_rng(devices=[]):
-            model = SceneModel(replace(self.model.config, num_steps=num_steps)).to(self.model.log_p_count)
-        model.load_state_dict(self.model.state_dict())
-        other.model = model.train(self.model.training)
-        return other
 
     def initial(self, images: Images) -> AgentState:
         """The state before the first step."""
@@ -217,6 +140,12 @@ class AIR(nn.Module):
         glimpse = geometry.attend(images, z_where, self.config.glimpse_size)
         return self.exploration.mix_categories(self.what(self.encoder(glimpse), self.model.prior_what))
 
+    def describe_object(self, state: AgentState, first: Gaussian, choose_where: Choose, choose_what: Choose) -> Latents:
+        """First where it is, then what is there."""
+        z_where = choose_where(first)
+        what = self.describe(state.images, z_where)
+        return Latents(first, what, z_where, choose_what(what))
+
     def remember(self, state: AgentState, z_where: Tensor, z_what: Tensor) -> AgentState:
         """The state after the latents of a step are chosen."""
         what = F.one_hot(z_what, self.what_size).to(z_where.dtype) if self.categorical else z_what
@@ -228,65 +157,5 @@ class AIR(nn.Module):
         with torch.no_grad():
             return replace(state, canvas=self.model.renderer.draw(state.canvas, z_where, z_what))
 
-    @torch.no_grad()
-    def follow_modes(
-        self, images: Images, num_steps: int
-    ) -> tuple[Float[Tensor, "batch step"], Float[Tensor, "batch step where"], Tensor]:
-        """The presence logits, and the most probable latents, of so many steps that all draw an object."""
-        state, steps = self.initial(images), []
-        for _ in range(num_steps):
-            state, logit, where = self.decide(state)
-            z_what = self.describe(images, where.mode).mode
-            state = self.remember(state, where.mode, z_what)
-            steps.append((logit, where.mode, z_what))
-        logits, z_where, z_what = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
-        return logits, z_where, z_what
 
-    @torch.no_grad()
-    def explain(self, images: object, num_steps: int | None = None) -> Explanation:
-        """The most probable count of each image, and the most probable latents of its objects.
-
-        Stops computing for an image as soon as no larger count can be more probable.
-
-        Args:
-            images: ``[batch, side, side]`` or ``[batch, 1, side, side]``, numpy or torch; uint8, or float in [0, 1].
-            num_steps: Largest number of objects; by default the model's.
-
-        Returns:
-            The explanation, with its reconstruction, on the agent's device.
-
-        Raises:
-            ValueError: The images are not of that form (`to_images`).
-        """
-        num_steps = self.model.config.num_steps if num_steps is None else num_steps
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-        chunks = to_images(images, self.model).split(_EXPLAIN_BATCH)
-        parts = [self._explain(chunk, num_steps) for chunk in chunks]
-        return Explanation(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Explanation)))
-
-    def _explain(self, images: Images, num_steps: int) -> Explanation:
-        z_where = images.new_zeros(len(images), num_steps, self.model.where_dim)
-        prior = self.model.prior_what
-        z_what = images.new_zeros(len(images), num_steps, *prior.event_shape, dtype=prior.dtype)
-        count = torch.zeros(len(images), dtype=torch.long, device=images.device)
-        best = images.new_zeros(len(images))
-        # Rows still open, their state, and P(n >= step): what no count so far has taken.
-        rows, state, open_mass = torch.arange(len(images), device=images.device), self.initial(images), best + 1
-        for step in range(num_steps):
-            state, logit, where = self.decide(state)
-            stop_mass = open_mass * torch.sigmoid(-logit)
-            better = stop_mass > best[rows]
-            count[rows[better]], best[rows[better]] = step, stop_mass[better]
-            open_mass = open_mass * torch.sigmoid(logit)
-            keep = open_mass > best[rows]
-            rows, state, open_mass = rows[keep], state.select(keep), open_mass[keep]
-            if len(rows) == 0:
-                break
-            z_where[rows, step] = where.mode[keep]
-            z_what[rows, step] = self.describe(state.images, where.mode[keep]).mode
-            state = self.remember(state, z_where[rows, step], z_what[rows, step])
-        count[rows] = num_steps
-        z_pres = (torch.arange(num_steps, device=images.device) < count[:, None]).to(images.dtype)
-        z = Explanation(z_pres, masked(z_pres > 0, z_where), masked(z_pres > 0, z_what))
-        return replace(z, reconstruction=self.model.render(z))
+__all__ = ["AIR", "AgentConfig", "AgentState", "Exploration"]

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,23 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from agents.air import AIR, AgentConfig
+from agents.agent import Agent
+from agents.air import AgentConfig
+from agents.inverse_graphics import InverseGraphicsConfig
 from agents.recipes import Recipe
 from air_env.model import SceneConfig
 
 AGENT_FILE = "agent.safetensors"
 _FORMAT = "air-env agent 1"
 _WEIGHTS = resources.files("agents") / "weights"
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What an agent is made of."""
+
+    scene: SceneConfig
+    agent: AgentConfig | InverseGraphicsConfig
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -58,7 +68,7 @@ def write_text_atomically(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
-def save_agent(agent: AIR, path: Path, recipe: Recipe | None = None) -> None:
+def save_agent(agent: Agent, path: Path, recipe: Recipe | None = None) -> None:
     """Saves an agent, with the recipe it was trained by."""
     config = {"scene": asdict(agent.model.config), "agent": asdict(agent.config)}
     metadata = {"format": _FORMAT, "config": json.dumps(config)}
@@ -69,7 +79,7 @@ def save_agent(agent: AIR, path: Path, recipe: Recipe | None = None) -> None:
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def load_agent(source: str | Path, device: torch.device | str = "cpu") -> AIR:
+def load_agent(source: str | Path, device: torch.device | str = "cpu") -> Agent:
     """Loads a trained agent.
 
     Args:
@@ -83,8 +93,8 @@ def load_agent(source: str | Path, device: torch.device | str = "cpu") -> AIR:
     path = _find(source)
     metadata, tensors = read_weights(path, _FORMAT)
     try:
-        config = json.loads(metadata["config"])
-        agent = AIR(from_json(SceneConfig, config["scene"]), from_json(AgentConfig, config["agent"]))
+        settings = from_json(_Settings, json.loads(metadata["config"]))
+        agent = settings.agent.make(settings.scene)
         agent.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not fit this version of the agent ({error}); train it again") from error
@@ -103,7 +113,7 @@ def load_recipe(source: str | Path) -> Recipe:
         raise ValueError(f"{path} has a recipe that this version does not know ({error}); train it again") from error
 
 
-def scene_of(source: str | Path, agent: AIR, scene: str | None = None) -> tuple[str, dict[str, Any], int]:
+def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tuple[str, dict[str, Any], int]:
     """What to show a saved agent.
 
     Args:

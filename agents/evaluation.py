@@ -4,15 +4,17 @@ import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from agents.air import AIR
+from agents.agent import Agent
 from agents.rollout import Rollout, sample_episodes, unstopped_rollout
 from air_env import geometry
 from air_env.explanation import Explanation
+from air_env.renderers import ObjectRenderer
+from air_env.renderers.three_d import KINDS, Kind
 from air_env.scenes import SceneDataset
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
@@ -20,7 +22,7 @@ from air_env.world import World
 _BATCH = 500
 
 
-def count_accuracy(agent: AIR, scenes: SceneDataset) -> float:
+def count_accuracy(agent: Agent, scenes: SceneDataset) -> float:
     """Share of images whose most probable count is right."""
     device = agent.model.log_p_count.device
     return (agent.explain(scenes.images).count == scenes.count.to(device)).float().mean().item()
@@ -28,7 +30,7 @@ def count_accuracy(agent: AIR, scenes: SceneDataset) -> float:
 
 @torch.no_grad()
 def evaluate(
-    agent: AIR,
+    agent: Agent,
     scenes: SceneDataset,
     *,
     num_samples: int = 20,
@@ -52,6 +54,9 @@ def evaluate(
           smallest square windows around the objects (windows are square), matched by the Hungarian
           method; ``box_iou_tight``: with the objects' own boxes.
         - ``identity_accuracy``, where ``z_what`` is a category: of the objects of correctly counted scenes.
+        - ``position_error``, ``rotation_error``, where objects are three-dimensional: mean distance, in the scene's
+          unit, and mean turn, in radians, up to the object's symmetry, of the objects whose kind is right;
+          ``rotation_error_KIND``: of one kind. Balls have no turn.
         - ``return``: of the episode that draws the most probable explanation.
         - ``elbo`` = ``log_likelihood - kl_where - kl_what - kl_count``; ``iwae``: importance-weighted bound.
         - ``confusion_i_j``: share of the scenes with i objects that were counted as j.
@@ -76,7 +81,7 @@ def evaluate(
 
 
 def _measure(
-    agent: AIR, scenes: SceneDataset, num_samples: int, generator: torch.Generator | None
+    agent: Agent, scenes: SceneDataset, num_samples: int, generator: torch.Generator | None
 ) -> dict[str, Tensor]:
     device = agent.model.log_p_count.device
     images, truth = scenes.float_images(device), scenes.count.to(device)
@@ -106,7 +111,7 @@ def _measure(
         [p.problem(analytic_kl=False).all().logsumexp(1) for p in [first] + [rollout() for _ in range(num_samples - 1)]]
     )
     return {
-        **compare(z, scenes),
+        **compare(z, scenes, kinds_of(agent)),
         "count_accuracy_sampled": sampled == truth,
         "return": returns,
         "elbo": problem.elbo(),
@@ -120,8 +125,19 @@ def _measure(
     }
 
 
-def compare(z: Explanation, scenes: SceneDataset) -> dict[str, Tensor]:
+def kinds_of(agent: Agent) -> tuple[Kind, ...]:
+    """The three-dimensional objects that an agent tells apart; none if its scenes are flat."""
+    renderer = agent.model.renderer
+    return tuple(KINDS[name] for name in renderer.config.kinds) if isinstance(renderer, ObjectRenderer) else ()
+
+
+def compare(z: Explanation, scenes: SceneDataset, kinds: tuple[Kind, ...] = ()) -> dict[str, Tensor]:
     """Explanations against the truth.
+
+    Args:
+        z: The explanations.
+        scenes: The truth.
+        kinds: What the categories are, where they are three-dimensional objects.
 
     Returns:
         ``count_accuracy [scene]``; over the scenes with objects whose count is right, ``box_iou`` and
@@ -139,7 +155,38 @@ def compare(z: Explanation, scenes: SceneDataset) -> dict[str, Tensor]:
         z_what, labels = z.z_what.cpu()[scored], scenes.labels[scored]
         hits = [z_what[i, steps] == labels[i, objects] for i, (steps, objects) in enumerate(matches)]
         metrics["identity_accuracy"] = torch.cat(hits) if hits else torch.empty(0)
+    if kinds and scenes.poses is not None:
+        pairs = [
+            (i, step, thing)
+            for i, (steps, things) in enumerate(matches)
+            for step, thing in zip(steps, things, strict=True)
+        ]
+        rows, steps, things = torch.tensor(pairs).view(-1, 3).unbind(1)
+        recognised = z.z_what.cpu()[scored][rows, steps] == scenes.labels[scored][rows, things]
+        rows, steps, things = rows[recognised], steps[recognised], things[recognised]
+        difference = z.z_where.cpu()[scored][rows, steps] - scenes.poses[scored][rows, things]
+        metrics |= pose_errors(difference, scenes.labels[scored][rows, things], kinds)
     return metrics
+
+
+def pose_errors(
+    difference: Float[Tensor, "object 3"], labels: Int[Tensor, "object"], kinds: tuple[Kind, ...]
+) -> dict[str, Tensor]:
+    """Distances, and turns up to the symmetry of the objects, from differences of poses.
+
+    Returns:
+        ``position_error [object]``; ``rotation_error [object]`` of the objects on which one can see a turn, and
+        the same of each kind.
+    """
+    names = {kind: name for name, kind in KINDS.items()}
+    metrics = {"position_error": difference[:, :2].norm(dim=1)}
+    turns = []
+    for k, kind in enumerate(kinds):
+        if kind.yaw_symmetry > 0:
+            turn = torch.remainder(difference[labels == k, 2], kind.yaw_symmetry)
+            turns.append(torch.minimum(turn, kind.yaw_symmetry - turn))
+            metrics[f"rotation_error_{names[kind]}"] = turns[-1]
+    return metrics | {"rotation_error": torch.cat(turns)} if turns else metrics
 
 
 def match(

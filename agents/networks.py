@@ -39,9 +39,7 @@ class Gaussian:
 
     def kl(self, prior: GaussianPrior) -> Float[Tensor, "*batch"]:
         """Kullback-Leibler divergence to the prior in nats."""
-        ratio = self.sd / prior.sd
-        deviation = (self.mean - prior.mean) / prior.sd
-        return 0.5 * (ratio.square() + deviation.square() - 1 - 2 * ratio.log()).sum(-1)
+        return prior.kl(self.mean, self.sd)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, field, replace
 
-from agents.air import AgentConfig, Exploration
+from agents.agent import Exploration
+from agents.air import AgentConfig
 from agents.estimators import ESTIMATORS
+from agents.inverse_graphics import InverseGraphicsConfig
 from agents.training_settings import TrainingSettings, refuse_unknown
 from air_env.model import SceneConfig
 from air_env.priors import CountPrior
-from air_env.renderers import PatchConfig
+from air_env.renderers import ObjectsConfig, PatchConfig
+from air_env.scenes.objects3d import objects3d
 from air_env.scenes.sprites import sprites
 
 CATEGORIES = ("score_function", "exact")
@@ -19,7 +22,7 @@ class Recipe(TrainingSettings):
 
     model: SceneConfig = field(default_factory=SceneConfig)
     """The generative model."""
-    agent: AgentConfig = field(default_factory=AgentConfig)
+    agent: AgentConfig | InverseGraphicsConfig = field(default_factory=AgentConfig)
     """The inference network."""
     estimator: str = "half_critic"
     """One of `ESTIMATORS`: the gradient of the stop action (Deviation; paper: nvil)."""
@@ -30,6 +33,8 @@ class Recipe(TrainingSettings):
     """Of Adam, for learned baselines: they have to keep up with what they predict."""
     exploration_steps: int = 2_000
     """Iterations over which the weight of `Exploration` falls linearly from 1 to 0; 0 does without."""
+    compile: bool = False
+    """Whether a renderer of three-dimensional objects is compiled for training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,6 +48,7 @@ class Recipe(TrainingSettings):
         return Exploration(max(0.0, 1 - iteration / self.exploration_steps) if self.exploration_steps else 0.0)
 
 
+_OBJECTS = objects3d(renderer="raycast").model
 _SPRITES = sprites().model
 assert _SPRITES is not None
 
@@ -73,6 +79,25 @@ RECIPES: dict[str, Recipe] = {
     ),
     "multi_mnist_dair": replace(
         _WIDE, max_steps=4_000, exploration_steps=500, decay=0.5, agent=replace(_WIDE.agent, core="dair")
+    ),
+    # What is not explained must not cost much at first: a kind that is dropped before its poses are any good gets no
+    # gradient again.
+    "objects3d": Recipe(
+        scene="objects3d",
+        scene_options={"renderer": "raycast"},
+        num_train=20_000,
+        max_steps=2_200,
+        exploration_steps=800,
+        categories="exact",
+        compile=True,
+        model=replace(
+            _OBJECTS,
+            likelihood_scale=0.05,
+            initial_likelihood_scale=4.0,
+            likelihood_anneal_steps=1_500,
+            renderer=ObjectsConfig(renderer="raycast", samples=1),
+        ),
+        agent=InverseGraphicsConfig(),
     ),
     # The renderer is known: only where, what and how many is to be inferred.
     "sprites": Recipe(

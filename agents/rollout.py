@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agents.air import AIR
+from agents.agent import Agent, Choose
 from agents.estimators import StopProblem
 from agents.estimators.base import RETURN_SCALE
-from agents.networks import Gaussian, Posterior, repeated, stack
+from agents.networks import Categorical, Gaussian, Posterior, repeated, stack
 from air_env.model import Images, RewardTerms
 from air_env.vector_env import AIRSceneVectorEnv
 
 
-def context_dim(agent: AIR) -> int:
+def context_dim(agent: Agent) -> int:
     """Number of features in the context of an agent's `StopProblem`."""
-    return agent.config.hidden + 1
+    return agent.hidden_size + 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Rollout:
         hidden: The core's output, a function of (x, z_<i).
     """
 
-    agent: AIR
+    agent: Agent
     images: Images
     num_paths: int
     num_particles: int
@@ -119,7 +119,7 @@ class Rollout:
 
 
 def unstopped_rollout(
-    agent: AIR,
+    agent: Agent,
     envs: AIRSceneVectorEnv,
     noise: Float[Tensor, "batch step latent"],
     *,
@@ -145,22 +145,32 @@ def unstopped_rollout(
     if num_particles > 1:
         # The image is embedded once.
         state = state.select(torch.arange(envs.num_envs, device=noise.device).repeat_interleave(num_particles))
+
+    def choose_where(noise: Tensor) -> Choose:
+        def choose(where: Gaussian) -> Tensor:
+            z_where = where.sample(repeated(noise, len(where.mean)))
+            return z_where if reparameterised else z_where.detach()
+
+        return choose
+
+    def choose_what(noise: Tensor) -> Choose:
+        def choose(what: Posterior) -> Tensor:
+            if enumerate_categories:
+                assert isinstance(what, Categorical)
+                return torch.arange(what.log_q.numel(), device=noise.device) % agent.what_size
+            z_what = what.sample(noise)
+            return z_what if reparameterised else z_what.detach()
+
+        return choose
+
     steps: list[tuple[Tensor, Gaussian, Posterior, Tensor, Tensor, Tensor]] = []
     for i in range(noise.shape[1]):
-        state, logit, where = agent.decide(state)
-        z_where = where.sample(repeated(noise_where[:, i], len(logit)))
-        z_where = z_where if reparameterised else z_where.detach()
-        what = agent.describe(state.images, z_where)
-        branch = (logit, where, what, z_where, state.hidden)
-        if enumerate_categories:
-            rows = torch.arange(len(logit), device=logit.device).repeat_interleave(agent.what_size)
-            z_what = torch.arange(len(rows), device=logit.device) % agent.what_size
-            state = state.select(rows)
-        else:
-            z_what = what.sample(noise_what[:, i])
-            z_what = z_what if reparameterised else z_what.detach()
-        state = agent.remember(state, repeated(z_where, len(z_what)), z_what)
-        steps.append((*branch, z_what))
+        state, logit, first = agent.decide(state)
+        z = agent.describe_object(state, first, choose_where(noise_where[:, i]), choose_what(noise_what[:, i]))
+        steps.append((logit, z.where, z.what, z.z_where, state.hidden, z.z_what))
+        if len(z.z_what) > len(state.images):
+            state = state.select(torch.arange(len(z.z_what), device=noise.device) // agent.what_size)
+        state = agent.remember(state, repeated(z.z_where, len(z.z_what)), z.z_what)
     num_rows = len(state.images)
     logits, wheres, whats, z_wheres, hidden, z_whats = (
         stack([repeated(part, num_rows) for part in parts]) for parts in zip(*steps, strict=True)
@@ -199,38 +209,47 @@ class Episodes:
     count: Int[Tensor, "batch"]
 
 
-def sample_episodes(agent: AIR, envs: AIRSceneVectorEnv, generator: torch.Generator | None = None) -> Episodes:
+def sample_episodes(agent: Agent, envs: AIRSceneVectorEnv, generator: torch.Generator | None = None) -> Episodes:
     """Acts on the environments' current images until every episode ends, sampling every choice."""
     images = envs.state.images
     options = {"generator": generator, "dtype": images.dtype, "device": images.device}
     returns = log_q = images.new_zeros(len(images))
     log_p_x_empty, active, state = envs.state.log_p_x, envs.state.active, agent.initial(images)
     while active.any():
-        state, logit, where = agent.decide(state)
-        z_pres = (torch.rand(logit.shape, **options) < logit.sigmoid()) & active
-        z_where = where.sample(torch.randn((len(images), agent.model.where_dim), **options))
-        what = agent.describe(images, z_where)
-        z_what = what.sample(torch.randn((len(images), agent.what_size), **options))
-        state = agent.remember(state, z_where, z_what)
-        log_q = log_q + _log_q_of_step(active, z_pres, logit, where.log_prob(z_where) + what.log_prob(z_what))
-        _, rewards, done, _, _ = envs.step({"z_pres": z_pres, "z_where": z_where, "z_what": z_what})
+        uniform = torch.rand(len(images), **options)
+        state, logit, first = agent.decide(state)
+        z = agent.describe_object(
+            state,
+            first,
+            lambda where: where.sample(torch.randn(where.mean.shape, **options)),
+            lambda what: what.sample(torch.randn((len(images), agent.what_size), **options)),
+        )
+        z_pres = (uniform < logit.sigmoid()) & active
+        state = agent.remember(state, z.z_where, z.z_what)
+        log_q = log_q + _log_q_of_step(active, z_pres, logit, z.log_q)
+        _, rewards, done, _, _ = envs.step({"z_pres": z_pres, "z_where": z.z_where, "z_what": z.z_what})
         returns, active = returns + rewards, ~done
     return Episodes(returns, log_q, log_p_x_empty, envs.state.step)
 
 
-def dream(agent: AIR, num_scenes: int, generator: torch.Generator | None = None) -> Float[Tensor, "scene"]:
+def dream(agent: Agent, num_scenes: int, generator: torch.Generator | None = None) -> Float[Tensor, "scene"]:
     """``log q(z, n | x)`` of scenes from the model, with gradient (Hinton et al., 1995: the sleep phase)."""
     with torch.no_grad():
         images, z = agent.model.sample(num_scenes, generator)
     state, active = agent.initial(images), torch.ones(num_scenes, dtype=torch.bool, device=images.device)
     log_q = images.new_zeros(num_scenes)
     for i in range(z.z_pres.shape[1]):
-        state, logit, where = agent.decide(state)
-        present, z_where, z_what = z.z_pres[:, i] > 0, z.z_where[:, i], z.z_what[:, i]
-        what = agent.describe(images, z_where)
-        log_q = log_q + _log_q_of_step(active, present, logit, where.log_prob(z_where) + what.log_prob(z_what))
-        state, active = agent.remember(state, z_where, z_what), present
+        state, logit, first = agent.decide(state)
+        given = agent.describe_object(state, first, partial(_given, z.z_where[:, i]), partial(_given, z.z_what[:, i]))
+        present = z.z_pres[:, i] > 0
+        log_q = log_q + _log_q_of_step(active, present, logit, given.log_q)
+        state, active = agent.remember(state, given.z_where, given.z_what), present
     return log_q
+
+
+def _given(value: Tensor, posterior: Posterior) -> Tensor:
+    del posterior
+    return value
 
 
 def _log_q_of_step(active: Tensor, present: Tensor, logit: Tensor, log_q_latents: Tensor) -> Tensor:

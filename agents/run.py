@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import torch
 
-from agents.air import AIR, Exploration
+from agents.agent import Agent, Exploration
 from agents.checkpoints import AGENT_FILE, save_agent, write_atomically
 from agents.evaluation import count_accuracy, evaluate
 from agents.pictures import count_accuracy_curve, scenes_beside_reconstructions
@@ -51,7 +51,7 @@ class Run(TrainingRun[Recipe, Trainer]):
         return FIELDS[2]
 
     @property
-    def _module(self) -> AIR:
+    def _module(self) -> Agent:
         return self.trainer.agent
 
     @property
@@ -66,7 +66,7 @@ class Run(TrainingRun[Recipe, Trainer]):
         save_agent(self.trainer.agent, self.directory / AGENT_FILE, self.recipe)
 
     @contextmanager
-    def _without_exploration(self) -> Iterator[AIR]:
+    def _without_exploration(self) -> Iterator[Agent]:
         """The agent as it is when it is loaded, for as long as it is looked at."""
         agent = self.trainer.agent
         exploration, agent.exploration = agent.exploration, Exploration()

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.air import AIR
 from agents.estimators import StopProblem, make_estimator
 from agents.recipes import Recipe
 from agents.rollout import context_dim, unstopped_rollout
@@ -36,9 +35,11 @@ class Trainer:
         # Weights are drawn from the recipe's seed without touching the caller's global generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.agent = AIR(recipe.model, recipe.agent).to(self.device)
+            self.agent = recipe.agent.make(recipe.model).to(self.device)
             self.estimator = make_estimator(recipe.estimator, context_dim(self.agent)).to(self.device)
         self._refuse_impossible_pairings()
+        if recipe.compile:
+            self.agent.model.renderer.compile()
         groups = [{"params": list(self.agent.parameters()), "lr": recipe.learning_rate}]
         if baseline := list(self.estimator.parameters()):
             groups.append({"params": baseline, "lr": recipe.baseline_learning_rate})

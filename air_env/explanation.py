@@ -15,9 +15,10 @@ class Explanation:
 
     Attributes:
         z_pres: ``[batch, step]``, ones for the objects, then zeros (the unary code of Section 2.1).
-        z_where: ``[batch, step, 3]``, windows (`air_env.geometry`); 0 where no object is present.
+        z_where: ``[batch, step, 3]``, windows (`air_env.geometry`) or poses; 0 where no object is present.
         z_what: ``[batch, step, what]``, appearance codes, or ``[batch, step]``, categories (int64); 0 where no
             object is present.
+        outlines: ``[batch, step, 4]``, what outlines span in image coordinates, where ``z_where`` are no windows.
         reconstruction: ``[batch, channel, height, width]``, the canvas these latents draw, if it was drawn.
     """
 
@@ -25,6 +26,7 @@ class Explanation:
     z_where: Float[Tensor, "batch step where"]
     z_what: Float[Tensor, "batch step what"] | Int[Tensor, "batch step"]
     reconstruction: Float[Tensor, "batch channel height width"] | None = None
+    outlines: Float[Tensor, "batch step 4"] | None = None
 
     @property
     def count(self) -> Int[Tensor, "batch"]:
@@ -32,10 +34,13 @@ class Explanation:
         return self.z_pres.sum(1).long()
 
     def boxes(self, image_size: int) -> Float[Tensor, "batch step 4"]:
-        """The attention windows in pixels, ``(x0, y0, x1, y1)``; NaN where no object is present.
+        """The windows, or what outlines span, in pixels, ``(x0, y0, x1, y1)``; NaN where no object is present.
 
         Args:
             image_size: Side of the square image in pixels.
         """
-        boxes = geometry.boxes(self.z_where, image_size)
+        if self.outlines is None:
+            boxes = geometry.boxes(self.z_where, image_size)
+        else:
+            boxes = (self.outlines + 1) * (image_size / 2)
         return torch.where(self.z_pres[..., None] > 0, boxes, torch.nan)

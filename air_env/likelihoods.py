@@ -20,6 +20,11 @@ BroadcastImages = Float[Tensor, "*#batch channel height width"]
 class Likelihood(Protocol):
     """The distribution of an image around its canvas; pixels are independent."""
 
+    @property
+    def scale(self) -> float:
+        """How far pixels may be from it."""
+        ...
+
     def log_prob(self, image: BroadcastImages, canvas: BroadcastImages) -> Float[Tensor, "*#batch"]:
         """``log p(image | canvas)``."""
         ...

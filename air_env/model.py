@@ -27,7 +27,7 @@ from air_env import geometry
 from air_env.explanation import Explanation
 from air_env.likelihoods import LIKELIHOODS, Likelihood
 from air_env.priors import CountPrior, GaussianPrior, Prior, hazards
-from air_env.renderers import PatchConfig, SpriteConfig
+from air_env.renderers import ObjectsConfig, PatchConfig, SpriteConfig
 
 Images = Float[Tensor, "batch channel height width"]
 
@@ -45,31 +45,43 @@ class SceneConfig:
     likelihood_scale: float | None = None
     """Standard deviation of a pixel (Gaussian), its scale (Laplace) or the clipping (Bernoulli); None is the
     likelihood's own default."""
+    initial_likelihood_scale: float | None = None
+    """The scale at iteration 0 of training, from which it goes geometrically to its value; None does not anneal."""
+    likelihood_anneal_steps: int = 0
+    """Iterations until the scale is reached."""
     count_prior: CountPrior = field(default_factory=CountPrior)
     """p(n)."""
     where_mean: tuple[float, float, float] = (-1.3, 0.0, 0.0)
     """Prior mean of ``z_where``: log of the window's relative size, centre x and y."""
     where_sd: tuple[float, float, float] = (0.25, 0.5, 0.5)
     """Prior standard deviation of ``z_where``."""
-    renderer: PatchConfig | SpriteConfig = field(default_factory=PatchConfig)
-    """How objects are drawn, and what ``z_what`` is: a code for a learned patch, or a category."""
+    renderer: PatchConfig | SpriteConfig | ObjectsConfig = field(default_factory=PatchConfig)
+    """How objects are drawn, and what ``z_what`` is: a code for a learned patch, or a category. Of `ObjectsConfig`,
+    ``z_where`` is a pose with a prior of its own."""
 
     def __post_init__(self) -> None:
         if self.likelihood not in LIKELIHOODS:
             raise ValueError(f"likelihood {self.likelihood!r} is unknown; choose one of {', '.join(LIKELIHOODS)}")
-        for name in ("image_size", "num_steps"):
-            if not isinstance(getattr(self, name), Integral) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
+        for name, smallest in (("image_size", 1), ("num_steps", 1), ("likelihood_anneal_steps", 0)):
+            if not isinstance(getattr(self, name), Integral) or getattr(self, name) < smallest:
+                raise ValueError(f"{name} must be a whole number of at least {smallest}, got {getattr(self, name)!r}")
         for name, smallest in (("where_mean", -math.inf), ("where_sd", 0.0)):
             values = getattr(self, name)
             if len(values) != geometry.WHERE_DIM or not all(smallest < value < math.inf for value in values):
                 raise ValueError(f"{name} must be {geometry.WHERE_DIM} numbers above {smallest}, got {values}")
-        self.make_likelihood()
+        for iteration in (0, None):
+            self.make_likelihood(iteration)
+        if isinstance(self.renderer, ObjectsConfig) and self.num_steps > 1:
+            raise ValueError(f"3D scenes have one object: num_steps must be 1, got {self.num_steps}")
 
-    def make_likelihood(self) -> Likelihood:
-        """The likelihood that the settings name."""
+    def make_likelihood(self, iteration: int | None = None) -> Likelihood:
+        """The likelihood that the settings name, at an iteration of training; None is the final one."""
         make = LIKELIHOODS[self.likelihood]
-        return make() if self.likelihood_scale is None else make(self.likelihood_scale)
+        final = make() if self.likelihood_scale is None else make(self.likelihood_scale)
+        if iteration is None or self.initial_likelihood_scale is None or iteration >= self.likelihood_anneal_steps:
+            return final
+        fraction = iteration / self.likelihood_anneal_steps
+        return make(make(self.initial_likelihood_scale).scale ** (1 - fraction) * final.scale**fraction)
 
 
 @dataclass(frozen=True)
@@ -133,8 +145,8 @@ class SceneModel(nn.Module):
         super().__init__()
         self.config = config
         self.likelihood = config.make_likelihood()
-        self.prior_where = GaussianPrior(config.where_mean, config.where_sd)
         self.renderer = config.renderer.make()
+        self.prior_where = getattr(self.renderer, "prior_where", GaussianPrior(config.where_mean, config.where_sd))
         for name, size in [("log_p_count", 1), ("log_p_go", 0), ("log_p_stop", 1)]:
             self.register_buffer(name, torch.empty(config.num_steps + size), persistent=False)
         self._count_parameter: float | None = None
@@ -149,8 +161,9 @@ class SceneModel(nn.Module):
         return self
 
     def anneal(self, iteration: int | None) -> None:
-        """Sets the count prior to what it is at an iteration of training; None is the final prior."""
+        """Sets the count prior and the likelihood as they are at an iteration of training; None is the end."""
         self._iteration = iteration
+        self.likelihood = self.config.make_likelihood(iteration)
         parameter = self.config.count_prior.parameter_at(iteration)
         if parameter == self._count_parameter:
             return
@@ -250,6 +263,17 @@ class SceneModel(nn.Module):
         log_p_z = self.prior_where.log_prob(z_where) + self.prior_what.log_prob(z_what)
         log_p_latents = torch.where(present, log_p_z, 0.0).sum(1)
         return self.log_p_count[z.count] + log_p_latents + self.likelihood.log_prob(images, self.render(z))
+
+    def boxes(self, z_where: Float[Tensor, "*batch where"], z_what: Tensor) -> Float[Tensor, "*batch 4"]:
+        """What to mark of objects in a picture, ``(x0, y0, x1, y1)`` in pixels: windows, or what outlines span."""
+        if (outlines := self.outlines(z_where, z_what)) is None:
+            return geometry.boxes(z_where, self.config.image_size)
+        return (outlines + 1) * (self.config.image_size / 2)
+
+    def outlines(self, z_where: Float[Tensor, "*batch where"], z_what: Tensor) -> Float[Tensor, "*batch 4"] | None:
+        """What outlines of objects span, in image coordinates; None where ``z_where`` are windows."""
+        boxes = getattr(self.renderer, "boxes", None)
+        return None if boxes is None else boxes(z_where, z_what)
 
     def sample(self, num_scenes: int, generator: torch.Generator | None = None) -> tuple[Images, Explanation]:
         """Draws scenes from the model: images with their noise, and what they are made of."""

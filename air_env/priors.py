@@ -133,10 +133,46 @@ class GaussianPrior(nn.Module):
         """Log-density in nats."""
         return gaussian_log_prob(value, self.mean, self.sd)
 
+    def kl(self, mean: Float[Tensor, "*batch dim"], sd: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+        """Kullback-Leibler divergence from it of a diagonal Gaussian, in nats."""
+        ratio = sd / self.sd
+        deviation = (mean - self.mean) / self.sd
+        return 0.5 * (ratio.square() + deviation.square() - 1 - 2 * ratio.log()).sum(-1)
+
     def sample(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*batch dim"]:
         """Draws values of shape ``[*shape, dim]``."""
         noise = torch.randn(*shape, len(self.mean), generator=generator, dtype=self.mean.dtype, device=self.mean.device)
         return self.mean + self.sd * noise
+
+
+class PosePrior(GaussianPrior):
+    """A position ``(x, y)`` on a plane, normal around its origin, and a yaw in radians, of which none is preferred.
+
+    Where scales are wanted, the yaw's standard deviation is a third of pi: three of them are half a turn.
+
+    Args:
+        position_sd: Standard deviation of x and y.
+    """
+
+    def __init__(self, position_sd: float) -> None:
+        super().__init__((0.0, 0.0, 0.0), (position_sd, position_sd, math.pi / 3))
+
+    def log_prob(self, value: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+        """Log-density in nats; turns by whole circles are the same yaw."""
+        position = gaussian_log_prob(value[..., :2], self.mean[:2], self.sd[:2])
+        return position - math.log(2 * math.pi)
+
+    def kl(self, mean: Float[Tensor, "*batch 3"], sd: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+        """Kullback-Leibler divergence from it in nats; of a yaw on the line, which bounds that on the circle."""
+        ratio, deviation = sd[..., :2] / self.sd[:2], (mean[..., :2] - self.mean[:2]) / self.sd[:2]
+        position = 0.5 * (ratio.square() + deviation.square() - 1 - 2 * ratio.log()).sum(-1)
+        return position + 0.5 * math.log(2 * math.pi / math.e) - sd[..., 2].log()
+
+    def sample(self, *shape: int, generator: torch.Generator | None = None) -> Float[Tensor, "*batch 3"]:
+        """Draws poses; yaws lie in [-pi, pi)."""
+        position = super().sample(*shape, generator=generator)[..., :2]
+        yaw = torch.rand(*shape, 1, generator=generator, dtype=position.dtype, device=position.device)
+        return torch.cat([position, (2 * yaw - 1) * math.pi], -1)
 
 
 class CategoricalPrior(nn.Module):

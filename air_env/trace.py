@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from air_env import geometry
 from air_env.frames import Frame, scene_frame
-from air_env.model import Action, SceneState
+from air_env.model import SceneState
 from air_env.spaces import where_rows
 
 
@@ -30,12 +29,11 @@ class Trace:
         """The masked episodes begin again."""
         return Trace(where_rows(mask, empty.boxes, self.boxes), where_rows(mask, empty.total, self.total))
 
-    def extended(self, before: SceneState, after: SceneState, action: Action, rewards: Tensor) -> "Trace":
-        """The episodes after another step."""
+    def extended(self, before: SceneState, after: SceneState, boxes: Tensor, rewards: Tensor) -> "Trace":
+        """The episodes after another step, in which what was drawn is marked by ``boxes [batch, 4]``."""
         slots = torch.arange(self.boxes.shape[1], device=before.step.device)
         drawn = (after.step > before.step)[:, None] & (slots == before.step[:, None])
-        boxes = geometry.boxes(action.z_where.detach(), before.images.shape[-1])
-        return Trace(torch.where(drawn[..., None], boxes[:, None], self.boxes), self.total + rewards.detach())
+        return Trace(torch.where(drawn[..., None], boxes.detach()[:, None], self.boxes), self.total + rewards.detach())
 
     def frames(self, state: SceneState) -> tuple[Frame, ...]:
         """One RGB frame for each episode: image and canvas with the windows, count and rewards so far."""

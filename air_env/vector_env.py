@@ -236,7 +236,8 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
                 parts["neg_log_q"] = masked(before.active, -log_q)
                 rewards = rewards + parts["neg_log_q"]
         if self._trace is not None:
-            self._trace = self._trace.extended(before, after, action, rewards)
+            boxes = self.model.boxes(action.z_where, action.z_what)
+            self._trace = self._trace.extended(before, after, boxes, rewards)
         self._state = after
         chosen = {field.name: getattr(action, field.name) for field in fields(action)}
         info = {"reward_terms": parts, "action": chosen, **self._known_truth()}
@@ -262,16 +263,16 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
     def _look_up(self, chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Images and truth of scenes of the pool."""
         scenes = self.scenes[chosen.to(self.device)]
-        truth = {name: getattr(scenes, name) for name in ("count", "labels", "boxes")}
+        truth = scenes.truth
         return to_images(scenes.images, self.model), truth
 
     def _unknown_truth(self) -> dict[str, Tensor]:
         """The truth of images that are not of the pool."""
-        unknown = {"count": -1, "labels": -1, "boxes": torch.nan}
-        parts = {name: getattr(self.scenes, name) for name in unknown}
         return {
-            name: part.new_full((self.num_envs, *part.shape[1:]), unknown[name], device=self.device)
-            for name, part in parts.items()
+            name: part.new_full(
+                (self.num_envs, *part.shape[1:]), torch.nan if part.is_floating_point() else -1, device=self.device
+            )
+            for name, part in self.scenes.truth.items()
         }
 
     def _noise(self, active: Bool[Tensor, "batch"]) -> Float[Tensor, "batch noise"]:

@@ -29,6 +29,10 @@ _LINES = (
     ("count accuracy", "count_accuracy"),
     ("  of sampled counts", "count_accuracy_sampled"),
     ("identity accuracy", "identity_accuracy"),
+    ("position error", "position_error"),
+    ("rotation error", "rotation_error"),
+    ("  of cubes", "rotation_error_cube"),
+    ("  of cylinders", "rotation_error_cylinder"),
     ("box IoU", "box_iou"),
     ("  with tight boxes", "box_iou_tight"),
     ("ELBO", "elbo"),
@@ -108,7 +112,8 @@ def measure(arguments: Arguments) -> dict[str, Any]:
 
 def table(metrics: dict[str, Any]) -> str:
     """What the metrics say, for people."""
-    units = {"elbo": "nats", "iwae": f"nats, {metrics['num_samples']} samples"}
+    radians = dict.fromkeys((name for _, name in _LINES if name.startswith("rotation")), "rad")
+    units = radians | {"elbo": "nats", "iwae": f"nats, {metrics['num_samples']} samples"}
     lines = [f"{metrics['num_scenes']:,} held-out scenes of {metrics['scene']}, seed {metrics['seed']}", ""]
     for label, name in _LINES:
         if name in metrics:

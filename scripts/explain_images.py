@@ -28,7 +28,7 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from agents import AIR, load_agent
+from agents import Agent, load_agent
 from agents.checkpoints import write_atomically, write_text_atomically
 from agents.devices import pick_device
 from air_env.explanation import Explanation
@@ -225,8 +225,8 @@ def to_file_pixels(boxes: NDArray[np.floating], size: tuple[int, int], side: int
 
 
 @torch.no_grad()
-def count_probabilities(agent: AIR, images: Images, num_steps: int) -> torch.Tensor:
-    """``q(n | x) [batch, num_steps + 1]`` along the posterior modes, which `AIR.explain` follows."""
+def count_probabilities(agent: Agent, images: Images, num_steps: int) -> torch.Tensor:
+    """``q(n | x) [batch, num_steps + 1]`` along the posterior modes, which `Agent.explain` follows."""
     presence, _, _ = agent.follow_modes(images.to(agent.model.log_p_count), num_steps)
     log_q = F.pad(F.logsigmoid(presence).cumsum(1), (1, 0)) + F.pad(F.logsigmoid(-presence), (0, 1))
     return log_q.exp()

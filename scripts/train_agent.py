@@ -26,6 +26,10 @@ from agents.run import Run
 _RECIPE = "digits"
 _RECIPE_HELP = f"Named settings (agents/recipes.py): {', '.join(RECIPES)}; default: {_RECIPE}."
 _ESTIMATORS_HELP = f"Gradient of the stop action: {', '.join(ESTIMATORS)}. Default: the recipe's."
+_PRINTED = (
+    *("count_accuracy", "count_accuracy_sampled", "identity_accuracy", "position_error", "rotation_error", "box_iou"),
+    *("elbo", "iwae"),
+)
 _SETTINGS = ("estimator", "categories", "seed", "max_steps", "learning_rate", "batch_size")
 
 
@@ -71,7 +75,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("\nstopped at once; what was saved last is whole, and --resume continues from there")
     print(f"\nheld-out scenes, {run.minutes:.1f} minutes of training:")
-    for name in ("count_accuracy", "count_accuracy_sampled", "identity_accuracy", "box_iou", "elbo", "iwae"):
+    for name in _PRINTED:
         if name in metrics:
             print(f"  {name:24s}{metrics[name]:10.4f}")
     print(f"\n{run.directory}/ holds agent.safetensors, metrics.csv, evaluation.json, pictures/, tensorboard/")

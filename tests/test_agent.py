@@ -21,7 +21,8 @@ from tiny import (
 )
 from torch import Tensor, nn
 
-from agents import AIR, air, load_agent
+from agents import AIR, load_agent
+from agents import agent as agent_module
 from agents.air import AgentConfig, AgentState, Exploration
 from agents.cores import CORES
 from agents.evaluation import evaluate
@@ -90,7 +91,7 @@ def test_the_composition_of_a_batch_does_not_matter(agent, images, monkeypatch):
     whole = agent.explain(images)
     one_by_one = [agent.explain(image[None]) for image in images[:20]]
     backwards = agent.explain(images.flip(0))
-    monkeypatch.setattr(air, "_EXPLAIN_BATCH", 70)
+    monkeypatch.setattr(agent_module, "_EXPLAIN_BATCH", 70)
     in_chunks = agent.explain(images)
     for name in PARTS:
         expected = getattr(whole, name)

@@ -150,7 +150,8 @@ class Elsewhere(SceneDataset):
 
 
 def test_scenes_may_lie_on_any_device(metrics):
-    scenes = Elsewhere(**{name: value.to("meta") for name, value in vars(make_scenes(60)).items()})
+    parts = {"images": make_scenes(60).images} | make_scenes(60).truth
+    scenes = Elsewhere(**{name: value.to("meta") for name, value in parts.items()})
     measured = evaluate(make_agent().float(), scenes, num_samples=5, generator=generator())
     assert measured == pytest.approx(metrics, abs=0, nan_ok=True)
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.air import AIR
+from agents.agent import Agent
 from agents.comparisons import DRAW
 from agents.evaluation import evaluate
 from agents.reproduction.experiment import TEST_SEED, Experiment
@@ -54,7 +54,7 @@ CONDITIONS = (
 )
 
 
-def measure_agent(agent: AIR, condition: Condition, experiment: Experiment) -> Figures:
+def measure_agent(agent: Agent, condition: Condition, experiment: Experiment) -> Figures:
     """Bounds of an agent in nats, with as many steps as in training; count accuracies with as many and with more."""
     scale = experiment.scale
     generator = torch.Generator(agent.model.log_p_count.device).manual_seed(TEST_SEED)
@@ -80,7 +80,7 @@ def measure_draw(model: DRAW, condition: Condition, experiment: Experiment) -> F
     return {"elbo": elbo.mean().item(), "iwae": iwae.mean().item()}
 
 
-def measure_far(agent: AIR, experiment: Experiment) -> Figures:
+def measure_far(agent: Agent, experiment: Experiment) -> Figures:
     """Count accuracies far from training.
 
     Returns:
@@ -109,6 +109,6 @@ def shrink(images: Float[Tensor, "batch channel height width"], side: int) -> Fl
     return F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def _accuracy(agent: AIR, scenes: SceneDataset, num_steps: int) -> float:
+def _accuracy(agent: Agent, scenes: SceneDataset, num_steps: int) -> float:
     """Share of the scenes whose most probable count is right."""
     return (agent.explain(scenes.images, num_steps).count.cpu() == scenes.count).float().mean().item()

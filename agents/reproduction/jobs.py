@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 
-from agents.air import AIR
+from agents.agent import Agent
 from agents.checkpoints import AGENT_FILE, from_json, load_agent, write_text_atomically
 from agents.comparisons import ComparisonRun, load_comparison
 from agents.comparisons.training import MODEL_FILE
@@ -94,7 +94,7 @@ class Job:
         load = load_agent if isinstance(self.recipe, Recipe) else load_comparison
         return load(self.directory, self.device if device is None else device)
 
-    def agent(self) -> AIR:
+    def agent(self) -> Agent:
         """The agent that was trained."""
         return load_agent(self.directory, self.device)
 

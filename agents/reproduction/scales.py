@@ -102,7 +102,7 @@ def _tiny(recipe: AnyRecipe, max_steps: int, side: int) -> AnyRecipe:
         "num_train": num_train,
         "batch_size": min(8, num_train),
     }
-    if isinstance(recipe, Recipe):
+    if isinstance(recipe, Recipe) and isinstance(recipe.agent, AgentConfig):
         renderer = PatchConfig(what_dim=4, patch_size=6, hidden=8)
         model = replace(recipe.model, image_size=side, renderer=renderer)
         agent = AgentConfig(embedding=16, hidden=16, glimpse_size=6, encoder_hidden=8, core=recipe.agent.core)

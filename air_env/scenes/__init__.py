@@ -8,9 +8,15 @@ from air_env.scenes.base import Scene, SceneDataset, Split
 from air_env.scenes.composer import ComposedScene, Glyphs
 from air_env.scenes.digits import digits
 from air_env.scenes.mnist import multi_mnist
+from air_env.scenes.objects3d import ObjectScene, objects3d
 from air_env.scenes.sprites import sprites
 
-SCENES: dict[str, Callable[..., Scene]] = {"digits": digits, "multi_mnist": multi_mnist, "sprites": sprites}
+SCENES: dict[str, Callable[..., Scene]] = {
+    "digits": digits,
+    "multi_mnist": multi_mnist,
+    "sprites": sprites,
+    "objects3d": objects3d,
+}
 """Name -> function that makes the scene; all take `data_dir` and the options of their scene."""
 
 
@@ -26,10 +32,13 @@ def make_scene(name: str, **options) -> Scene:
     """
     if name not in SCENES:
         raise ValueError(f"scene {name!r} is unknown; choose one of {', '.join(SCENES)}")
-    if unknown := options.keys() - _OPTIONS - inspect.signature(SCENES[name]).parameters.keys():
-        names, known = ", ".join(map(repr, sorted(unknown))), ", ".join(sorted(_OPTIONS))
+    parameters = inspect.signature(SCENES[name]).parameters
+    composed = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    valid = _OPTIONS if composed else set(parameters)
+    if unknown := options.keys() - valid - parameters.keys():
+        names, known = ", ".join(map(repr, sorted(unknown))), ", ".join(sorted(valid))
         raise ValueError(f"scene option {names} is unknown; choose from {known}")
     return SCENES[name](**options)
 
 
-__all__ = ["SCENES", "ComposedScene", "Glyphs", "Scene", "SceneDataset", "Split", "make_scene"]
+__all__ = ["SCENES", "ComposedScene", "Glyphs", "ObjectScene", "Scene", "SceneDataset", "Split", "make_scene"]

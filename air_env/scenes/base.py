@@ -1,5 +1,6 @@
 """Where images come from: the interface of scenes, and their ground truth."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
@@ -19,12 +20,15 @@ class SceneDataset:
         labels: ``[scene, object]``, class of each object; -1 where there is none. Where ``z_what`` is a category,
             these are the same categories.
         boxes: ``[scene, object, 4]``, borders ``(x0, y0, x1, y1)`` in pixels; NaN where there is none.
+        poses: ``[scene, object, 3]``, x, y and yaw of three-dimensional objects; NaN where there is none. None where
+            scenes are flat.
     """
 
     images: Tensor
     count: Tensor
     labels: Tensor
     boxes: Tensor
+    poses: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of scenes."""
@@ -32,11 +36,21 @@ class SceneDataset:
 
     def __getitem__(self, index: slice | Tensor) -> "SceneDataset":
         """A selection of scenes."""
-        return SceneDataset(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return self._map(lambda part: part[index])
 
     def to(self, device: torch.device | str) -> "SceneDataset":
         """The scenes on a device."""
-        return SceneDataset(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return self._map(lambda part: part.to(device))
+
+    @property
+    def truth(self) -> dict[str, Tensor]:
+        """All that is known of the images, by name."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "images"}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "SceneDataset":
+        parts = {"images": self.images} | self.truth
+        return SceneDataset(**{name: function(part) for name, part in parts.items()})
 
     def float_images(self, device: torch.device | str = "cpu") -> Tensor:
         """The images in [0, 1], float32."""

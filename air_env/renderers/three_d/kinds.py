@@ -10,9 +10,6 @@ closed by discs above and below; the others are boxes. Lengths are in the scene'
 import math
 from dataclasses import dataclass
 
-DARK = 0.3
-"""What the colour of a dark quarter is multiplied by."""
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -26,10 +23,15 @@ class Kind:
     """``(c2, c1, c0)`` of a round object."""
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Base colour, RGB in [0, 1]."""
-    textured: bool = False
-    """Whether the quarter towards its own x-axis is dark, so that one sees how far it is turned."""
+    texture: float = 0.0
+    """How much darker it is at its own left end than at its right: so one sees from any side how far it is turned."""
     yaw_symmetry: float = 2 * math.pi
     """The smallest turn in radians after which it looks the same; 0 where every turn does."""
+
+    @property
+    def width(self) -> float:
+        """Half of the largest extent along its own x-axis."""
+        return self.half_width or max(self.radius_at(self.height * i / 64) for i in range(65))
 
     def radius_at(self, z: float) -> float:
         """Radius of a round object at a height; 0 for a box."""
@@ -45,6 +47,6 @@ def _sphere(radius: float) -> tuple[float, float, float]:
 KINDS: dict[str, Kind] = {
     "cube": Kind(height=0.9, half_width=0.45, colour=(0.85, 0.15, 0.12), yaw_symmetry=math.pi / 2),
     "sphere": Kind(height=1.1, quadric=_sphere(0.55), colour=(0.15, 0.25, 0.85), yaw_symmetry=0.0),
-    "cylinder": Kind(height=0.9, quadric=(0.0, 0.0, -(0.45**2)), colour=(0.85, 0.75, 0.3), textured=True),
+    "cylinder": Kind(height=0.9, quadric=(0.0, 0.0, -(0.45**2)), colour=(0.85, 0.75, 0.3), texture=0.8),
 }
 """Name -> kind; its place in this table is its number in a `SceneBatch`."""

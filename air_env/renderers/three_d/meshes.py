@@ -1,46 +1,44 @@
 """Triangles of the kinds, for renderers that want such."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from air_env.renderers.three_d.kinds import DARK, Kind
+from air_env.renderers.three_d.kinds import Kind
 
 SEGMENTS, RINGS = 64, 24
 """Of a circle, and of the height of what is curved: enough that corners are not seen."""
 
 
 @dataclass(frozen=True)
-class MeshPart:
-    """Triangles of one brightness.
+class Mesh:
+    """The surface of an object.
 
     Attributes:
-        positions: ``[vertex, 3]``; not all need be used.
+        positions: ``[vertex, 3]``.
         normals: ``[vertex, 3]``, of length 1.
+        brightness: ``[vertex]``, what the light from there is multiplied by.
         triangles: ``[triangle, 3]``, vertices anticlockwise from outside.
-        brightness: What the object's colour is multiplied by.
     """
 
     positions: NDArray[np.float32]
     normals: NDArray[np.float32]
+    brightness: NDArray[np.float32]
     triangles: NDArray[np.uint32]
-    brightness: float
 
 
-def mesh_of(kind: Kind) -> list[MeshPart]:
-    """The surface of a kind of object: one part, or two where a quarter of it is dark."""
+@cache
+def mesh_of(kind: Kind) -> Mesh:
+    """The surface of a kind of object."""
     patches = _box(kind) if kind.half_width else _round(kind)
     starts = np.cumsum([0, *(len(positions) for positions, _, _ in patches[:-1])])
     positions, normals = (np.concatenate([patch[i] for patch in patches]).astype(np.float32) for i in range(2))
     triangles = np.concatenate([patch[2] + start for patch, start in zip(patches, starts, strict=True)])
-    middle = positions[triangles].mean(1)
-    dark = (middle[:, 0] > np.abs(middle[:, 1])) & kind.textured
-    return [
-        MeshPart(positions, normals, triangles[chosen].astype(np.uint32), brightness)
-        for chosen, brightness in ((~dark, 1.0), (dark, DARK))
-        if chosen.any()
-    ]
+    # Linear in x, so that triangles show it as it is.
+    brightness = 1 - kind.texture * (1 - positions[:, 0] / kind.width) / 2
+    return Mesh(positions, normals, brightness.astype(np.float32), triangles.astype(np.uint32))
 
 
 _Patch = tuple[NDArray, NDArray, NDArray]

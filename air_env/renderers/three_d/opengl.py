@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -83,9 +83,8 @@ class _Process:
         command = [sys.executable, "-P", str(Path(opengl_process.__file__))]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._lock = threading.Lock()
-        parts = [(k, part) for k, kind in enumerate(KINDS.values()) for part in mesh_of(kind)]
-        arrays = [array for _, part in parts for array in (part.positions, part.normals, part.triangles)]
-        self._ask({"parts": [(k, part.brightness) for k, part in parts]}, *arrays)
+        meshes = [mesh_of(kind) for kind in KINDS.values()]
+        self._ask({}, *(getattr(mesh, field.name) for mesh in meshes for field in fields(mesh)))
 
     def draw(self, settings: dict[str, object], objects: np.ndarray, views: np.ndarray) -> np.ndarray:
         """Images ``[batch, side, side, 3]``, uint8."""

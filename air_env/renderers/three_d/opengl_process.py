@@ -51,10 +51,10 @@ class _Painter:
     """Draws scenes with pyrender.
 
     Args:
-        meshes: Kind -> (positions, normals, triangles, brightness) of its parts.
+        meshes: Positions, normals, brightness and triangles of each kind.
     """
 
-    def __init__(self, meshes: dict[int, list[tuple[NDArray, NDArray, NDArray, float]]]) -> None:
+    def __init__(self, meshes: list[list[NDArray]]) -> None:
         # With no display, EGL is what works; pyrender looks at this when it is imported.
         os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
         import pyrender
@@ -94,6 +94,11 @@ class _Painter:
         self.offscreen.viewport_width = self.offscreen.viewport_height = side
         return self.offscreen.render(scene)[0]
 
+    def _primitive(self, kind: int, **options: Any) -> Any:
+        positions, normals, brightness, triangles = self.meshes[kind]
+        colour = np.append(np.repeat(brightness[:, None], 3, 1), np.ones((len(brightness), 1)), 1)
+        return self.pyrender.Primitive(positions, normals, color_0=colour, indices=triangles, **options)
+
     def _single(self, settings: dict[str, Any], objects: NDArray, views: NDArray) -> NDArray[np.uint8]:
         """One scene with pyrender's own nodes, materials and shaders."""
         pyrender = self.pyrender
@@ -101,15 +106,13 @@ class _Painter:
         for kind, x, y, yaw, scale, *colour in objects[0]:
             if kind < 0:
                 continue
-            primitives = []
-            for positions, normals, triangles, brightness in self.meshes[int(kind)]:
-                material = pyrender.MetallicRoughnessMaterial(
-                    baseColorFactor=[*(brightness * np.array(colour)), 1.0], metallicFactor=0.0, roughnessFactor=1.0
-                )
-                primitives.append(pyrender.Primitive(positions, normals, indices=triangles, material=material))
+            material = pyrender.MetallicRoughnessMaterial(
+                baseColorFactor=[*colour, 1.0], metallicFactor=0.0, roughnessFactor=1.0
+            )
+            primitive = self._primitive(int(kind), material=material)
             cos, sin = scale * math.cos(yaw), scale * math.sin(yaw)
             pose = np.array([[cos, -sin, 0, x], [sin, cos, 0, y], [0, 0, scale, 0], [0, 0, 0, 1]])
-            scene.add(pyrender.Mesh(primitives), pose=pose)
+            scene.add(pyrender.Mesh([primitive]), pose=pose)
         return self._render(scene, settings["resolution"])[None]
 
     def _tiled(self, settings: dict[str, Any], objects: NDArray, views: NDArray) -> NDArray[np.uint8]:
@@ -123,14 +126,12 @@ class _Painter:
             if kind < 0:
                 continue
             chosen, view = objects[rows], views[tile[rows]]
-            for positions, normals, triangles, brightness in self.meshes[int(kind)]:
-                packed = np.zeros((len(chosen), 4, 4), np.float32)
-                packed[:, :, 0] = chosen[:, 1:5]
-                packed[:, :3, 1], packed[:, 3, 1] = brightness * chosen[:, 5:], tile[rows]
-                packed[:, :3, 2], packed[:, 3, 2] = view[:, :3], columns
-                packed[:, :3, 3] = view[:, 3:]
-                primitive = pyrender.Primitive(positions, normals, indices=triangles, poses=packed)
-                scene.add(pyrender.Mesh([primitive]))
+            packed = np.zeros((len(chosen), 4, 4), np.float32)
+            packed[:, :, 0] = chosen[:, 1:5]
+            packed[:, :3, 1], packed[:, 3, 1] = chosen[:, 5:], tile[rows]
+            packed[:, :3, 2], packed[:, 3, 2] = view[:, :3], columns
+            packed[:, :3, 3] = view[:, 3:]
+            scene.add(pyrender.Mesh([self._primitive(int(kind), poses=packed)]))
         picture = self._render(scene, columns * side)
         tiles = picture.reshape(columns, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
         return tiles[: len(objects)]
@@ -153,11 +154,8 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     first = receive(requests)
     if first is None:
         return
-    header, arrays = first
-    meshes: dict[int, list[tuple[NDArray, NDArray, NDArray, float]]] = {}
-    for i, (kind, brightness) in enumerate(header["parts"]):
-        positions, normals, triangles = arrays[3 * i : 3 * i + 3]
-        meshes.setdefault(kind, []).append((positions, normals, triangles, brightness))
+    _, arrays = first
+    meshes = [arrays[i : i + 4] for i in range(0, len(arrays), 4)]
     try:
         painter = _Painter(meshes)
         send(answers, {"error": None})

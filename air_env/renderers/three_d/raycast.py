@@ -13,10 +13,11 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from air_env.renderers.three_d.kinds import DARK, KINDS
+from air_env.renderers.three_d.camera import camera_axes
+from air_env.renderers.three_d.kinds import KINDS
 from air_env.renderers.three_d.scene import SceneBatch, View
 
 Vectors = tuple[Tensor, Tensor, Tensor]
@@ -60,8 +61,8 @@ class RaycastRenderer(View):
             return scenes.position.new_zeros(0, 3, self.resolution, self.resolution)
         cast: Callable[..., Tensor] = _cast
         rays_at_once = _RAYS_AT_ONCE
-        if self.compiled and (compiled := _compiled_cast()) is not None:
-            cast, rays_at_once = compiled, _COMPILED_RAYS_AT_ONCE
+        if self.compiled and (kernel := _compiled_cast()) is not None:
+            cast, rays_at_once = kernel, _COMPILED_RAYS_AT_ONCE
         size = max(1, rays_at_once // (self.samples * self.resolution**2))
         images = []
         for start in range(0, len(scenes), size):
@@ -83,7 +84,7 @@ def _padded(values: Tensor, missing: int) -> Tensor:
 @cache
 def _compiled_cast() -> Callable[..., Tensor] | None:
     """`_cast`, compiled; None where that is not possible."""
-    compiled = torch.compile(_cast, dynamic=False, options=_COMPILER_OPTIONS)
+    compiled: Any = torch.compile(_cast, dynamic=False, options=_COMPILER_OPTIONS)
     no_object = SceneBatch.of(torch.tensor([[-1]]), torch.zeros(1, 1, 2), torch.zeros(1, 1))
     rays = directions(no_object.camera, 1, 1, 1.0)
     try:
@@ -111,13 +112,12 @@ def _cast(
     nearest = torch.full_like(direction[0], _FAR)
     image = [torch.full_like(nearest, background)] * 3
     for k in range(kind.shape[1]):
-        distance, normal, dark = meet(kind[:, k], position[:, k], yaw[:, k], scale[:, k], camera, direction)
+        distance, normal, brightness = meet(kind[:, k], position[:, k], yaw[:, k], scale[:, k], camera, direction)
         seen = (distance < nearest) & (kind[:, k, None] >= 0)
-        brightness = torch.where(dark, DARK, 1.0)
         gains = shade(normal, direction, light, strength)
         for c in range(3):
-            base = colour[:, k, c, None] * brightness
-            shaded = (gains[0] * base + gains[1] + ambient * base).clamp(0, 1) ** (1 / 2.2)
+            base = colour[:, k, c, None]
+            shaded = (brightness * (gains[0] * base + gains[1] + ambient * base)).clamp(0, 1) ** (1 / 2.2)
             image[c] = torch.where(seen, shaded, image[c])
         nearest = torch.where(seen, distance, nearest)
     return torch.stack(image, 1)
@@ -125,12 +125,7 @@ def _cast(
 
 def directions(camera: Float[Tensor, "batch 3"], resolution: int, samples: int, field_of_view: float) -> Vectors:
     """Directions of all rays, of length 1: rows of pixels from the top, then the samples of a pixel."""
-    forward = -torch.nn.functional.normalize(camera, dim=-1)
-    fx, fy, fz = forward.unsqueeze(-1).unbind(1)
-    # Right of it and level, and what is up to both.
-    flat = (fx * fx + fy * fy).sqrt()
-    rx, ry = fy / flat, -fx / flat
-    ux, uy, uz = ry * fz, -rx * fz, rx * fy - ry * fx
+    (fx, fy, fz), (rx, ry, _), (ux, uy, uz) = (axis[:, :, None].unbind(1) for axis in camera_axes(camera))
     ray = torch.arange(resolution * resolution * samples, device=camera.device)
     sample, pixel = ray % samples, ray // samples
     within = torch.tensor(_SAMPLES[samples], dtype=camera.dtype, device=camera.device)
@@ -149,17 +144,18 @@ def meet(
     scale: Float[Tensor, "batch"],
     camera: Float[Tensor, "batch 3"],
     direction: Vectors,
-) -> tuple[Tensor, Vectors, Bool[Tensor, "batch ray"]]:
+) -> tuple[Tensor, Vectors, Tensor]:
     """Where rays from the camera meet an object.
 
     Returns:
-        The distance, a very large one where they miss; the normal, in the scene's axes; and whether the object is
-        dark there.
+        The distance, a very large one where they miss; the normal, in the scene's axes; and what the light
+        from there is multiplied by.
     """
     table = [
-        (s.height, s.half_width, *s.quadric, s.radius_at(0), s.radius_at(s.height), s.textured) for s in KINDS.values()
+        (s.height, s.half_width, *s.quadric, s.radius_at(0), s.radius_at(s.height), s.width, s.texture / s.width / 2)
+        for s in KINDS.values()
     ]
-    height, half, c2, c1, c0, below, above, textured = position.new_tensor(table)[kind.clamp_min(0)].T[:, :, None]
+    height, half, c2, c1, c0, below, above, width, texture = position.new_tensor(table)[kind.clamp_min(0)].T[:, :, None]
     scale = scale[:, None]
     cos, sin = yaw[:, None].cos() / scale, yaw[:, None].sin() / scale
 
@@ -205,12 +201,11 @@ def meet(
     face = tuple(torch.where(axis == i, -part.sign(), 0.0) for i, part in enumerate((dx, dy, dz)))
     closer(enter, ~round_one & (enter < leave), face)  # pyright: ignore
 
-    x, y = ox + distance * dx, oy + distance * dy
-    dark = (textured > 0) & (x > y.abs())
+    brightness = 1 - texture * (width - ox - distance * dx)
     nx, ny, nz = normal
     nx, ny, nz = (cos * nx - sin * ny) * scale, (sin * nx + cos * ny) * scale, nz
     length = (nx * nx + ny * ny + nz * nz).sqrt().clamp_min(1e-12)
-    return distance, (nx / length, ny / length, nz / length), dark
+    return distance, (nx / length, ny / length, nz / length), brightness
 
 
 def shade(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from air_env.renderers.three_d.camera import CAMERA
 from air_env.renderers.three_d.kinds import KINDS
 
 
@@ -62,7 +63,7 @@ class SceneBatch:
         position: Float[Tensor, "batch object 2"],
         yaw: Float[Tensor, "batch object"],
         *,
-        camera: tuple[float, float, float] = (0.0, -4.5, 3.2),
+        camera: tuple[float, float, float] = CAMERA,
         light: tuple[float, float, float] = (-0.4, -0.5, 0.77),
     ) -> "SceneBatch":
         """Objects of their kinds' own sizes and colours.

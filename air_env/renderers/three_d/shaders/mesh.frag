@@ -5,6 +5,7 @@ in vec3 to_camera;
 in vec3 frag_normal;
 flat in vec3 base_color;
 flat in vec3 to_light;
+in float brightness;
 
 struct DirectionalLight { vec3 color; float intensity; vec3 direction; };
 uniform DirectionalLight directional_lights[1];
@@ -23,5 +24,5 @@ void main()
     vec3 diffuse = (1.0 - fresnel) * 0.96 * base_color / 3.141592653589793;
     float specular = fresnel * geometric / (3.141592653589793 * (4.0 * nl * nv + 0.001));
     vec3 color = nl * directional_lights[0].intensity * (diffuse + specular) + base_color * ambient_light;
-    frag_color = vec4(clamp(pow(color, vec3(1.0 / 2.2)), 0.0, 1.0), 1.0);
+    frag_color = vec4(clamp(pow(brightness * color, vec3(1.0 / 2.2)), 0.0, 1.0), 1.0);
 }

@@ -3,6 +3,7 @@
 
 layout(location = 0) in vec3 position;
 layout(location = NORMAL_LOC) in vec3 normal;
+layout(location = COLOR_0_LOC) in vec4 color_0;
 layout(location = INST_M_LOC) in mat4 inst_m;  // x y yaw scale | red green blue tile | camera, columns | light, -
 
 uniform mat4 P;
@@ -11,6 +12,7 @@ out vec3 to_camera;
 out vec3 frag_normal;
 flat out vec3 base_color;
 flat out vec3 to_light;
+out float brightness;
 out float gl_ClipDistance[4];
 
 void main()
@@ -36,5 +38,6 @@ void main()
     to_camera = camera - place;
     frag_normal = turn * normal;
     base_color = inst_m[1].rgb;
+    brightness = color_0.r;
     to_light = inst_m[3].xyz;
 }

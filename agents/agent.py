@@ -1,0 +1,263 @@
+"""What every agent is: a scene model, and a recurrent network that infers with it, one object at a time."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, Self
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from agents.networks import Categorical, Gaussian, Posterior
+from air_env.explanation import Explanation
+from air_env.model import Images, SceneConfig, SceneModel, masked
+from air_env.priors import CategoricalPrior
+from air_env.spaces import to_images
+
+_EXPLAIN_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """Fixed probabilities that are mixed into q's discrete choices, whatever the network thinks.
+
+    Deviation: the paper's q is the network's alone.
+
+        q(z_pres_i = 1) = (1 - weight) sigmoid(logit_i) + weight * presence
+        q(z_what_i)     = (1 - share) softmax(logits_i) + share / number of categories,  share = weight * categories
+
+    Training starts with weight 1, so that every count is explained before the agent may choose among them, and
+    ends with 0: a choice that is never sampled is never learned, and what is not learned is never chosen. It is
+    part of q, so that every estimator stays what it is.
+    """
+
+    weight: float = 0.0
+    """Share of the fixed probability in q, from 0 to 1."""
+    presence: float = 0.75
+    """The fixed probability of going on (our choice)."""
+    categories: float = 0.2
+    """Share of the uniform distribution over categories at weight 1 (our choice): without it some category is given up
+    before the windows are any good; with more of it the wrong ones drive the windows out of the image."""
+
+    def mix_presence(self, logit: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """The logit of the mixture."""
+        if self.weight == 0:
+            return logit
+        go, stop = (
+            _mix(F.logsigmoid(signed), fixed, self.weight)
+            for signed, fixed in ((logit, self.presence), (-logit, 1 - self.presence))
+        )
+        return go - stop
+
+    def mix_categories(self, what: Posterior) -> Posterior:
+        """The mixture, if it is over categories."""
+        share = self.weight * self.categories
+        if share == 0 or not isinstance(what, Categorical):
+            return what
+        return Categorical(_mix(what.log_q, 1 / what.log_q.shape[-1], share))
+
+
+def _mix(log_q: Tensor, fixed: float, weight: float) -> Tensor:
+    """``log((1 - weight) q + weight * fixed)``; in logarithms, so that saturated probabilities stay finite."""
+    own = math.log1p(-weight) if weight < 1 else -math.inf
+    return torch.logaddexp(torch.full_like(log_q, math.log(weight * fixed)), own + log_q)
+
+
+class AgentState(Protocol):
+    """What an agent remembers between steps; a dataclass of tensors with one row for each image."""
+
+    @property
+    def images(self) -> Tensor:
+        """What is explained."""
+        ...
+
+    @property
+    def hidden(self) -> Tensor:
+        """``[batch, hidden]``, what the next decision is made of."""
+        ...
+
+    def select(self, rows: Tensor) -> Self:
+        """The state of some rows of the batch."""
+        ...
+
+
+def select(state: Any, rows: Tensor) -> Any:
+    """Some rows of a dataclass of tensors."""
+    return type(state)(*(getattr(state, field.name)[rows] for field in fields(state)))
+
+
+@dataclass(frozen=True)
+class Latents:
+    """An object: where and what it is.
+
+    There may be more rows than images, where several categories of each are looked at: ``z_what``, and what is inferred
+    after it, then have a row for each.
+
+    Attributes:
+        where: Posterior of ``z_where``.
+        what: Posterior of ``z_what``.
+        z_where: What was chosen of the one.
+        z_what: And of the other.
+    """
+
+    where: Gaussian
+    what: Posterior
+    z_where: Float[Tensor, "row where"]
+    z_what: Tensor
+
+    @property
+    def log_q(self) -> Float[Tensor, "row"]:
+        """Log-probability of what was chosen."""
+        return self.where.log_prob(self.z_where) + self.what.log_prob(self.z_what)
+
+
+Choose = Callable[[Any], Tensor]
+"""Picks values of a posterior."""
+
+
+def mode_of(posterior: Posterior) -> Tensor:
+    """Its most probable value."""
+    return posterior.mode
+
+
+class Agent(nn.Module, ABC):
+    """An inference network ``q(z, n | x)`` and the scene model that it infers with.
+
+    Args:
+        scene: Settings of the generative model.
+    """
+
+    config: Any
+    """Settings of the inference network."""
+    hidden_size: int
+    """Length of a state's ``hidden``."""
+
+    def __init__(self, scene: SceneConfig) -> None:
+        super().__init__()
+        self.model = SceneModel(scene)
+        self.exploration = Exploration()
+
+    @abstractmethod
+    def initial(self, images: Images) -> Any:
+        """The state before the first step."""
+
+    @abstractmethod
+    def decide(self, state: Any) -> tuple[Any, Float[Tensor, "batch"], Any]:
+        """Takes a step.
+
+        Returns:
+            The new state, the logit of ``z_pres``, and the posterior of what is chosen first of an object.
+        """
+
+    @abstractmethod
+    def describe_object(self, state: Any, first: Any, choose_where: Choose, choose_what: Choose) -> Latents:
+        """Where and what the object of a step is.
+
+        Args:
+            state: After the decision.
+            first: The posterior that the decision gave.
+            choose_where: Picks ``z_where`` from its posterior.
+            choose_what: Picks ``z_what`` from its posterior; the second of the two may depend on the first.
+        """
+
+    @abstractmethod
+    def remember(self, state: Any, z_where: Tensor, z_what: Tensor) -> Any:
+        """The state after the latents of a step are chosen."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Length of the latents of one step, ``z_where`` and ``z_what``, as the core reads them."""
+        return self.model.where_dim + self.what_size
+
+    @property
+    def what_size(self) -> int:
+        """Length of ``z_what``, or number of its categories."""
+        prior = self.model.prior_what
+        return prior.num_categories if isinstance(prior, CategoricalPrior) else prior.event_shape[0]
+
+    @property
+    def categorical(self) -> bool:
+        """Whether ``z_what`` is a category."""
+        return isinstance(self.model.prior_what, CategoricalPrior)
+
+    def with_num_steps(self, num_steps: int) -> Self:
+        """A copy of the agent that infers up to another number of objects: nothing that is learned depends on N.
+
+        Raises:
+            ValueError: ``num_steps`` is not a whole number of at least 1.
+        """
+        other = deepcopy(self)
+        with torch.random.fork_rng(devices=[]):
+            model = SceneModel(replace(self.model.config, num_steps=num_steps)).to(self.model.log_p_count)
+        model.load_state_dict(self.model.state_dict())
+        other.model = model.train(self.model.training)
+        return other
+
+    @torch.no_grad()
+    def follow_modes(
+        self, images: Images, num_steps: int
+    ) -> tuple[Float[Tensor, "batch step"], Float[Tensor, "batch step where"], Tensor]:
+        """The presence logits, and the most probable latents, of so many steps that all draw an object."""
+        state, steps = self.initial(images), []
+        for _ in range(num_steps):
+            state, logit, first = self.decide(state)
+            z = self.describe_object(state, first, mode_of, mode_of)
+            state = self.remember(state, z.z_where, z.z_what)
+            steps.append((logit, z.z_where, z.z_what))
+        logits, z_where, z_what = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
+        return logits, z_where, z_what
+
+    @torch.no_grad()
+    def explain(self, images: object, num_steps: int | None = None) -> Explanation:
+        """The most probable count of each image, and the most probable latents of its objects.
+
+        Stops computing for an image as soon as no larger count can be more probable.
+
+        Args:
+            images: ``[batch, side, side]`` or ``[batch, 1, side, side]``, numpy or torch; uint8, or float in [0, 1].
+            num_steps: Largest number of objects; by default the model's.
+
+        Returns:
+            The explanation, with its reconstruction, on the agent's device.
+
+        Raises:
+            ValueError: The images are not of that form (`to_images`).
+        """
+        num_steps = self.model.config.num_steps if num_steps is None else num_steps
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        chunks = to_images(images, self.model).split(_EXPLAIN_BATCH)
+        parts = [self._explain(chunk, num_steps) for chunk in chunks]
+        lists = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Explanation)}
+        whole: dict[str, Any] = {name: None if v[0] is None else torch.cat(v) for name, v in lists.items()}
+        return Explanation(**whole)
+
+    def _explain(self, images: Images, num_steps: int) -> Explanation:
+        z_where = images.new_zeros(len(images), num_steps, self.model.where_dim)
+        prior = self.model.prior_what
+        z_what = images.new_zeros(len(images), num_steps, *prior.event_shape, dtype=prior.dtype)
+        count = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        best = images.new_zeros(len(images))
+        # Rows still open, their state, and P(n >= step): what no count so far has taken.
+        rows, state, open_mass = torch.arange(len(images), device=images.device), self.initial(images), best + 1
+        for step in range(num_steps):
+            state, logit, first = self.decide(state)
+            stop_mass = open_mass * torch.sigmoid(-logit)
+            better = stop_mass > best[rows]
+            count[rows[better]], best[rows[better]] = step, stop_mass[better]
+            open_mass = open_mass * torch.sigmoid(logit)
+            keep = open_mass > best[rows]
+            rows, state, open_mass = rows[keep], state.select(keep), open_mass[keep]
+            if len(rows) == 0:
+                break
+            z = self.describe_object(state, select(first, keep), mode_of, mode_of)
+            z_where[rows, step], z_what[rows, step] = z.z_where, z.z_what
+            state = self.remember(state, z.z_where, z.z_what)
+        count[rows] = num_steps
+        z_pres = (torch.arange(num_steps, device=images.device) < count[:, None]).to(images.dtype)
+        z = Explanation(z_pres, masked(z_pres > 0, z_where), masked(z_pres > 0, z_what))
+        return replace(z, reconstruction=self.model.render(z), outlines=self.model.outlines(z.z_where, z.z_what))
