@@ -161,7 +161,7 @@ def compare(z: Explanation, scenes: SceneDataset, kinds: tuple[Kind, ...] = ()) 
             for i, (steps, things) in enumerate(matches)
             for step, thing in zip(steps, things, strict=True)
         ]
-        rows, steps, things = torch.tensor(pairs).view(-1, 3).unbind(1)
+        rows, steps, things = torch.tensor(pairs, dtype=torch.long).view(-1, 3).unbind(1)
         recognised = z.z_what.cpu()[scored][rows, steps] == scenes.labels[scored][rows, things]
         rows, steps, things = rows[recognised], steps[recognised], things[recognised]
         difference = z.z_where.cpu()[scored][rows, steps] - scenes.poses[scored][rows, things]

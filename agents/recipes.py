@@ -60,6 +60,26 @@ _WIDE = Recipe(
     agent=AgentConfig(encoder_hidden=512),
 )
 
+# What is not explained must not cost much at first: a kind that is dropped before its poses are any good gets no
+# gradient again.
+_OBJECT = Recipe(
+    scene="objects3d",
+    scene_options={"renderer": "raycast"},
+    num_train=20_000,
+    max_steps=2_200,
+    exploration_steps=800,
+    categories="exact",
+    compile=True,
+    model=replace(
+        _OBJECTS,
+        likelihood_scale=0.05,
+        initial_likelihood_scale=4.0,
+        likelihood_anneal_steps=1_500,
+        renderer=ObjectsConfig(renderer="raycast", samples=1),
+    ),
+    agent=InverseGraphicsConfig(),
+)
+
 RECIPES: dict[str, Recipe] = {
     # These digits are thick and vary less in size: a wide window would explain two of them at once.
     "digits": Recipe(
@@ -80,25 +100,6 @@ RECIPES: dict[str, Recipe] = {
     "multi_mnist_dair": replace(
         _WIDE, max_steps=4_000, exploration_steps=500, decay=0.5, agent=replace(_WIDE.agent, core="dair")
     ),
-    # What is not explained must not cost much at first: a kind that is dropped before its poses are any good gets no
-    # gradient again.
-    "objects3d": Recipe(
-        scene="objects3d",
-        scene_options={"renderer": "raycast"},
-        num_train=20_000,
-        max_steps=2_200,
-        exploration_steps=800,
-        categories="exact",
-        compile=True,
-        model=replace(
-            _OBJECTS,
-            likelihood_scale=0.05,
-            initial_likelihood_scale=4.0,
-            likelihood_anneal_steps=1_500,
-            renderer=ObjectsConfig(renderer="raycast", samples=1),
-        ),
-        agent=InverseGraphicsConfig(),
-    ),
     # The renderer is known: only where, what and how many is to be inferred.
     "sprites": Recipe(
         scene="sprites",
@@ -108,6 +109,19 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=4e-4,
         model=_SPRITES,
         agent=AgentConfig(initial_scale=0.32, glimpse_size=16, core="air_canvas"),
+    ),
+    "objects3d": _OBJECT,
+    # Objects are drawn by OpenGL: nothing is known of the renderer but the images that it makes.
+    "objects3d_pyrender": replace(
+        _OBJECT,
+        scene_options={"renderer": "pyrender"},
+        model=replace(_OBJECT.model, renderer=ObjectsConfig(renderer="pyrender")),
+    ),
+    # Colours, sizes and light vary in training, as the generative model does not know.
+    "objects3d_perturbed": replace(
+        _OBJECT,
+        scene_options=_OBJECT.scene_options | {"colour_spread": 0.15, "size_spread": 0.2, "light_spread": 0.3},
+        model=replace(_OBJECT.model, likelihood_scale=0.1),
     ),
 }
 """Name -> recipe; the README says what each reaches."""

@@ -1,8 +1,9 @@
-"""Makes Figure 3, 4 or 5 of the paper: trains what is missing, measures it, and writes a page with every seed.
+"""Makes Figure 3, 4, 5 or 6 of the paper: trains what is missing, measures it, and writes a page with every seed.
 
     python scripts/reproduce_paper.py figure3 --data-dir D              # learning to count; hours on one core
     python scripts/reproduce_paper.py figure4 --data-dir D --workers 2  # more digits than ever seen: AIR, DAIR, DRAW
     python scripts/reproduce_paper.py figure5 --data-dir D --seeds 0    # how many labels a representation saves
+    python scripts/reproduce_paper.py figure6 --workers 2               # kinds and poses of objects; needs OpenGL
     python scripts/reproduce_paper.py figure3 --scale smoke             # seconds, to see that it works
 
 Runs are kept in RUNS/SCALE/NAME-SEED, and figures share them. Finished ones are used, interrupted ones go on, and what
@@ -29,6 +30,7 @@ from agents.reproduction.measurements import measure_all
 from agents.reproduction.page import Page
 from agents.reproduction.scales import SCALES
 from agents.reproduction.training import train_all
+from air_env.scenes import make_scene
 
 _FIGURE_HELP = f"One of {', '.join(FIGURES)}."
 _SCALE_HELP = f"One of {', '.join(SCALES)}: seconds in all, minutes per run on one core, or longer."
@@ -86,7 +88,8 @@ def reproduce(arguments: Arguments, interrupted: Callable[[], bool]) -> list[Pat
     )
     jobs = figure.jobs(experiment)
     # Data that are missing are missed by every training.
-    experiment.held_out(1)
+    for job in {job.recipe.scene: job for job in jobs}.values():
+        make_scene(job.recipe.scene, data_dir=job.data_dir, **job.recipe.scene_options).dataset("test", 1)
     with tqdm(total=len(jobs), desc="training", unit="run", dynamic_ncols=True, bar_format=_bar(2)) as bar:
 
         def show_training(done: float, what: str) -> None:

@@ -3,6 +3,7 @@
 from agents.comparisons.autoencoder import Autoencoder, AutoencoderConfig
 from agents.comparisons.classifiers import Classifier, ClassifierConfig
 from agents.comparisons.draw import DRAW, DRAWConfig
+from agents.comparisons.poses import PoseRegressor, PoseRegressorConfig
 from agents.comparisons.tasks import TASKS
 from agents.comparisons.training import COMPARISONS, ComparisonRecipe, ComparisonRun, get_comparison, load_comparison
 
@@ -17,6 +18,8 @@ __all__ = [
     "ComparisonRecipe",
     "ComparisonRun",
     "DRAWConfig",
+    "PoseRegressor",
+    "PoseRegressorConfig",
     "get_comparison",
     "load_comparison",
 ]

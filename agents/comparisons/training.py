@@ -26,6 +26,7 @@ from agents.checkpoints import from_json, read_weights, write_atomically
 from agents.comparisons.autoencoder import Autoencoder, AutoencoderConfig
 from agents.comparisons.classifiers import Classifier, ClassifierConfig
 from agents.comparisons.draw import DRAW, DRAWConfig
+from agents.comparisons.poses import PoseRegressor, PoseRegressorConfig
 from agents.pictures import scenes_beside_reconstructions
 from agents.training_run import TrainingRun
 from agents.training_settings import TrainingSettings, refuse_unknown
@@ -64,10 +65,10 @@ class Comparison(Protocol):
 class ComparisonRecipe(TrainingSettings):
     """Everything that decides what the training of a comparison computes; with AIR's seed, on AIR's images."""
 
-    model: DRAWConfig | AutoencoderConfig | ClassifierConfig
+    model: DRAWConfig | AutoencoderConfig | ClassifierConfig | PoseRegressorConfig
     """The model; where it has a weight_decay, Adam is AdamW."""
 
-    def make_model(self) -> "DRAW | Autoencoder | Classifier":
+    def make_model(self) -> "DRAW | Autoencoder | Classifier | PoseRegressor":
         """The model, with weights from the global generator."""
         for config_class, model_class in _MODELS.items():
             if isinstance(self.model, config_class):
@@ -76,7 +77,12 @@ class ComparisonRecipe(TrainingSettings):
         raise ValueError(f"model must be one of {known}, got {self.model!r}")
 
 
-_MODELS: dict[type[Any], type[Any]] = {DRAWConfig: DRAW, AutoencoderConfig: Autoencoder, ClassifierConfig: Classifier}
+_MODELS: dict[type[Any], type[Any]] = {
+    DRAWConfig: DRAW,
+    AutoencoderConfig: Autoencoder,
+    ClassifierConfig: Classifier,
+    PoseRegressorConfig: PoseRegressor,
+}
 
 _TWO_DIGITS = {"counts": (2,)}
 COMPARISONS: dict[str, ComparisonRecipe] = {
@@ -87,6 +93,14 @@ COMPARISONS: dict[str, ComparisonRecipe] = {
     ),
     "cnn_order": ComparisonRecipe(
         ClassifierConfig("order"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
+    ),
+    "supervised_poses": ComparisonRecipe(
+        PoseRegressorConfig(),
+        scene="objects3d",
+        scene_options={"renderer": "raycast"},
+        num_train=20_000,
+        max_steps=2_200,
+        learning_rate=1e-3,
     ),
     "cnn_count": ComparisonRecipe(ClassifierConfig("count"), max_steps=2_000),
 }
@@ -235,7 +249,9 @@ def save_comparison(model: nn.Module, path: Path, recipe: ComparisonRecipe) -> N
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def load_comparison(directory: Path | str, device: torch.device | str = "cpu") -> "DRAW | Autoencoder | Classifier":
+def load_comparison(
+    directory: Path | str, device: torch.device | str = "cpu"
+) -> "DRAW | Autoencoder | Classifier | PoseRegressor":
     """Loads a trained comparison.
 
     Args:

@@ -80,7 +80,7 @@ def how_it_was_made(name: str, experiment: Experiment, jobs: Sequence[Job]) -> s
     """The command, the scale, the seeds, and what the trainings took and where."""
     command = ["python scripts/reproduce_paper.py", name, "--scale", experiment.scale_name, "--seeds"]
     command += map(str, experiment.seeds)
-    if experiment.scale.scene == "multi_mnist":
+    if any(job.recipe.scene == "multi_mnist" for job in jobs):
         command += ["--data-dir", "D"]
     parts = [
         f"```bash\n{' '.join(command)}\n```",

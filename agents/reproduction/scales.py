@@ -14,9 +14,11 @@ from agents.comparisons import (
     ClassifierConfig,
     ComparisonRecipe,
     DRAWConfig,
+    PoseRegressorConfig,
     get_comparison,
 )
 from agents.comparisons.heads import Fitting
+from agents.inverse_graphics import InverseGraphicsConfig
 from agents.recipes import Recipe, get_recipe
 from agents.training_settings import refuse_unknown
 from air_env.renderers import PatchConfig
@@ -26,6 +28,14 @@ AnyRecipe = Recipe | ComparisonRecipe
 
 _AGENTS = {"air": "multi_mnist_wide", "air_sharp": "multi_mnist_sharp", "dair": "multi_mnist_dair"}
 """Family of runs -> recipe of `RECIPES`; the others are those of `COMPARISONS`."""
+_OBJECTS: dict[str, AnyRecipe] = {
+    "exact": get_recipe("objects3d"),
+    "score": replace(get_recipe("objects3d"), categories="score_function"),
+    "pyrender": get_recipe("objects3d_pyrender"),
+    "perturbed": get_recipe("objects3d_perturbed"),
+    "supervised": get_comparison("supervised_poses"),
+}
+"""Run of Figure 6 -> recipe."""
 _FEW_LABELS = 1_000
 
 
@@ -59,6 +69,12 @@ class Scale:
     """Held-out scenes of each kind that is far from training."""
     small_objects: tuple[float, float] = (12, 14)
     """Sizes of digits in pixels of which five fit into an image."""
+    object_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the scenes of Figure 6."""
+    num_direct: int = 200
+    """Held-out scenes of Figure 6 that are explained by descent."""
+    descent: tuple[int, int] = (4, 150)
+    """Starts for every kind, and steps of each."""
     canvases: Mapping[int, tuple[int, ...]] = field(default_factory=lambda: {60: (2, 4), 75: (2, 5), 100: (2, 5)})
     """Side of a larger image in pixels -> numbers of digits of the usual sizes, which must fit."""
 
@@ -73,9 +89,12 @@ class Scale:
             name: ``air_012``, ``air_sharp_012`` and ``dair_013``, ``draw_012``, ``autoencoder_012``,
                 ``cnn_count_012``: the last part are the numbers of digits in a scene.
                 ``cnn_sum_1000``, ``cnn_order_1000``: the number of labels.
+                ``objects3d_exact``, ``objects3d_score``, ...: one three-dimensional object.
             seed: Of the recipe.
         """
         family, _, last = name.rpartition("_")
+        if family == "objects3d":
+            return self._object_recipe(_OBJECTS[last], seed)
         recipe = get_recipe(_AGENTS[family]) if family in _AGENTS else get_comparison(family)
         changes: dict[str, Any] = {"seed": seed, "scene": self.scene}
         iterations = self.iterations.get(family, self.default_iterations)
@@ -92,6 +111,13 @@ class Scale:
         recipe = replace(recipe, **changes)
         return recipe if self.max_steps is None else _tiny(recipe, self.max_steps, self.options["image_size"])
 
+    def _object_recipe(self, recipe: AnyRecipe, seed: int) -> AnyRecipe:
+        recipe = replace(recipe, seed=seed, scene_options=recipe.scene_options | dict(self.object_options))
+        if self.max_steps is None:
+            return replace(recipe, max_steps=round(recipe.max_steps * self.default_iterations))
+        recipe = _tiny(recipe, self.max_steps, self.object_options["image_size"])
+        return replace(recipe, compile=False) if isinstance(recipe, Recipe) else recipe
+
 
 def _tiny(recipe: AnyRecipe, max_steps: int, side: int) -> AnyRecipe:
     """A recipe of the same kind that takes a second."""
@@ -102,6 +128,9 @@ def _tiny(recipe: AnyRecipe, max_steps: int, side: int) -> AnyRecipe:
         "num_train": num_train,
         "batch_size": min(8, num_train),
     }
+    network = InverseGraphicsConfig(channels=4, glimpse_size=6, hidden=8)
+    if isinstance(recipe.agent if isinstance(recipe, Recipe) else None, InverseGraphicsConfig):
+        return replace(recipe, **changes, model=replace(recipe.model, image_size=side), agent=network)
     if isinstance(recipe, Recipe) and isinstance(recipe.agent, AgentConfig):
         renderer = PatchConfig(what_dim=4, patch_size=6, hidden=8)
         model = replace(recipe.model, image_size=side, renderer=renderer)
@@ -111,6 +140,7 @@ def _tiny(recipe: AnyRecipe, max_steps: int, side: int) -> AnyRecipe:
         DRAWConfig: {"num_steps": 3, "latent": 3, "hidden": 8, "window": 3},
         AutoencoderConfig: {"code": 8, "channels": (4, 4), "hidden": 8},
         ClassifierConfig: {"channels": (4, 4), "hidden": 8},
+        PoseRegressorConfig: {"network": network},
     }
     return replace(recipe, **changes, model=replace(recipe.model, image_size=side, **small[type(recipe.model)]))
 
@@ -129,6 +159,9 @@ SCALES: dict[str, Scale] = {
         num_samples=2,
         num_far=20,
         small_objects=(4, 5),
+        object_options={"image_size": 16},
+        num_direct=4,
+        descent=(1, 3),
         canvases={24: (2, 4), 30: (2, 5)},
     ),
     "cpu": Scale(

@@ -5,15 +5,15 @@ pose are to be inferred.
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from air_env.model import SceneConfig
 from air_env.priors import CountPrior
-from air_env.renderers import ObjectRenderer, ObjectsConfig
-from air_env.renderers.three_d import SceneBatch
+from air_env.renderers import ObjectsConfig
+from air_env.renderers.three_d import PyrenderRenderer, RaycastRenderer, SceneBatch
 from air_env.scenes.base import SceneDataset, Split
 
 _CHUNK = 4_096
@@ -36,8 +36,10 @@ class ObjectScene:
     """Largest difference of an object's size from its kind's, as a share of it."""
     light_spread: float = 0.0
     """Standard deviation of the light's direction, of length 1, in every coordinate."""
-    counts: tuple[int, ...] = field(default=(1,))
+    counts: tuple[int, ...] = (1,)
     """Numbers of objects, equally probable: 0 and 1."""
+    drawer: RaycastRenderer | PyrenderRenderer | None = None
+    """What draws the images, where it is not what the generative model draws with."""
 
     def __post_init__(self) -> None:
         for name, largest in (("reach", 1.5), ("colour_spread", 1.0), ("size_spread", 0.9), ("light_spread", 1.0)):
@@ -72,7 +74,7 @@ class ObjectScene:
         there, side = count[:, None] > 0, self.image_size
         boxes = (renderer.boxes(pose, kind) + 1).clamp(0, 2) * (side / 2)
         return SceneDataset(
-            images=_draw(renderer, scenes, side),
+            images=_draw(self.drawer or renderer.drawer, scenes, side),
             count=count,
             labels=torch.where(there, kind[:, None], -1),
             boxes=torch.where(there[..., None], boxes[:, None], torch.nan),
@@ -87,8 +89,8 @@ class ObjectScene:
         return replace(scenes, colour=colour.clamp(0, 1), scale=size, light=light)
 
 
-def _draw(renderer: ObjectRenderer, scenes: SceneBatch, side: int) -> torch.Tensor:
-    drawer = replace(renderer.drawer, resolution=side)
+def _draw(drawer: RaycastRenderer | PyrenderRenderer, scenes: SceneBatch, side: int) -> torch.Tensor:
+    drawer = replace(drawer, resolution=side)
     images = [drawer.render(scenes[start : start + _CHUNK]) for start in range(0, len(scenes), _CHUNK)]
     return (torch.cat(images) * 255).round().byte()
 

@@ -43,6 +43,17 @@ class PyrenderRenderer(View):
     tiled: bool = True
     """Whether many scenes are drawn at once, as tiles of one viewport and by shaders of this package's own; otherwise
     one by one, by pyrender's shaders."""
+    metallic: float = 0.0
+    """How much surfaces are like metal, from 0 to 1; not with tiles."""
+    roughness: float = 1.0
+    """How rough they are, from 0 to 1; not with tiles."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 <= self.metallic <= 1 and 0 <= self.roughness <= 1):
+            raise ValueError(f"metallic and roughness lie between 0 and 1, got {self.metallic} and {self.roughness}")
+        if self.tiled and (self.metallic, self.roughness) != (0, 1):
+            raise ValueError("tiles are of rough surfaces without metal; other materials need tiled=False")
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "batch 3 height width"]:
         """Images in [0, 1], in 256 levels.

@@ -107,7 +107,9 @@ class _Painter:
             if kind < 0:
                 continue
             material = pyrender.MetallicRoughnessMaterial(
-                baseColorFactor=[*colour, 1.0], metallicFactor=0.0, roughnessFactor=1.0
+                baseColorFactor=[*colour, 1.0],
+                metallicFactor=settings["metallic"],
+                roughnessFactor=settings["roughness"],
             )
             primitive = self._primitive(int(kind), material=material)
             cos, sin = scale * math.cos(yaw), scale * math.sin(yaw)

@@ -1,0 +1,64 @@
+"""Explaining an image without a network: ascent of the log-joint in the pose (Section 3.2; Figure 6, "direct")."""
+
+import torch
+from torch import Tensor
+
+from agents.agent import Agent
+from air_env.explanation import Explanation
+from air_env.model import Images, SceneModel
+from air_env.priors import CategoricalPrior
+
+
+def explain_directly(
+    model: SceneModel, images: Images, *, starts: int, steps: int, generator: torch.Generator | None = None
+) -> Explanation:
+    """The best of several ascents from poses drawn from the prior, as many for every kind.
+
+    Args:
+        model: Of scenes of one three-dimensional object.
+        images: ``[batch, 3, side, side]``.
+        starts: For every kind.
+        steps: Of each ascent.
+        generator: Source of the starts.
+    """
+    assert isinstance(model.prior_what, CategoricalPrior)
+    total = model.prior_what.num_categories * starts
+    z_what = (torch.arange(len(images) * total, device=images.device) % model.prior_what.num_categories)[:, None]
+    z_where = model.prior_where.sample(len(z_what), 1, generator=generator)
+    repeated = images.repeat_interleave(total, 0)
+    z_where, value = ascend(model, repeated, z_where, z_what, steps)
+    best = value.view(len(images), total).argmax(1) + total * torch.arange(len(images), device=value.device)
+    return _explanation(model, z_where[best], z_what[best])
+
+
+def refine(agent: Agent, images: Images, z: Explanation, *, steps: int) -> Explanation:
+    """An agent's explanations, improved by an ascent from each."""
+    z_where, _ = ascend(agent.model, images, z.z_where, z.z_what, steps)
+    return _explanation(agent.model, z_where, z.z_what)
+
+
+def ascend(
+    model: SceneModel, images: Images, z_where: Tensor, z_what: Tensor, steps: int, learning_rate: float = 0.05
+) -> tuple[Tensor, Tensor]:
+    """Adam on ``log p(x, z)``, the gradient by finite differences; the rate falls to 0.
+
+    Returns:
+        The poses ``[batch, 1, 3]`` and the log-joints ``[batch]`` that they reach.
+    """
+    z_where = z_where.clone().requires_grad_()
+    z_pres = torch.ones_like(z_where[..., 0])
+    optimizer = torch.optim.Adam([z_where], lr=learning_rate)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
+        optimizer.zero_grad()
+        (-model.log_joint(images, Explanation(z_pres, z_where, z_what)).sum()).backward()
+        optimizer.step()
+    z_where = z_where.detach()
+    with torch.no_grad():
+        return z_where, model.log_joint(images, Explanation(z_pres, z_where, z_what))
+
+
+def _explanation(model: SceneModel, z_where: Tensor, z_what: Tensor) -> Explanation:
+    z = Explanation(torch.ones_like(z_where[..., 0]), z_where, z_what)
+    with torch.no_grad():
+        return Explanation(z.z_pres, z_where, z_what, model.render(z), model.outlines(z_where, z_what))

@@ -1,0 +1,117 @@
+"""What Figure 6 measures: how kinds and poses are recovered by agents, by a supervised network and by descent."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from agents.agent import Agent
+from agents.comparisons.descent import explain_directly, refine
+from agents.comparisons.poses import PoseRegressor
+from agents.evaluation import compare, kinds_of
+from agents.reproduction.experiment import TEST_SEED, Experiment
+from agents.reproduction.jobs import Job
+from agents.reproduction.measurements import Figures
+from air_env.explanation import Explanation
+from air_env.model import Images
+from air_env.renderers.three_d import PyrenderRenderer, RaycastRenderer
+from air_env.scenes import ObjectScene, SceneDataset, make_scene
+
+RUNS = {
+    "exact": "AIR, exact",
+    "score": "AIR, score function",
+    "pyrender": "AIR, exact, through pyrender",
+    "supervised": "supervised",
+}
+"""Run -> what a table calls it."""
+DIRECT, REFINED = "direct descent", "AIR, exact, then descent"
+
+_PERTURBED = {"colour_spread": 0.15, "size_spread": 0.2, "light_spread": 0.3}
+CONDITIONS: dict[str, tuple[RaycastRenderer | PyrenderRenderer | None, dict[str, float]]] = {
+    "ray caster, as in training": (None, {}),
+    "pyrender": (PyrenderRenderer(), {}),
+    "other colours": (PyrenderRenderer(), {"colour_spread": 0.15}),
+    "other sizes": (PyrenderRenderer(), {"size_spread": 0.2}),
+    "other light": (PyrenderRenderer(light=2.0, ambient=0.6), {"light_spread": 0.3}),
+    "other materials": (PyrenderRenderer(tiled=False, metallic=0.4, roughness=0.4), {}),
+    "all of these": (PyrenderRenderer(tiled=False, light=2.0, ambient=0.6, metallic=0.4, roughness=0.4), _PERTURBED),
+}
+"""What held-out images are made with -> what draws them, and options of the scene."""
+
+
+def held_out(experiment: Experiment, num_scenes: int, condition: str = "ray caster, as in training") -> SceneDataset:
+    """Images of other arrangements than any run was trained on."""
+    drawer, options = CONDITIONS[condition]
+    scene = make_scene("objects3d", renderer="raycast", **experiment.scale.object_options, **options)
+    assert isinstance(scene, ObjectScene)
+    return replace(scene, drawer=drawer).dataset("test", num_scenes, TEST_SEED)
+
+
+def explain(job: Job) -> Callable[[Images], Explanation]:
+    """How a trained network explains images."""
+    trained: Agent | PoseRegressor = job.load("cpu")
+    return trained.explain
+
+
+def measure_network(job: Job, experiment: Experiment) -> Figures:
+    """Of an agent, or of the supervised network."""
+    scenes = held_out(experiment, experiment.scale.num_test)
+    return _measure(explain(job), scenes, job.load("cpu"))
+
+
+def measure_transfer(job: Job, condition: str, experiment: Experiment) -> Figures:
+    """Of an agent, on images that are made in another way."""
+    return _measure(explain(job), held_out(experiment, experiment.scale.num_test, condition), job.load("cpu"))
+
+
+def measure_direct(job: Job, experiment: Experiment) -> Figures:
+    """Of descent from several starts, which knows nothing of the agent but its generative model."""
+    return _measure(direct(job, experiment), held_out(experiment, experiment.scale.num_direct), job.load("cpu"))
+
+
+def measure_refined(job: Job, experiment: Experiment) -> Figures:
+    """Of a few steps of descent from what the agent infers."""
+    return _measure(refined(job, experiment), held_out(experiment, experiment.scale.num_direct), job.load("cpu"))
+
+
+def direct(job: Job, experiment: Experiment) -> Callable[[Images], Explanation]:
+    """How images are explained by descent."""
+    model = _prepared(job).model
+    starts, steps = experiment.scale.descent
+    return lambda images: explain_directly(
+        model, images, starts=starts, steps=steps, generator=torch.Generator().manual_seed(job.recipe.seed)
+    )
+
+
+def refined(job: Job, experiment: Experiment) -> Callable[[Images], Explanation]:
+    """How images are explained by an agent and a few steps of descent."""
+    agent = _prepared(job)
+    steps = max(1, experiment.scale.descent[1] // 5)
+    return lambda images: refine(agent, images, agent.explain(images), steps=steps)
+
+
+def _prepared(job: Job) -> Agent:
+    agent: Any = job.load("cpu")
+    if getattr(job.recipe, "compile", False):
+        agent.model.renderer.compile()
+    return agent
+
+
+def _measure(method: Callable[[Images], Explanation], scenes: SceneDataset, trained: Agent | PoseRegressor) -> Figures:
+    """Accuracies and errors, and the time that an image takes on one thread."""
+    network = trained.network if isinstance(trained, PoseRegressor) else trained
+    images, threads = scenes.float_images(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        method(images)
+        begun = time.perf_counter()
+        z = method(images)
+        seconds = time.perf_counter() - begun
+    finally:
+        torch.set_num_threads(threads)
+    assert z.reconstruction is not None
+    error = (z.reconstruction - images).square().mean((1, 2, 3))
+    figures = {name: values.double().mean().item() for name, values in compare(z, scenes, kinds_of(network)).items()}
+    return figures | {"reconstruction_error": error.mean().item(), "ms_per_image": 1e3 * seconds / len(images)}
