@@ -28,6 +28,14 @@ def count_accuracy(agent: Agent, scenes: SceneDataset) -> float:
     return (agent.explain(scenes.images).count == scenes.count.to(device)).float().mean().item()
 
 
+def accuracies(agent: Agent, scenes: SceneDataset) -> dict[str, float]:
+    """``count_accuracy``, and ``identity_accuracy`` where objects are three-dimensional, without any bound."""
+    if not (kinds := kinds_of(agent)):
+        return {"count_accuracy": count_accuracy(agent, scenes)}
+    figures = compare(agent.explain(scenes.images), scenes, kinds)
+    return {name: figures[name].float().mean().nan_to_num().item() for name in ("count_accuracy", "identity_accuracy")}
+
+
 @torch.no_grad()
 def evaluate(
     agent: Agent,

@@ -17,7 +17,7 @@ import torch
 
 from agents.agent import Agent, Exploration
 from agents.checkpoints import AGENT_FILE, save_agent, write_atomically
-from agents.evaluation import count_accuracy, evaluate
+from agents.evaluation import accuracies, evaluate
 from agents.pictures import count_accuracy_curve, scenes_beside_reconstructions
 from agents.recipes import Recipe
 from agents.run_directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, RESUME_FILE
@@ -60,7 +60,7 @@ class Run(TrainingRun[Recipe, Trainer]):
 
     def _measure(self) -> dict[str, float]:
         with self._without_exploration() as agent:
-            return {"count_accuracy": count_accuracy(agent, self._test)}
+            return accuracies(agent, self._test)
 
     def _save_weights(self) -> None:
         save_agent(self.trainer.agent, self.directory / AGENT_FILE, self.recipe)

@@ -42,7 +42,8 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
     | ``z_where`` | ``Box(-50, 50, (3,))`` | window: log of its size relative to the image, centre x, y |
     | ``z_what`` | ``Box(-50, 50, (50,))`` or ``Discrete(K)`` | a code, a priori standard normal; or a category |
 
-    The centre is in image coordinates, from -1 (left, top) to 1 (right, bottom). The bounds are far beyond the priors.
+    The centre is in image coordinates, from -1 (left, top) to 1 (right, bottom). In ``objects3d``, ``z_where`` is a
+    pose instead: x and y on a plane, and yaw in radians. The bounds are far beyond the priors.
 
     ``action_mode="latents"``, of ``AIRSceneFlat-v0``: the same as a ``Box(-1, 1, (4 + 50,))`` or ``(4 + K,)``:
 
@@ -99,7 +100,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
     pool, ``options={"image": array}`` brings one's own: ``[H, W]`` (grey) or ``[C, H, W]``, uint8 or float in [0, 1].
     The truth about an image of the pool is in the info of every reset and step, for evaluation only: ``count``,
     ``labels [object]`` (-1 where there is none), ``boxes [object, 4]`` (``x0, y0, x1, y1`` in pixels; NaN where there
-    is none).
+    is none), and in ``objects3d`` ``poses [object, 3]``.
 
     ## Episode end
 

@@ -3,6 +3,7 @@
 python scripts/benchmark_estimators.py properties                      # bias, variance and cost, in minutes
 python scripts/benchmark_estimators.py properties --estimators exact nvil mine=path.py:MyEstimator
 python scripts/benchmark_estimators.py train --estimators exact nvil rloo --seeds 0 1 2 --output-dir runs/benchmark
+python scripts/benchmark_estimators.py train objects3d --categories score_function --estimators half_critic rloo nvil
 python scripts/benchmark_estimators.py train --estimators mine=path.py:MyEstimator --output-dir runs/mine
 python scripts/benchmark_estimators.py report runs/benchmark --output-dir docs/results --name estimators_digits
 """
@@ -39,7 +40,7 @@ from agents.estimators import ESTIMATORS
 from agents.recipes import Recipe, get_recipe
 from agents.results import read_run
 
-_CHANGES = ("max_steps", "exploration_steps", "evaluate_every", "batch_size")
+_CHANGES = ("categories", "max_steps", "exploration_steps", "evaluate_every", "batch_size")
 _LOCAL_WORKERS = 2
 _ESTIMATORS_HELP = f"Of {', '.join(ESTIMATORS)}; or name=path.py:ClassName for a class of your own."
 
@@ -49,10 +50,13 @@ class Train:
     """Trains every estimator with every seed; the same command continues what was stopped."""
 
     recipe: Annotated[str, tyro.conf.Positional] = "digits"
-    """Named settings (agents/recipes.py): digits, multi_mnist, sprites."""
+    """Named settings (agents/recipes.py): digits, multi_mnist, sprites, objects3d (a black-box renderer), ..."""
     estimators: Annotated[tuple[str, ...], tyro.conf.arg(help=_ESTIMATORS_HELP)]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the recipe; each is a run of every estimator."""
+    categories: str | None = None
+    """Gradient of the category, where z_what is one: score_function (by the estimator's baselines) or exact. Default:
+    the recipe's."""
     max_steps: int | None = None
     """Iterations of each run; default: the recipe's."""
     exploration_steps: int | None = None

@@ -1,4 +1,4 @@
-"""How fast training, explanation and the environments are, and how far from what the machine can do.
+"""How fast training, explanation, the environments and the 3D renderers are, and how far from what the machine can do.
 
     python scripts/benchmark_speed.py
     python scripts/benchmark_speed.py --threads 1 --only training --seconds 5
@@ -37,6 +37,14 @@ from agents.devices import pick_device
 from agents.recipes import get_recipe
 from agents.trainer import Trainer
 from air_env import AIRSceneEnv, AIRSceneVectorEnv, SceneConfig, SceneModel, World
+from air_env.renderers.three_d import (
+    KINDS,
+    PyrenderRenderer,
+    RaycastRenderer,
+    Renderer3D,
+    SceneBatch,
+    why_no_opengl,
+)
 from air_env.scenes import SceneDataset, make_scene
 
 _NUM_SCENES = 2_000
@@ -44,7 +52,7 @@ _NUM_SCENES = 2_000
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measures the speed of training, explanation and the environments."""
+    """Measures the speed of training, explanation, the environments and the renderers of 3D scenes."""
 
     threads: tuple[int, ...] = ()
     """Numbers of CPU threads; default: 1 and all cores."""
@@ -168,6 +176,26 @@ def stable_baselines(setting: Setting) -> Iterator[Workload]:
         yield Workload(name, "steps/s", envs.num_envs, lambda envs=envs, action=action: envs.step(action))
 
 
+def rendering(setting: Setting) -> Iterator[Workload]:
+    """Images of one three-dimensional object; pyrender is left out where there is no OpenGL."""
+    for resolution in (32, 64):
+        drawers: dict[str, tuple[Renderer3D, int]] = {
+            "ray caster, eager": (RaycastRenderer(resolution), 256),
+            "ray caster, compiled": (RaycastRenderer(resolution, compiled=True), 1_024),
+            "ray caster, compiled, 1 sample": (RaycastRenderer(resolution, samples=1, compiled=True), 1_024),
+        }
+        if why_no_opengl() is None:
+            drawers["pyrender, single"] = PyrenderRenderer(resolution, tiled=False), 64
+            drawers["pyrender, tiled"] = PyrenderRenderer(resolution), 1_024
+        for name, (drawer, batch) in drawers.items():
+            generator = torch.Generator().manual_seed(0)
+            kind = torch.randint(len(KINDS), (batch, 1), generator=generator)
+            pose = torch.rand(batch, 1, 3, generator=generator) * 2 - 1
+            scenes = SceneBatch.of(kind, pose[..., :2], pose[..., 2]).map(lambda part: part.to(setting.device))
+            call = partial(drawer.render, scenes)
+            yield Workload(f"{name}, {resolution} px", "images/s", batch, call)
+
+
 SYNC_VECTOR_ENV, VECTOR_ENV = "SyncVectorEnv, 64 environments", "1024 environments, no gradients"
 DUMMY_VEC_ENV, ADAPTER = "DummyVecEnv, 64 environments", "SB3 adapter, {} environments"
 RATIOS = [(VECTOR_ENV, SYNC_VECTOR_ENV), (ADAPTER.format(64), DUMMY_VEC_ENV), (ADAPTER.format(1024), DUMMY_VEC_ENV)]
@@ -180,6 +208,7 @@ BENCHMARKS: list[Callable[[Setting], Iterator[Workload]]] = [
     vector_environment,
     sync_vector_environment,
     stable_baselines,
+    rendering,
 ]
 """A new benchmark is a function that yields workloads, and a line here."""
 
@@ -212,7 +241,9 @@ def benchmark(arguments: Arguments) -> dict[str, Any]:
             torch.set_num_threads(threads)
             workloads = [w for function in BENCHMARKS for w in function(setting) if arguments.only in w.name]
             if not workloads:
-                raise ValueError(f"no benchmark's name contains {arguments.only!r}; try training, explain, environment")
+                raise ValueError(
+                    f"no benchmark's name contains {arguments.only!r}; try training, explain, environment, pyrender"
+                )
             for workload in tqdm(workloads, f"threads: {threads}", dynamic_ncols=True, leave=False):
                 measurements.append(asdict(measure(workload, threads, device, arguments.seconds)))
     finally:
@@ -243,14 +274,14 @@ def table(report: dict[str, Any]) -> str:
     lines = [
         f"{report['device']}, {report['cores']} cores, torch {report['torch']}, load average {report['load_average']}",
         "",
-        f"{'':41s}{'':>12s}{'':>12s}{'':10s}{'GFLOP/s':>9s}{'matmul':>9s}{'share of matmul':>17s}",
-        f"{'threads':9s}{'benchmark':32s}{'median':>12s}{'best':>12s}{'':10s}{'median':>9s}{'median':>9s}"
+        f"{'':47s}{'':>12s}{'':>12s}{'':10s}{'GFLOP/s':>9s}{'matmul':>9s}{'share of matmul':>17s}",
+        f"{'threads':9s}{'benchmark':38s}{'median':>12s}{'best':>12s}{'':10s}{'median':>9s}{'median':>9s}"
         f"{'median':>9s}{'best':>8s}",
     ]
     for row in (Measurement(**values) for values in report["measurements"]):
         digits = 2 if row.unit == "ms" else 0
         lines.append(
-            f"{row.threads:<9d}{row.name:32s}{row.median:12,.{digits}f}{row.best:12,.{digits}f} {row.unit:9s}"
+            f"{row.threads:<9d}{row.name:38s}{row.median:12,.{digits}f}{row.best:12,.{digits}f} {row.unit:9s}"
             f"{row.rate:9.1f}{row.matmul_rate:9.1f}{row.share:9.2f}{row.share_best:8.2f}"
         )
     return "\n".join([*lines, "", *ratios(report)])

@@ -5,7 +5,8 @@
 
 A picture becomes what the agent was trained on: grey or RGB, square, small, bright on black. Objects should be as
 large in it as in the agent's scenes: a quarter to a half of its side, for the scenes of digits. The shipped digits
-agent was trained on 0 to 2 digits.
+agent was trained on 0 to 2 digits. For agents of three-dimensional objects, colours stay as they are, and what looks
+like the border of the picture becomes black.
 
 An agent is sure of its count even where it understands little. The share of a picture that it explains,
 1 - |x - reconstruction|^2 / |x|^2, says whether to believe it: of most scenes it was trained on, more than 0.9.
@@ -34,6 +35,7 @@ from agents.devices import pick_device
 from air_env.explanation import Explanation
 from air_env.frames import scene_frame
 from air_env.model import Images
+from air_env.renderers import ObjectRenderer
 
 Invert = Literal["auto", "yes", "no"]
 Pixels = NDArray[np.floating]
@@ -99,7 +101,8 @@ def explain_files(arguments: Arguments) -> list[str]:
         raise ValueError(f"--num-steps must be at least 1, got {arguments.num_steps}")
     agent = load_agent(arguments.agent, pick_device(arguments.device))
     channels, side, _ = agent.model.image_shape
-    pictures, complaints = read_pictures(arguments.images, side, arguments.invert, channels)
+    solid = isinstance(agent.model.renderer, ObjectRenderer)
+    pictures, complaints = read_pictures(arguments.images, side, arguments.invert, channels, solid)
     if pictures:
         images = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
         z = agent.explain(images, arguments.num_steps)
@@ -121,19 +124,19 @@ def explain_files(arguments: Arguments) -> list[str]:
 
 
 def read_pictures(
-    paths: Sequence[Path], side: int, invert: Invert = "auto", channels: int = 1
+    paths: Sequence[Path], side: int, invert: Invert = "auto", channels: int = 1, solid: bool = False
 ) -> tuple[list[Picture], list[str]]:
     """Reads files, and says what is wrong with those that cannot be read."""
     pictures, complaints = [], []
     for path in paths:
         try:
-            pictures.append(read_picture(path, side, invert, channels))
+            pictures.append(read_picture(path, side, invert, channels, solid))
         except ValueError as error:
             complaints.append(str(error))
     return pictures, complaints
 
 
-def read_picture(path: Path, side: int, invert: Invert = "auto", channels: int = 1) -> Picture:
+def read_picture(path: Path, side: int, invert: Invert = "auto", channels: int = 1, solid: bool = False) -> Picture:
     """Reads a file: turned upright, bright on black, padded to a square and scaled.
 
     Args:
@@ -141,6 +144,7 @@ def read_picture(path: Path, side: int, invert: Invert = "auto", channels: int =
         side: Side in pixels that the agent wants.
         invert: Whether objects are dark on light; ``auto`` looks at the border.
         channels: 1 for grey, 3 for RGB.
+        solid: Whether objects have colours and shades of their own, which must stay as they are.
 
     Raises:
         ValueError: The file is missing, damaged or not a picture.
@@ -154,7 +158,7 @@ def read_picture(path: Path, side: int, invert: Invert = "auto", channels: int =
         raise ValueError(f"{path} is not a picture that can be read; save it as PNG or JPEG") from error
     except _UNREADABLE as error:
         raise ValueError(f"{path} cannot be read ({error}); save or copy it again as PNG or JPEG") from error
-    pixels, inverted = bright_on_black(colour, alpha, invert)
+    pixels, inverted = (cut_out(colour, alpha), False) if solid else bright_on_black(colour, alpha, invert)
     height, width, _ = pixels.shape
     return Picture(path, (width, height), inverted, fit(pixels, side))
 
@@ -189,6 +193,16 @@ def bright_on_black(colour: Pixels, alpha: Pixels, invert: Invert) -> tuple[Pixe
     # 4.5 median deviations are three standard deviations of Gaussian noise.
     background = np.minimum(level + 4.5 * grain, 0.5)
     return np.clip((pixels - background) / (1 - background), 0, 1).astype(np.float32), dark_on_light
+
+
+def cut_out(colour: Pixels, alpha: Pixels) -> Pixels:
+    """What differs in colour from the border of the picture, on black."""
+    pixels = alpha * colour
+    level = np.median(border(pixels), 0)
+    grain = np.abs(border(pixels) - level).max(-1)
+    different = np.abs(pixels - level).max(-1, keepdims=True) - np.quantile(grain, 0.95)
+    # From 1 to 5 hundredths further, so that rims stay soft.
+    return (pixels * np.clip((different - 0.01) / 0.04, 0, 1)).astype(np.float32)
 
 
 def border(pixels: Pixels) -> Pixels:

@@ -14,6 +14,8 @@ from torch.distributions import Normal
 
 from agents import load_agent, save_agent
 from agents.agent import Exploration
+from agents.comparisons import PoseRegressor, PoseRegressorConfig
+from agents.comparisons.descent import explain_directly, refine
 from agents.evaluation import evaluate, pose_errors
 from agents.inverse_graphics import InverseGraphics, InverseGraphicsConfig
 from agents.recipes import get_recipe
@@ -308,3 +310,43 @@ def test_a_short_training_tells_kinds_apart(categories):
     metrics = evaluate(trainer.agent, scene.dataset("test", 200), num_samples=1)
     assert metrics["identity_accuracy"] > 0.95
     assert metrics["position_error"] < 0.15
+
+
+def test_descent_explains_an_image():
+    model = SceneModel(replace(OBJECTS, image_size=32))
+    scenes = make_scene("objects3d", renderer="raycast").dataset("test", 4)
+    z = explain_directly(model, scenes.float_images(), starts=4, steps=60, generator=generator())
+    assert (z.z_what == scenes.labels).float().mean() >= 0.75
+    assert (z.reconstruction - scenes.float_images()).square().mean() < 0.002
+
+
+def test_descent_improves_an_explanation():
+    agent = InverseGraphics(replace(OBJECTS, image_size=32), InverseGraphicsConfig())
+    scenes = make_scene("objects3d", renderer="raycast").dataset("test", 6)
+    images = scenes.float_images()
+    before = Explanation(torch.ones(6, 1), scenes.poses + torch.tensor([0.1, -0.1, 0.2]), scenes.labels)
+    after = refine(agent, images, before, steps=30)
+    assert (agent.model.log_joint(images, after) > agent.model.log_joint(images, before)).all()
+    assert (after.z_where - scenes.poses)[:, 0, :2].norm(dim=1).mean() < 0.05
+
+
+def test_a_supervised_network_learns_from_poses():
+    torch.manual_seed(0)
+    model = PoseRegressor(PoseRegressorConfig())
+    scenes = make_scene("objects3d", renderer="raycast").dataset("train", 400)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(120):
+        optimizer.zero_grad()
+        (-model.score(scenes).mean()).backward()
+        optimizer.step()
+    metrics = model.measure(make_scene("objects3d", renderer="raycast").dataset("test", 100))
+    assert metrics["identity_accuracy"] > 0.9
+    assert metrics["position_error"] < 0.2
+
+
+def test_being_right_up_to_whole_turns_is_right():
+    torch.manual_seed(0)
+    model = PoseRegressor(PoseRegressorConfig())
+    scenes = make_scene("objects3d", renderer="raycast").dataset("train", 10)
+    turned = replace(scenes, poses=scenes.poses + torch.tensor([0, 0, 2 * math.pi]))
+    assert_equal(model.score(turned), model.score(scenes), 1e-3)

@@ -107,7 +107,7 @@ def test_the_sheet_has_a_line_for_every_run(sweep, tmp_path):
     # 8 * 100 * (2 + 1 + 1)
     assert (learned["likelihoods"], learned["likelihoods_to_success"]) == ("3200.0", "3200.0")
     assert (learned["noise_early"], learned["noise_middle"], learned["noise_late"]) == ("1.0", "2.0", "3.0")
-    assert (failed["status"], failed["count_accuracy"], failed["collapsed"]) == ("diverged", "0.0", "1")
+    assert (failed["status"], failed["accuracy"], failed["collapsed"]) == ("diverged", "0.0", "1")
     assert (failed["minutes_to_success"], failed["noise_early"]) == ("inf", "")
     assert failed["error"].startswith("FloatingPointError")
 

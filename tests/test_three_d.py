@@ -221,7 +221,7 @@ scenes = SceneBatch.of(kind, torch.randn(70, 2, 2, generator=generator), torch.r
 images = [RaycastRenderer(samples=1, compiled=compiled).render(scenes) for compiled in (False, True)]
 assert images[0].shape == (70, 3, 32, 32)
 torch.testing.assert_close(*images, atol=1e-3, rtol=0)
-print("compiled" if _compiled_cast() else "not compiled")
+print("compiled" if _compiled_cast('cpu') else "not compiled")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

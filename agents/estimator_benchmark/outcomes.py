@@ -5,7 +5,7 @@ took infinitely long; so medians are over all seeds, and no failure makes an ave
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,7 +42,7 @@ class Outcome:
     rows: list[dict[str, float]]
     """Of its training, with the cumulative ``likelihoods``, where there was a probe."""
     accuracy: float = 0.0
-    """Held-out count accuracy of the finished agent."""
+    """Held-out accuracy of the finished agent; see `accuracy_of`."""
     elbo: float = -math.inf
     """Of the finished agent, in nats."""
     iwae: float = -math.inf
@@ -66,17 +66,17 @@ class Outcome:
 
     def until_success(self, column: str) -> float:
         """The column's value at the first evaluation that reaches `SUCCESS`; infinite where none does."""
-        reached = (row.get(column, math.nan) for row in self.rows if row["count_accuracy"] >= SUCCESS)
+        reached = (row.get(column, math.nan) for row in self.rows if accuracy_of(row) >= SUCCESS)
         return next(reached, math.inf)
 
     def accuracy_at(self, column: str, budget: float) -> float:
-        """Count accuracy of the last evaluation within a budget.
+        """Accuracy of the last evaluation within a budget.
 
         It is 0 before the first one, and from when the run failed.
         """
         if self.status != "finished" and (not self.rows or budget > self.last(column)):
             return 0.0
-        return next((row["count_accuracy"] for row in reversed(self.rows) if row.get(column, math.inf) <= budget), 0.0)
+        return next((accuracy_of(row) for row in reversed(self.rows) if row.get(column, math.inf) <= budget), 0.0)
 
     def noise(self, part: str) -> float:
         """Median of ``added_variance / gradient_square`` over the evaluations of a part; NaN without a probe."""
@@ -142,7 +142,7 @@ def read_sweep(directory: Path) -> SweepResults:
             run = read_run(cell.directory)
             rows = _accumulated(run.rows, recipe.batch_size)
             final = {name: -math.inf if value is None else value for name, value in run.metrics.items()}
-            outcome = Outcome(estimator, int(seed), status, rows, final["count_accuracy"], final["elbo"], final["iwae"])
+            outcome = Outcome(estimator, int(seed), status, rows, accuracy_of(final), final["elbo"], final["iwae"])
         else:
             rows = _accumulated(read_rows(cell.directory), recipe.batch_size)
             outcome = Outcome(estimator, int(seed), status, rows, error=str(cell.failure()["error"]))
@@ -152,6 +152,11 @@ def read_sweep(directory: Path) -> SweepResults:
     if not outcomes:
         raise ValueError(f"no cell in {directory} is over yet; train some with benchmark_estimators.py train")
     return SweepResults(directory, record, outcomes, missing, list(machines))
+
+
+def accuracy_of(figures: Mapping[str, float]) -> float:
+    """Share of the scenes whose count is right; where kinds are told apart, times the share of right kinds in them."""
+    return figures["count_accuracy"] * figures.get("identity_accuracy", 1.0)
 
 
 def _accumulated(rows: list[dict[str, float]], batch_size: int) -> list[dict[str, float]]:

@@ -23,7 +23,8 @@ from agents.estimator_benchmark.outcomes import (
 )
 
 _HOW_TO_READ = (
-    f"Every seed counts. A run succeeds with a held-out count accuracy of {SUCCESS} or more, and has collapsed below "
+    f"Every seed counts. A run succeeds with a held-out accuracy of {SUCCESS} or more (of counts; where kinds are told "
+    "apart, of counts times kinds), and has collapsed below "
     f"{COLLAPSE} or when it failed, that is diverged or crashed; a failed run has accuracy 0. Intervals are at 95 %: "
     "exact ones of rates, bootstrapped ones of means. Medians are over all seeds, so that *never* says that at least "
     "half of them did not reach it."
@@ -193,7 +194,7 @@ _SHEET: dict[str, Callable[[Outcome], float | int | str]] = {
     "estimator": lambda run: run.estimator,
     "seed": lambda run: run.seed,
     "status": lambda run: run.status,
-    "count_accuracy": lambda run: run.accuracy,
+    "accuracy": lambda run: run.accuracy,
     "success": lambda run: int(run.succeeded),
     "collapsed": lambda run: int(run.collapsed),
     "elbo": lambda run: run.elbo,

@@ -99,7 +99,7 @@ class ObjectRenderer(nn.Module):
 
     def scenes(self, z_where: Float[Tensor, "batch 3"], z_what: Int[Tensor, "batch"]) -> SceneBatch:
         """One object a scene."""
-        return SceneBatch.of(self.kinds[z_what][:, None], z_where[:, None, :2], z_where[:, None, 2])
+        return SceneBatch.of(self.kinds[z_what][:, None], z_where[:, None, :2], z_where[:, None, 2], check=False)
 
     def draw(
         self,

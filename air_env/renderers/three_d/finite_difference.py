@@ -53,7 +53,7 @@ class _FiniteDifference(torch.autograd.Function):
         objects = scenes.kind.shape[1]
         size = pose.new_tensor([steps[0], steps[0], steps[1]]).repeat(objects)
         wanted = [ctx.needs_input_grad[0]] * 2 + [ctx.needs_input_grad[1]]
-        columns = torch.tensor(wanted * objects, device=pose.device).nonzero()[:, 0]
+        columns = [i for i, is_wanted in enumerate(wanted * objects) if is_wanted]
         shift = torch.diag(size)[columns]
         shifts = torch.cat([torch.zeros_like(size)[None], shift, -shift])
         poses = (pose + shifts[:, None]).flatten(0, 1).unflatten(1, (objects, 3))
@@ -61,16 +61,16 @@ class _FiniteDifference(torch.autograd.Function):
         images = renderer.render(replace(stacked, position=poses[..., :2], yaw=poses[..., 2]))
         images = images.unflatten(0, (len(shifts), len(scenes)))
         ahead, behind = images[1:].chunk(2) if len(columns) else (images[1:], images[1:])
-        ctx.save_for_backward((ahead - behind) / (2 * size[columns].view(-1, 1, 1, 1, 1)), columns)
-        ctx.pose_shape = (len(scenes), objects, 3)
+        ctx.save_for_backward((ahead - behind) / (2 * size[columns].view(-1, 1, 1, 1, 1)))
+        ctx.columns, ctx.pose_shape = columns, (len(scenes), objects, 3)
         return images[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        jacobian, columns = ctx.saved_tensors
+        (jacobian,) = ctx.saved_tensors
         batch, objects, _ = ctx.pose_shape
         gradient = grads[0].new_zeros(batch, objects * 3)
-        gradient[:, columns] = torch.einsum("pbchw,bchw->bp", jacobian, grads[0])
+        gradient[:, ctx.columns] = torch.einsum("pbchw,bchw->bp", jacobian, grads[0])
         gradient = gradient.view(ctx.pose_shape)
         position, yaw = ctx.needs_input_grad[:2]
         return gradient[..., :2] if position else None, gradient[..., 2] if yaw else None, None, None, None

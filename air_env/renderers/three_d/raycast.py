@@ -24,7 +24,7 @@ Vectors = tuple[Tensor, Tensor, Tensor]
 """x, y and z, each ``[batch, ray]``."""
 
 _RAYS_AT_ONCE = 2**18
-_COMPILED_RAYS_AT_ONCE = 2**16
+_COMPILED_RAYS_AT_ONCE = {"cpu": 2**16, "cuda": 2**20}
 _SAMPLES = {1: ((0.5, 0.5),), 4: ((0.375, 0.875), (0.875, 0.625), (0.125, 0.375), (0.625, 0.125))}
 _FAR = 1e9
 # One kernel for everything: what an object draws is never written to memory.
@@ -61,8 +61,8 @@ class RaycastRenderer(View):
             return scenes.position.new_zeros(0, 3, self.resolution, self.resolution)
         cast: Callable[..., Tensor] = _cast
         rays_at_once = _RAYS_AT_ONCE
-        if self.compiled and (kernel := _compiled_cast()) is not None:
-            cast, rays_at_once = kernel, _COMPILED_RAYS_AT_ONCE
+        if self.compiled and (kernel := _compiled_cast(scenes.camera.device.type)) is not None:
+            cast, rays_at_once = kernel, _COMPILED_RAYS_AT_ONCE.get(scenes.camera.device.type, 2**20)
         size = max(1, rays_at_once // (self.samples * self.resolution**2))
         images = []
         for start in range(0, len(scenes), size):
@@ -82,10 +82,11 @@ def _padded(values: Tensor, missing: int) -> Tensor:
 
 
 @cache
-def _compiled_cast() -> Callable[..., Tensor] | None:
-    """`_cast`, compiled; None where that is not possible."""
+def _compiled_cast(device_type: str) -> Callable[..., Tensor] | None:
+    """`_cast`, compiled for a type of device; None where that is not possible."""
     compiled: Any = torch.compile(_cast, dynamic=False, options=_COMPILER_OPTIONS)
     no_object = SceneBatch.of(torch.tensor([[-1]]), torch.zeros(1, 1, 2), torch.zeros(1, 1))
+    no_object = no_object.map(lambda part: part.to(device_type))
     rays = directions(no_object.camera, 1, 1, 1.0)
     try:
         compiled(*(getattr(no_object, field.name) for field in fields(no_object)), rays, 0.0, 1.0, 1.0)

@@ -65,6 +65,7 @@ class SceneBatch:
         *,
         camera: tuple[float, float, float] = CAMERA,
         light: tuple[float, float, float] = (-0.4, -0.5, 0.77),
+        check: bool = True,
     ) -> "SceneBatch":
         """Objects of their kinds' own sizes and colours.
 
@@ -74,11 +75,12 @@ class SceneBatch:
             yaw: Radians.
             camera: Position of every scene's camera.
             light: Direction towards every scene's light, of any length.
+            check: False skips the check of kinds, which on a GPU waits for it.
 
         Raises:
             ValueError: A kind is unknown.
         """
-        if len(kind) and not ((kind >= -1) & (kind < len(KINDS))).all():
+        if check and len(kind) and not ((kind >= -1) & (kind < len(KINDS))).all():
             names = ", ".join(f"{i} ({name})" for i, name in enumerate(KINDS))
             raise ValueError(f"kinds hold {kind.unique().tolist()}, wanted -1 (none), {names}")
         colours = position.new_tensor([spec.colour for spec in KINDS.values()])
