@@ -51,7 +51,12 @@ def test_there_are_examples():
     assert len(examples()) >= 5
 
 
-@pytest.mark.parametrize("example", examples(), ids=lambda example: example.name)
+def needs(example: doctest.DocTest) -> tuple[pytest.MarkDecorator, ...]:
+    """What an example needs that not every machine has."""
+    return (pytest.mark.opengl,) if example.name.endswith("PyrenderRenderer") else ()
+
+
+@pytest.mark.parametrize("example", [pytest.param(e, id=e.name, marks=needs(e)) for e in examples()])
 def test_the_example_of_a_docstring_runs(example):
     module = importlib.import_module(example.globs["__module__"])
     example.globs = vars(module) | {"__name__": "__main__"}

@@ -83,7 +83,9 @@ def finished_at(directory: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in directory.rglob("evaluation.json")}
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.opengl] * (name == "figure6")) for name in FIGURES]
+)
 def test_a_figure_is_made_from_training_to_page_and_made_again_from_what_is_there(
     name, reproduce, runs_dir, monkeypatch
 ):

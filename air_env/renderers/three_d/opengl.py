@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.util import find_spec
@@ -69,12 +70,13 @@ class PyrenderRenderer(View):
         try:
             images = _process(os.getpid()).draw(settings, *(part.double().cpu().numpy() for part in (objects, views)))
         except OpenGLError:
-            # The next call starts another one.
+            # It has ended; the next call starts another one.
             _process.cache_clear()
             raise
         return torch.from_numpy(images.copy()).to(like.device).movedim(-1, 1).to(like.dtype) / 255
 
 
+@cache
 def why_no_opengl() -> str | None:
     """Why there is no OpenGL on this machine, with the remedy; None where there is."""
     if find_spec("pyrender") is None:
@@ -95,6 +97,7 @@ class _Process:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._lock = threading.Lock()
         meshes = [mesh_of(kind) for kind in KINDS.values()]
+        atexit.register(self.close)
         self._ask({}, *(getattr(mesh, field.name) for mesh in meshes for field in fields(mesh)))
 
     def draw(self, settings: dict[str, object], objects: np.ndarray, views: np.ndarray) -> np.ndarray:
@@ -102,11 +105,12 @@ class _Process:
         return self._ask(settings, objects, views)[0]
 
     def close(self) -> None:
-        """Ends it."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
+        """Ends it, if it has not ended."""
+        atexit.unregister(self.close)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with suppress(OSError):
+                pipe.close()
         self._process.wait()
 
     def _ask(self, header: dict[str, object], *arrays: np.ndarray) -> list[np.ndarray]:
@@ -119,8 +123,10 @@ class _Process:
                 answer = opengl_process.receive(answers)  # pyright: ignore
             except (OSError, ValueError):
                 answer = None
+        if answer is None or answer[0]["error"] is not None:
+            self.close()
         if answer is None:
-            code = self._process.poll()
+            code = self._process.returncode
             raise OpenGLError(f"the process that draws with OpenGL ended (exit code {code}); {_REMEDY}")
         if answer[0]["error"] is not None:
             raise OpenGLError(f"OpenGL failed ({answer[0]['error']}); {_REMEDY}")
@@ -131,6 +137,4 @@ class _Process:
 def _process(pid: int) -> _Process:
     """The one of this process: a forked worker, whose number is another, starts its own."""
     del pid
-    process = _Process()
-    atexit.register(process.close)
-    return process
+    return _Process()

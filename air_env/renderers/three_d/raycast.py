@@ -62,7 +62,7 @@ class RaycastRenderer(View):
         cast: Callable[..., Tensor] = _cast
         rays_at_once = _RAYS_AT_ONCE
         if self.compiled and (kernel := _compiled_cast(scenes.camera.device.type)) is not None:
-            cast, rays_at_once = kernel, _COMPILED_RAYS_AT_ONCE.get(scenes.camera.device.type, 2**20)
+            cast, rays_at_once = kernel, _COMPILED_RAYS_AT_ONCE.get(scenes.camera.device.type, _RAYS_AT_ONCE)
         size = max(1, rays_at_once // (self.samples * self.resolution**2))
         images = []
         for start in range(0, len(scenes), size):
