@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -65,24 +65,6 @@ def _mix(log_q: Tensor, fixed: float, weight: float) -> Tensor:
     """``log((1 - weight) q + weight * fixed)``; in logarithms, so that saturated probabilities stay finite."""
     own = math.log1p(-weight) if weight < 1 else -math.inf
     return torch.logaddexp(torch.full_like(log_q, math.log(weight * fixed)), own + log_q)
-
-
-class AgentState(Protocol):
-    """What an agent remembers between steps; a dataclass of tensors with one row for each image."""
-
-    @property
-    def images(self) -> Tensor:
-        """What is explained."""
-        ...
-
-    @property
-    def hidden(self) -> Tensor:
-        """``[batch, hidden]``, what the next decision is made of."""
-        ...
-
-    def select(self, rows: Tensor) -> Self:
-        """The state of some rows of the batch."""
-        ...
 
 
 def select(state: Any, rows: Tensor) -> Any:
@@ -225,11 +207,13 @@ class Agent(nn.Module, ABC):
             The explanation, with its reconstruction, on the agent's device.
 
         Raises:
-            ValueError: The images are not of that form (`to_images`).
+            ValueError: The images are not of that form (`to_images`), or so many objects cannot be drawn.
         """
         num_steps = self.model.config.num_steps if num_steps is None else num_steps
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        if num_steps > (most := getattr(self.model.renderer, "max_steps", num_steps)):
+            raise ValueError(f"num_steps must be at most {most} for this renderer, got {num_steps}")
         chunks = to_images(images, self.model).split(_EXPLAIN_BATCH)
         parts = [self._explain(chunk, num_steps) for chunk in chunks]
         lists = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Explanation)}

@@ -275,6 +275,15 @@ def test_an_agent_is_saved_and_loaded(tmp_path):
     assert {"identity_accuracy", "position_error", "rotation_error"} <= metrics.keys()
 
 
+def test_more_than_one_object_is_refused():
+    agent = make_agent()
+    images = torch.zeros(2, 3, 16, 16)
+    with pytest.raises(ValueError, match="num_steps must be at most 1"):
+        agent.explain(images, num_steps=2)
+    with pytest.raises(ValueError, match="num_steps must be 1, got 2"):
+        agent.with_num_steps(2)
+
+
 def test_turns_are_measured_up_to_symmetry():
     difference = torch.tensor([[0.3, 0.4, math.pi / 2 + 0.1], [0.0, 0.0, -0.2], [0.0, 0.0, 3.0], [0.0, 0.0, 6.0]])
     errors = pose_errors(difference, torch.tensor([CUBE, CYLINDER, SPHERE, CYLINDER]), tuple(KINDS.values()))
