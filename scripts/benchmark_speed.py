@@ -193,7 +193,7 @@ def rendering(setting: Setting) -> Iterator[Workload]:
             pose = torch.rand(batch, 1, 3, generator=generator) * 2 - 1
             scenes = SceneBatch.of(kind, pose[..., :2], pose[..., 2]).map(lambda part: part.to(setting.device))
             call = partial(drawer.render, scenes)
-            yield Workload(f"{name}, {resolution} px", "images/s", batch, call)
+            yield Workload(f"{name}, {resolution} px", "images/s", batch, call, counted=False)
 
 
 SYNC_VECTOR_ENV, VECTOR_ENV = "SyncVectorEnv, 64 environments", "1024 environments, no gradients"
