@@ -1,5 +1,6 @@
 """The interface of everything that draws."""
 
+from collections.abc import Collection
 from typing import Protocol
 
 from jaxtyping import Float
@@ -47,3 +48,16 @@ class RendererConfig(Protocol):
     def make(self) -> Renderer:
         """Makes it, a `torch.nn.Module`."""
         ...
+
+
+def check_kinds(kinds: Collection[str], known: Collection[str]) -> None:
+    """Checks what a renderer of fixed kinds is to draw.
+
+    Raises:
+        ValueError: There is none, or one is unknown or named twice.
+    """
+    unknown = [kind for kind in kinds if kind not in known]
+    if unknown or not kinds:
+        raise ValueError(f"kinds {unknown} are unknown; choose one or more from {', '.join(known)}")
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(f"kinds must differ from each other, got {', '.join(kinds)}")

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from air_env.priors import CategoricalPrior, PosePrior
+from air_env.renderers.base import check_kinds
 from air_env.renderers.three_d import (
     KINDS,
     OpenGLError,
@@ -49,11 +50,7 @@ class ObjectsConfig:
     pixel."""
 
     def __post_init__(self) -> None:
-        unknown = [kind for kind in self.kinds if kind not in KINDS]
-        if unknown or not self.kinds:
-            raise ValueError(f"kinds {unknown} are unknown; choose one or more from {', '.join(KINDS)}")
-        if len(set(self.kinds)) < len(self.kinds):
-            raise ValueError(f"kinds must differ from each other, got {', '.join(self.kinds)}")
+        check_kinds(self.kinds, KINDS)
         if self.renderer not in RENDERERS_3D:
             raise ValueError(f"renderer {self.renderer!r} is unknown; choose one of {', '.join(RENDERERS_3D)}")
         for name in ("position_sd", "step"):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from air_env import geometry
 from air_env.priors import CategoricalPrior
+from air_env.renderers.base import check_kinds
 
 SHAPES: dict[str, Callable[[NDArray, NDArray], NDArray[np.bool_]]] = {
     "square": lambda x, y: np.maximum(abs(x), abs(y)) <= 1,
@@ -48,11 +49,7 @@ class SpriteConfig:
     """Side of a sprite's picture in pixels, before it is scaled to its window."""
 
     def __post_init__(self) -> None:
-        unknown = [kind for kind in self.kinds if kind not in KINDS]
-        if unknown or not self.kinds:
-            raise ValueError(f"kinds {unknown} are unknown; choose one or more from {', '.join(KINDS)}")
-        if len(set(self.kinds)) < len(self.kinds):
-            raise ValueError(f"kinds must differ from each other, got {', '.join(self.kinds)}")
+        check_kinds(self.kinds, KINDS)
         if self.size < 1:
             raise ValueError(f"size must be at least 1 pixel, got {self.size}")
 

@@ -68,3 +68,17 @@ class Scene(Protocol):
     def dataset(self, split: Split, num_scenes: int, seed: int = 0) -> SceneDataset:
         """Makes scenes; the same arguments give the same scenes."""
         ...
+
+
+def check_request(split: str, num_scenes: int, seed: int) -> None:
+    """Checks what a scene is asked for.
+
+    Raises:
+        ValueError: The split is unknown, or a number is too small.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split {split!r} is unknown; choose train or test")
+    if num_scenes < 1:
+        raise ValueError(f"num_scenes must be at least 1, got {num_scenes}")
+    if seed < 0:
+        raise ValueError(f"the seed of scenes must be at least 0, got {seed}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from air_env import geometry
 from air_env.model import SceneConfig
-from air_env.scenes.base import SceneDataset, Split
+from air_env.scenes.base import SceneDataset, Split, check_request
 
 _MAX_ATTEMPTS = 1000
 _CHUNK = 4096
@@ -103,12 +103,7 @@ class ComposedScene:
 
     def dataset(self, split: Split, num_scenes: int, seed: int = 0) -> SceneDataset:
         """Composes scenes; the same arguments give the same scenes, bit for bit."""
-        if split not in ("train", "test"):
-            raise ValueError(f"split {split!r} is unknown; choose train or test")
-        if num_scenes < 1:
-            raise ValueError(f"num_scenes must be at least 1, got {num_scenes}")
-        if seed < 0:
-            raise ValueError(f"the seed of scenes must be at least 0, got {seed}")
+        check_request(split, num_scenes, seed)
         glyphs = self.glyphs(split)
         rng = np.random.default_rng([seed, split == "test"])
         count = rng.choice(np.array(self.counts), num_scenes)

@@ -14,7 +14,7 @@ from air_env.model import SceneConfig
 from air_env.priors import CountPrior
 from air_env.renderers import ObjectsConfig
 from air_env.renderers.three_d import PyrenderRenderer, RaycastRenderer, SceneBatch
-from air_env.scenes.base import SceneDataset, Split
+from air_env.scenes.base import SceneDataset, Split, check_request
 
 _CHUNK = 4_096
 
@@ -56,12 +56,7 @@ class ObjectScene:
 
     def dataset(self, split: Split, num_scenes: int, seed: int = 0) -> SceneDataset:
         """Draws scenes; the same arguments give the same scenes. The splits differ in their arrangements only."""
-        if split not in ("train", "test"):
-            raise ValueError(f"split {split!r} is unknown; choose train or test")
-        if num_scenes < 1:
-            raise ValueError(f"num_scenes must be at least 1, got {num_scenes}")
-        if seed < 0:
-            raise ValueError(f"the seed of scenes must be at least 0, got {seed}")
+        check_request(split, num_scenes, seed)
         assert isinstance(self.model.renderer, ObjectsConfig)
         renderer = self.model.renderer.make()
         generator = torch.Generator().manual_seed(2 * seed + (split == "test"))
