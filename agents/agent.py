@@ -84,17 +84,28 @@ class Latents:
         what: Posterior of ``z_what``.
         z_where: What was chosen of the one.
         z_what: And of the other.
+        values: ``[image, category]``, what each category was found to gain before one was chosen, in nats; without
+            gradient. None where that is not known.
     """
 
     where: Gaussian
     what: Posterior
     z_where: Float[Tensor, "row where"]
     z_what: Tensor
+    values: Tensor | None = None
 
     @property
     def log_q(self) -> Float[Tensor, "row"]:
         """Log-probability of what was chosen."""
         return self.where.log_prob(self.z_where) + self.what.log_prob(self.z_what)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """How a whole scene is seen: the posterior ``[batch]`` of ``z_camera``, and what was chosen of it."""
+
+    posterior: Gaussian
+    z_camera: Float[Tensor, "batch camera"]
 
 
 Choose = Callable[[Any], Tensor]
@@ -127,6 +138,19 @@ class Agent(nn.Module, ABC):
     def initial(self, images: Images) -> Any:
         """The state before the first step."""
 
+    def look_from(self, state: Any, choose: Choose) -> tuple[Any, Camera | None]:
+        """Chooses the camera, where there is one.
+
+        Args:
+            state: Before the first step.
+            choose: Picks ``z_camera`` from its posterior.
+
+        Returns:
+            The state that knows the camera, and the camera.
+        """
+        del choose
+        return state, None
+
     @abstractmethod
     def decide(self, state: Any) -> tuple[Any, Float[Tensor, "batch"], Any]:
         """Takes a step.
@@ -152,8 +176,8 @@ class Agent(nn.Module, ABC):
 
     @property
     def latent_dim(self) -> int:
-        """Length of the latents of one step, ``z_where`` and ``z_what``, as the core reads them."""
-        return self.model.where_dim + self.what_size
+        """Length of the latents of one step, ``z_where`` and ``z_what``, as the core reads them; and of the camera."""
+        return self.model.where_dim + self.what_size + self.model.camera_dim
 
     @property
     def what_size(self) -> int:
@@ -184,7 +208,7 @@ class Agent(nn.Module, ABC):
         self, images: Images, num_steps: int
     ) -> tuple[Float[Tensor, "batch step"], Float[Tensor, "batch step where"], Tensor]:
         """The presence logits, and the most probable latents, of so many steps that all draw an object."""
-        state, steps = self.initial(images), []
+        state, steps = self.look_from(self.initial(images), mode_of)[0], []
         for _ in range(num_steps):
             state, logit, first = self.decide(state)
             z = self.describe_object(state, first, mode_of, mode_of)
@@ -227,7 +251,8 @@ class Agent(nn.Module, ABC):
         count = torch.zeros(len(images), dtype=torch.long, device=images.device)
         best = images.new_zeros(len(images))
         # Rows still open, their state, and P(n >= step): what no count so far has taken.
-        rows, state, open_mass = torch.arange(len(images), device=images.device), self.initial(images), best + 1
+        rows, open_mass = torch.arange(len(images), device=images.device), best + 1
+        state, camera = self.look_from(self.initial(images), mode_of)
         for step in range(num_steps):
             state, logit, first = self.decide(state)
             stop_mass = open_mass * torch.sigmoid(-logit)
@@ -243,5 +268,10 @@ class Agent(nn.Module, ABC):
             state = self.remember(state, z.z_where, z.z_what)
         count[rows] = num_steps
         z_pres = (torch.arange(num_steps, device=images.device) < count[:, None]).to(images.dtype)
-        z = Explanation(z_pres, masked(z_pres > 0, z_where), masked(z_pres > 0, z_what))
-        return replace(z, reconstruction=self.model.render(z), outlines=self.model.outlines(z.z_where, z.z_what))
+        z = Explanation(
+            z_pres,
+            masked(z_pres > 0, z_where),
+            masked(z_pres > 0, z_what),
+            z_camera=None if camera is None else camera.z_camera,
+        )
+        return replace(z, reconstruction=self.model.render(z), outlines=self.model.outlines(z))

@@ -12,6 +12,7 @@ another object and where; the window is then read out of the image and encoded i
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +85,9 @@ class AIR(Agent):
         scene: Settings of the generative model.
         config: Settings of the inference network.
 
+    Raises:
+        ValueError: The scenes are seen by a camera.
+
     Example:
         >>> agent = AIR(SceneConfig(), AgentConfig())
         >>> agent.explain(torch.zeros(2, 50, 50)).z_where.shape
@@ -92,6 +96,8 @@ class AIR(Agent):
 
     def __init__(self, scene: SceneConfig, config: AgentConfig) -> None:
         super().__init__(scene)
+        if self.model.camera_dim:
+            raise ValueError("AIR draws object by object, and here a camera sees them; take TabletopAgentConfig")
         self.config = config
         self.hidden_size = config.hidden
         where_dim, channels = self.model.where_dim, self.model.image_shape[0]
@@ -155,7 +161,8 @@ class AIR(Agent):
         # Deviation: what was drawn is told as a fact. With the gradient that leads from later steps through the canvas
         # to earlier ones, training is unstable.
         with torch.no_grad():
-            return replace(state, canvas=self.model.renderer.draw(state.canvas, z_where, z_what))
+            renderer: Any = self.model.renderer
+            return replace(state, canvas=renderer.draw(state.canvas, z_where, z_what))
 
 
 __all__ = ["AIR", "AgentConfig", "AgentState", "Exploration"]

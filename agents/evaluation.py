@@ -65,8 +65,10 @@ def evaluate(
         - ``position_error``, ``rotation_error``, where objects are three-dimensional: mean distance, in the scene's
           unit, and mean turn, in radians, up to the object's symmetry, of the objects whose kind is right;
           ``rotation_error_KIND``: of one kind. Balls have no turn.
+        - ``camera_error``, where the camera is inferred: mean distance of its angle from the true one, in radians.
         - ``return``: of the episode that draws the most probable explanation.
-        - ``elbo`` = ``log_likelihood - kl_where - kl_what - kl_count``; ``iwae``: importance-weighted bound.
+        - ``elbo`` = ``log_likelihood - kl_where - kl_what - kl_count``, less ``kl_camera`` where there is one;
+          ``iwae``: importance-weighted bound.
         - ``confusion_i_j``: share of the scenes with i objects that were counted as j.
 
     Raises:
@@ -128,6 +130,7 @@ def _measure(
         "log_likelihood": (q * first.log_p_x).sum(1),
         "kl_where": kl[:, 0],
         "kl_what": kl[:, 1],
+        **({} if first.camera is None else {"kl_camera": first.kl_camera}),
         "kl_count": (q * (problem.log_q - agent.model.log_p_count)).sum(1),
         "count": z.count,
     }
@@ -174,11 +177,13 @@ def compare(z: Explanation, scenes: SceneDataset, kinds: tuple[Kind, ...] = ()) 
         rows, steps, things = rows[recognised], steps[recognised], things[recognised]
         difference = z.z_where.cpu()[scored][rows, steps] - scenes.poses[scored][rows, things]
         metrics |= pose_errors(difference, scenes.labels[scored][rows, things], kinds)
+    if scenes.cameras is not None and z.z_camera is not None:
+        metrics["camera_error"] = (z.z_camera.cpu() - scenes.cameras).abs()[:, 0]
     return metrics
 
 
 def pose_errors(
-    difference: Float[Tensor, "object 3"], labels: Int[Tensor, "object"], kinds: tuple[Kind, ...]
+    difference: Float[Tensor, "object pose"], labels: Int[Tensor, "object"], kinds: tuple[Kind, ...]
 ) -> dict[str, Tensor]:
     """Distances, and turns up to the symmetry of the objects, from differences of poses.
 

@@ -118,10 +118,7 @@ class InverseGraphics(Agent):
         heights = [KINDS[name].height / 2 for name in renderer.config.kinds]
         self.register_buffer("heights", torch.tensor(heights), persistent=False)
         self.register_buffer("camera", torch.tensor(CAMERA), persistent=False)
-        side = (scene.image_size + 1) // 2
-        centres = (torch.arange(side) * 2 + 1) * 2 / scene.image_size - 1
-        y, x = torch.meshgrid(centres, centres, indexing="ij")
-        self.register_buffer("places", torch.stack([x.flatten(), y.flatten()], 1), persistent=False)
+        self.register_buffer("places", pixel_centres(scene.image_size), persistent=False)
 
     def initial(self, images: Images) -> ObjectState:
         """All that is inferred of images."""
@@ -129,7 +126,7 @@ class InverseGraphics(Agent):
         brightness = F.avg_pool2d(images.amax(1, keepdim=True), 2, ceil_mode=True)
         heat = (self.maps(images) + self.config.sharpness * brightness).flatten(2).softmax(-1)
         seen = heat @ self.places
-        glimpses = self._glimpse(images, seen.detach())
+        glimpses = glimpses_at(images, seen.detach(), self.config.glimpse_size, self.config.glimpse_scale)
         hidden = self.look(glimpses.flatten(0, 1)).unflatten(0, seen.shape[:2])
         offset, turn, sd, likely = torch.einsum("bkh,kho->bko", hidden, self.heads).split([2, 2, 3, 1], -1)
         position = unproject(seen, self.heights, self.camera, self.field_of_view) + 0.3 * offset
@@ -155,7 +152,7 @@ class InverseGraphics(Agent):
     ) -> Latents:
         """First what it is, then where such an object would be."""
         z_what = choose_what(first)
-        where = Gaussian(_of_kind(state.mean, z_what), _of_kind(state.sd, z_what))
+        where = Gaussian(of_kind(state.mean, z_what), of_kind(state.sd, z_what))
         return Latents(where, first, choose_where(where), z_what)
 
     def remember(self, state: ObjectState, z_where: Tensor, z_what: Tensor) -> ObjectState:
@@ -163,15 +160,25 @@ class InverseGraphics(Agent):
         del z_where, z_what
         return state
 
-    def _glimpse(self, images: Images, places: Float[Tensor, "batch kind 2"]) -> Float[Tensor, "batch kind c h w"]:
-        kinds = places.shape[1]
-        scale = torch.full_like(places[..., :1], math.log(self.config.glimpse_scale))
-        windows = torch.cat([scale, places], -1).flatten(0, 1)
-        glimpses = geometry.attend(images.repeat_interleave(kinds, 0), windows, self.config.glimpse_size)
-        return glimpses.unflatten(0, (len(images), kinds))
+
+def pixel_centres(image_size: int) -> Float[Tensor, "place 2"]:
+    """Where the pixels of heat maps, two of the image wide, have their centres in image coordinates."""
+    centres = (torch.arange((image_size + 1) // 2) * 2 + 1) * 2 / image_size - 1
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], 1)
 
 
-def _of_kind(values: Float[Tensor, "batch kind value"], kind: Int[Tensor, "row"]) -> Float[Tensor, "row value"]:
+def glimpses_at(
+    images: Images, places: Float[Tensor, "batch kind 2"], size: int, scale: float
+) -> Float[Tensor, "batch kind channel size size"]:
+    """What is seen of images around places, in windows of such a size in pixels and relative to the image."""
+    kinds = places.shape[1]
+    windows = torch.cat([torch.full_like(places[..., :1], math.log(scale)), places], -1).flatten(0, 1)
+    glimpses = geometry.attend(images.repeat_interleave(kinds, 0), windows, size)
+    return glimpses.unflatten(0, (len(images), kinds))
+
+
+def of_kind(values: Float[Tensor, "batch kind value"], kind: Int[Tensor, "row"]) -> Float[Tensor, "row value"]:
     """The values of one kind for each row, of which there may be several for each image."""
     values = repeated(values, len(kind))
     return values[torch.arange(len(kind), device=kind.device), kind]

@@ -6,14 +6,17 @@ from agents.agent import Exploration
 from agents.air import AgentConfig
 from agents.estimators import ESTIMATORS
 from agents.inverse_graphics import InverseGraphicsConfig
+from agents.tabletop import TabletopAgentConfig
 from agents.training_settings import TrainingSettings, refuse_unknown
 from air_env.model import SceneConfig
 from air_env.priors import CountPrior
-from air_env.renderers import ObjectsConfig, PatchConfig
+from air_env.renderers import ObjectsConfig, PatchConfig, TabletopConfig
 from air_env.scenes.objects3d import objects3d
 from air_env.scenes.sprites import sprites
+from air_env.scenes.tabletop3d import tabletop3d
 
 CATEGORIES = ("score_function", "exact")
+_NEXT_TO_NOTHING = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +25,7 @@ class Recipe(TrainingSettings):
 
     model: SceneConfig = field(default_factory=SceneConfig)
     """The generative model."""
-    agent: AgentConfig | InverseGraphicsConfig = field(default_factory=AgentConfig)
+    agent: AgentConfig | InverseGraphicsConfig | TabletopAgentConfig = field(default_factory=AgentConfig)
     """The inference network."""
     estimator: str = "half_critic"
     """One of `ESTIMATORS`: the gradient of the stop action (Deviation; paper: nvil)."""
@@ -33,6 +36,11 @@ class Recipe(TrainingSettings):
     """Of Adam, for learned baselines: they have to keep up with what they predict."""
     exploration_steps: int = 2_000
     """Iterations over which the weight of `Exploration` falls linearly from 1 to 0; 0 does without."""
+    exploration: Exploration = field(default_factory=Exploration)
+    """What is mixed into q with that weight."""
+    camera_steps: int = 0
+    """First iterations, in which next to nothing but the camera is learned: until the empty scene is seen as it is, any
+    object does more harm than good, and the one that does least is chosen for good."""
     compile: bool = False
     """Whether a renderer of three-dimensional objects is compiled for training."""
 
@@ -40,12 +48,16 @@ class Recipe(TrainingSettings):
         super().__post_init__()
         refuse_unknown("estimator", self.estimator, ESTIMATORS)
         refuse_unknown("categories", self.categories, CATEGORIES)
-        steps = ("exploration_steps",)
+        steps = ("exploration_steps", "camera_steps")
         self._refuse_nonsense(positive=("baseline_learning_rate",), not_negative=steps, whole=steps)
 
     def exploration_at(self, iteration: int) -> Exploration:
         """What is mixed into q at an iteration of training."""
-        return Exploration(max(0.0, 1 - iteration / self.exploration_steps) if self.exploration_steps else 0.0)
+        if iteration < self.camera_steps:
+            return replace(self.exploration, weight=1.0, presence=_NEXT_TO_NOTHING)
+        done = iteration - self.camera_steps
+        weight = max(0.0, 1 - done / self.exploration_steps) if self.exploration_steps else 0.0
+        return replace(self.exploration, weight=weight)
 
 
 _OBJECTS = objects3d(renderer="raycast").model
@@ -80,6 +92,26 @@ _OBJECT = Recipe(
     agent=InverseGraphicsConfig(),
 )
 
+_TABLE = tabletop3d(renderer="raycast").model
+_TABLETOP = Recipe(
+    scene="tabletop3d",
+    scene_options={"renderer": "raycast"},
+    num_train=20_000,
+    max_steps=3_000,
+    camera_steps=200,
+    exploration_steps=800,
+    exploration=Exploration(presence=0.5, categories=0.6),
+    estimator="exact",
+    compile=True,
+    model=replace(
+        _TABLE,
+        initial_likelihood_scale=0.4,
+        likelihood_anneal_steps=1_000,
+        renderer=TabletopConfig(renderer="raycast", samples=1),
+    ),
+    agent=TabletopAgentConfig(),
+)
+
 RECIPES: dict[str, Recipe] = {
     # These digits are thick and vary less in size: a wide window would explain two of them at once.
     "digits": Recipe(
@@ -111,6 +143,7 @@ RECIPES: dict[str, Recipe] = {
         agent=AgentConfig(initial_scale=0.32, glimpse_size=16, core="air_canvas"),
     ),
     "objects3d": _OBJECT,
+    "tabletop3d": _TABLETOP,
     # Objects are drawn by OpenGL: nothing is known of the renderer but the images that it makes.
     "objects3d_pyrender": replace(
         _OBJECT,

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agents.agent import Agent, Choose
-from agents.estimators import StopProblem
+from agents.agent import Agent, Camera, Choose
+from agents.estimators import CategoryValues, StopProblem
 from agents.estimators.base import RETURN_SCALE
 from agents.networks import Categorical, Gaussian, Posterior, repeated, stack
 from air_env.model import Images, RewardTerms
@@ -36,7 +36,9 @@ class Rollout:
         num_paths: Paths for each image and particle.
         num_particles: Independent draws of noise for each image.
         reparameterised: Whether latents carry the gradient of the network that drew them.
-        log_p_x_empty: ``[batch]``, ``log p(x | c_0)``.
+        log_p_x_black: ``[batch]``, ``log p(x | c_0)``, before the first action.
+        log_p_x_empty: ``[batch]``, ``log p(x)`` without objects, seen by the camera where there is one; else the same.
+        camera: What was chosen of the camera, where there is one.
         logits: Presence logits.
         where: Posterior of ``z_where``.
         what: Posterior of ``z_what``.
@@ -44,6 +46,7 @@ class Rollout:
         z_what: Its sample.
         rewards: What the environment paid.
         hidden: The core's output, a function of (x, z_<i).
+        values: ``[path, step, category]``, what categories were found to gain, where that is known.
     """
 
     agent: Agent
@@ -51,7 +54,9 @@ class Rollout:
     num_paths: int
     num_particles: int
     reparameterised: bool
+    log_p_x_black: Float[Tensor, "batch"]
     log_p_x_empty: Float[Tensor, "batch"]
+    camera: Camera | None
     logits: Float[Tensor, "batch step"]
     where: Gaussian
     what: Posterior
@@ -59,11 +64,20 @@ class Rollout:
     z_what: Tensor
     rewards: RewardTerms
     hidden: Float[Tensor, "batch step hidden"]
+    values: Float[Tensor, "batch step category"] | None = None
 
     @cached_property
     def log_p_x(self) -> Float[Tensor, "batch count"]:
         """``log p(x | c_n)`` of every prefix, n = 0..N."""
-        return torch.cat([self.log_p_x_empty[:, None], self.rewards.likelihood_gain], 1).cumsum(1)
+        with_objects = self.log_p_x_black[:, None] + self.rewards.likelihood_gain.cumsum(1)
+        return torch.cat([self.log_p_x_empty[:, None], with_objects], 1)
+
+    @cached_property
+    def kl_camera(self) -> Float[Tensor, "batch"]:
+        """Divergence of the posterior of ``z_camera`` from its prior; 0 where there is no camera."""
+        if self.camera is None or (prior := self.agent.model.prior_camera) is None:
+            return torch.zeros_like(self.log_p_x_empty)
+        return self.camera.posterior.kl(prior)
 
     @cached_property
     def kl_where(self) -> Float[Tensor, "batch step"]:
@@ -85,11 +99,14 @@ class Rollout:
         """
         model = self.agent.model
         if analytic_kl:
-            latents = -(self.kl_where + self.kl_what)
+            latents, camera = -(self.kl_where + self.kl_what), -self.kl_camera
         else:
             latents = self.rewards.log_p_z_where + self.rewards.log_p_z_what - self._log_q_latents
-        steps = self.rewards.likelihood_gain + self.rewards.log_p_z_pres + latents
-        scores = torch.cat([self.log_p_x_empty[:, None], steps], 1).cumsum(1) + model.log_p_stop
+            camera = -self._log_q_camera
+            if self.rewards.log_p_z_camera is not None:
+                camera = camera + self.rewards.log_p_z_camera[:, 0]
+        steps = F.pad((self.rewards.log_p_z_pres + latents).cumsum(1), (1, 0))
+        scores = self.log_p_x + steps + camera[:, None] + model.log_p_stop
         # What is still unexplained tells most about what going on may gain.
         context = torch.cat([self.hidden, self.log_p_x[:, :-1, None] / RETURN_SCALE], 2)
         return StopProblem(
@@ -98,12 +115,29 @@ class Rollout:
             model.log_p_count,
             context.detach(),
             log_q_what=self.what.log_prob(self.z_what) if self.agent.categorical else None,
+            what_values=self._what_values,
             num_paths=self.num_paths,
             num_particles=self.num_particles,
-            log_q_latents=None if self.reparameterised else F.pad(self._log_q_latents.cumsum(1), (1, 0)),
+            log_q_latents=None
+            if self.reparameterised
+            else F.pad(self._log_q_latents.cumsum(1), (1, 0)) + self._log_q_camera[:, None],
             relaxed=partial(self._relaxed, latents) if model.renderer.differentiable else None,
             dream=partial(dream, self.agent, len(self.images) // (self.num_paths * self.num_particles)),
         )
+
+    @property
+    def _what_values(self) -> CategoryValues | None:
+        if self.values is None or self.num_paths > 1:
+            return None
+        assert isinstance(self.what, Categorical)
+        chosen = self.values.gather(2, self.z_what[..., None])[..., 0]
+        return CategoryValues(chosen, (self.what.log_q.exp() * self.values).sum(2))
+
+    @cached_property
+    def _log_q_camera(self) -> Float[Tensor, "batch"]:
+        if self.camera is None:
+            return torch.zeros_like(self.log_p_x_empty)
+        return self.camera.posterior.log_prob(self.camera.z_camera)
 
     @cached_property
     def _log_q_latents(self) -> Float[Tensor, "batch step"]:
@@ -133,23 +167,25 @@ def unstopped_rollout(
     Args:
         agent: Who acts; the environments must pay by its model.
         envs: Just reset.
-        noise: Standard normal, ``[num_envs * particles, N, where + what]``; 0 follows the posterior modes. The
-            particles of an image follow each other.
+        noise: Standard normal, ``[num_envs * particles, N, latents]``; 0 follows the posterior modes. The particles of
+            an image follow each other. The camera's, where there is one, is the last of the first step.
         enumerate_categories: Every step takes every category instead of a sampled one. Paths branch, so that
             step i is computed once for each sequence of the categories before it.
         reparameterised: False cuts the gradient from latents to the network that drew them.
     """
     num_particles = len(noise) // envs.num_envs
-    noise_where, noise_what = noise.split([agent.model.where_dim, agent.what_size], 2)
+    noise_where, noise_what, noise_camera = noise.split(
+        [agent.model.where_dim, agent.what_size, agent.model.camera_dim], 2
+    )
     state = agent.initial(envs.state.images)
     if num_particles > 1:
         # The image is embedded once.
         state = state.select(torch.arange(envs.num_envs, device=noise.device).repeat_interleave(num_particles))
 
-    def choose_where(noise: Tensor) -> Choose:
-        def choose(where: Gaussian) -> Tensor:
-            z_where = where.sample(repeated(noise, len(where.mean)))
-            return z_where if reparameterised else z_where.detach()
+    def choose_gaussian(noise: Tensor) -> Choose:
+        def choose(posterior: Gaussian) -> Tensor:
+            value = posterior.sample(repeated(noise, len(posterior.mean)))
+            return value if reparameterised else value.detach()
 
         return choose
 
@@ -163,11 +199,15 @@ def unstopped_rollout(
 
         return choose
 
+    state, camera = agent.look_from(state, choose_gaussian(noise_camera[:, 0]))
     steps: list[tuple[Tensor, Gaussian, Posterior, Tensor, Tensor, Tensor]] = []
+    values: list[Tensor] = []
     for i in range(noise.shape[1]):
         state, logit, first = agent.decide(state)
-        z = agent.describe_object(state, first, choose_where(noise_where[:, i]), choose_what(noise_what[:, i]))
+        z = agent.describe_object(state, first, choose_gaussian(noise_where[:, i]), choose_what(noise_what[:, i]))
         steps.append((logit, z.where, z.what, z.z_where, state.hidden, z.z_what))
+        if z.values is not None:
+            values.append(z.values)
         if len(z.z_what) > len(state.images):
             state = state.select(torch.arange(len(z.z_what), device=noise.device) // agent.what_size)
         state = agent.remember(state, repeated(z.z_where, len(z.z_what)), z.z_what)
@@ -175,20 +215,28 @@ def unstopped_rollout(
     logits, wheres, whats, z_wheres, hidden, z_whats = (
         stack([repeated(part, num_rows) for part in parts]) for parts in zip(*steps, strict=True)
     )
+    if camera is not None:
+        camera = Camera(repeated(camera.posterior, num_rows), repeated(camera.z_camera, num_rows))
+    z_camera = None if camera is None else camera.z_camera
     return Rollout(
         agent=agent,
         images=state.images,
         num_paths=num_rows // len(noise),
         num_particles=num_particles,
         reparameterised=reparameterised,
-        log_p_x_empty=repeated(envs.state.log_p_x, num_rows),
+        log_p_x_black=repeated(envs.state.log_p_x, num_rows),
+        log_p_x_empty=repeated(envs.state.log_p_x, num_rows)
+        if z_camera is None
+        else agent.model.log_p_x_empty(state.images, z_camera),
+        camera=camera,
         logits=logits,
         where=wheres,
         what=whats,
         z_where=z_wheres,
         z_what=z_whats,
-        rewards=envs.unroll(z_wheres, z_whats),
+        rewards=envs.unroll(z_wheres, z_whats, z_camera),
         hidden=hidden,
+        values=stack([repeated(part, num_rows) for part in values]) if values else None,
     )
 
 
@@ -214,20 +262,29 @@ def sample_episodes(agent: Agent, envs: AIRSceneVectorEnv, generator: torch.Gene
     images = envs.state.images
     options = {"generator": generator, "dtype": images.dtype, "device": images.device}
     returns = log_q = images.new_zeros(len(images))
-    log_p_x_empty, active, state = envs.state.log_p_x, envs.state.active, agent.initial(images)
+    log_p_x_empty, active = envs.state.log_p_x, envs.state.active
+
+    def choose_gaussian(posterior: Gaussian) -> Tensor:
+        return posterior.sample(torch.randn(posterior.mean.shape, **options))
+
+    state, camera = agent.look_from(agent.initial(images), choose_gaussian)
+    seen = {}
+    if camera is not None:
+        seen = {"z_camera": camera.z_camera}
+        log_q = log_q + camera.posterior.log_prob(camera.z_camera)
     while active.any():
         uniform = torch.rand(len(images), **options)
         state, logit, first = agent.decide(state)
         z = agent.describe_object(
             state,
             first,
-            lambda where: where.sample(torch.randn(where.mean.shape, **options)),
+            choose_gaussian,
             lambda what: what.sample(torch.randn((len(images), agent.what_size), **options)),
         )
         z_pres = (uniform < logit.sigmoid()) & active
         state = agent.remember(state, z.z_where, z.z_what)
         log_q = log_q + _log_q_of_step(active, z_pres, logit, z.log_q)
-        _, rewards, done, _, _ = envs.step({"z_pres": z_pres, "z_where": z.z_where, "z_what": z.z_what})
+        _, rewards, done, _, _ = envs.step({"z_pres": z_pres, "z_where": z.z_where, "z_what": z.z_what, **seen})
         returns, active = returns + rewards, ~done
     return Episodes(returns, log_q, log_p_x_empty, envs.state.step)
 
@@ -236,8 +293,10 @@ def dream(agent: Agent, num_scenes: int, generator: torch.Generator | None = Non
     """``log q(z, n | x)`` of scenes from the model, with gradient (Hinton et al., 1995: the sleep phase)."""
     with torch.no_grad():
         images, z = agent.model.sample(num_scenes, generator)
-    state, active = agent.initial(images), torch.ones(num_scenes, dtype=torch.bool, device=images.device)
-    log_q = images.new_zeros(num_scenes)
+    active, log_q = torch.ones(num_scenes, dtype=torch.bool, device=images.device), images.new_zeros(num_scenes)
+    state, camera = agent.look_from(agent.initial(images), partial(_given, z.z_camera))
+    if camera is not None:
+        log_q = log_q + camera.posterior.log_prob(camera.z_camera)
     for i in range(z.z_pres.shape[1]):
         state, logit, first = agent.decide(state)
         given = agent.describe_object(state, first, partial(_given, z.z_where[:, i]), partial(_given, z.z_what[:, i]))
@@ -247,8 +306,9 @@ def dream(agent: Agent, num_scenes: int, generator: torch.Generator | None = Non
     return log_q
 
 
-def _given(value: Tensor, posterior: Posterior) -> Tensor:
+def _given(value: Tensor | None, posterior: Posterior) -> Tensor:
     del posterior
+    assert value is not None
     return value
 
 

@@ -14,21 +14,14 @@ from typing import Any, Protocol
 
 import numpy as np
 from gymnasium import spaces
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from air_env.flat_actions import FlatLatents, FlatPosterior
 from air_env.model import Action, SceneModel
 from air_env.priors import CategoricalPrior
-from air_env.spaces import read_shaped, within
-
-LATENT_BOUND = 50.0
-"""Largest absolute value of a latent in an action.
-
-Wide enough for the steps of a trained agent that never happen, whose latents nothing holds near the prior; narrow
-enough for ``exp(log_scale)``, which overflows float32 at 88.
-"""
+from air_env.spaces import LATENT_BOUND, read_shaped, within
 
 
 class ActionMode(Protocol):
@@ -61,8 +54,13 @@ class ActionMode(Protocol):
         """Draws the random numbers of one episode's step, ``[noise_size]``."""
         ...
 
-    def act(self, values: Any, noise: Float[Tensor, "batch noise"]) -> tuple[Action, Float[Tensor, "batch"] | None]:
-        """The objects, and ``log q`` of them in nats where the environment drew them."""
+    def act(
+        self, values: Any, noise: Float[Tensor, "batch noise"], first: Bool[Tensor, "batch"] | None = None
+    ) -> tuple[Action, Float[Tensor, "batch"] | None]:
+        """The objects, and ``log q`` of them in nats where the environment drew them.
+
+        ``first`` says which episodes take their first action, the one that chooses the camera; by default all.
+        """
         ...
 
 
@@ -81,33 +79,35 @@ class DictActions:
                 "z_what": spaces.Discrete(prior.num_categories)
                 if isinstance(prior, CategoricalPrior)
                 else spaces.Box(-LATENT_BOUND, LATENT_BOUND, prior.event_shape, np.float32),
+                **_camera_space(model),
             }
         )
 
     def read(self, values: Any, num_envs: int | None, *, check: bool = True) -> Action:
-        """Reads a dict of ``z_pres [batch]``, ``z_where [batch, where]`` and ``z_what``."""
+        """Reads a dict of ``z_pres [batch]``, ``z_where [batch, where]``, ``z_what``, ``z_camera [batch, camera]``."""
         batch = () if num_envs is None else (num_envs,)
-        names = list(self.space)
+        names = ["z_pres", "z_where", "z_what", *_camera_space(self.model)]
         if not isinstance(values, Mapping) or set(values) != set(names):
             found = f"one with {sorted(map(str, values))}" if isinstance(values, Mapping) else type(values).__name__
-            raise ValueError(f"an action is a dict of z_pres, z_where, z_what; got {found}")
+            raise ValueError(f"an action is a dict of {', '.join(names)}; got {found}")
         z_pres = read_shaped("action 'z_pres'", values["z_pres"], batch, self.model)
         if check and not ((z_pres == 0) | (z_pres == 1)).all():
             raise ValueError("action 'z_pres' must be 1 (draw an object) or 0 (stop)")
         z_where = read_where("action 'z_where'", values["z_where"], batch, self.model, check=check)
         z_what = read_what("action 'z_what'", values["z_what"], batch, self.model, check=check)
+        z_camera = read_camera("action 'z_camera'", values.get("z_camera"), batch, self.model, check=check)
         if num_envs is None:
-            return Action(z_pres[None], z_where[None], z_what[None])
-        return Action(z_pres, z_where, z_what)
+            return Action(z_pres[None], z_where[None], z_what[None], None if z_camera is None else z_camera[None])
+        return Action(z_pres, z_where, z_what, z_camera)
 
     def noise(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Nothing."""
         del rng
         return np.empty(0)
 
-    def act(self, values: Action, noise: Tensor) -> tuple[Action, None]:
+    def act(self, values: Action, noise: Tensor, first: Tensor | None = None) -> tuple[Action, None]:
         """The objects, which are the action."""
-        del noise
+        del noise, first
         return values, None
 
 
@@ -133,6 +133,27 @@ def read_where(name: str, value: Any, batch: tuple[int, ...], model: SceneModel,
         ValueError: They are misshapen, not numbers, not finite or beyond `LATENT_BOUND`.
     """
     return within(name, read_shaped(name, value, (*batch, model.where_dim), model), LATENT_BOUND, check)
+
+
+def read_camera(
+    name: str, value: Any, batch: tuple[int, ...], model: SceneModel, *, check: bool = True
+) -> Tensor | None:
+    """Reads cameras ``[*batch, camera]``, in the model's device and dtype; None where the model has none.
+
+    Raises:
+        ValueError: As `read_where`; or there is a camera, and no value, or the other way round.
+    """
+    if (value is None) != (model.camera_dim == 0):
+        wanted = f"shape {(*batch, model.camera_dim)}" if model.camera_dim else "none: this scene has no camera"
+        raise ValueError(f"{name} is {'missing' if value is None else 'given'}, wanted {wanted}")
+    if value is None:
+        return None
+    return within(name, read_shaped(name, value, (*batch, model.camera_dim), model), LATENT_BOUND, check)
+
+
+def _camera_space(model: SceneModel) -> dict[str, spaces.Box]:
+    shape = (model.camera_dim,)
+    return {"z_camera": spaces.Box(-LATENT_BOUND, LATENT_BOUND, shape, np.float32)} if model.camera_dim else {}
 
 
 def read_what(name: str, value: Any, batch: tuple[int, ...], model: SceneModel, *, check: bool = True) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -62,11 +62,12 @@ class FlatLatents(_FlatActions):
     |---|---|
     | 1 | ``z_pres``: positive draws an object, 0 or less stops |
     | 3 | ``z_where``, in units of 3 prior standard deviations from the prior's mean |
+    | camera | ``z_camera``, in the same units, where there is a camera: read at the first step only |
     | what | ``z_what``, in the same units; or one entry for each category, of which the largest wins |
     """
 
     def __init__(self, model: SceneModel) -> None:
-        super().__init__(model, [1, model.where_dim, _what_size(model)])
+        super().__init__(model, [1, model.where_dim, model.camera_dim, _what_size(model)])
         prior = model.prior_what
         self.space = LatentBox(sum(self.sizes), prior.num_categories if isinstance(prior, CategoricalPrior) else 0)
 
@@ -75,14 +76,16 @@ class FlatLatents(_FlatActions):
         del rng
         return np.empty(0)
 
-    def act(self, values: Tensor, noise: Tensor) -> tuple[Action, None]:
+    def act(self, values: Tensor, noise: Tensor, first: Tensor | None = None) -> tuple[Action, None]:
         """The objects."""
-        del noise
-        z_pres, where, what = values.split(self.sizes, -1)
+        del noise, first
+        z_pres, where, camera, what = values.split(self.sizes, -1)
         prior = self.model.prior_what
         z_where = _decode_mean(where, self.model.prior_where)
         z_what = what.argmax(-1) if isinstance(prior, CategoricalPrior) else _decode_mean(what, prior)
-        return Action((z_pres[..., 0] > 0).to(values.dtype), z_where, z_what), None
+        prior_camera = self.model.prior_camera
+        z_camera = None if prior_camera is None else _decode_mean(camera, prior_camera)
+        return Action((z_pres[..., 0] > 0).to(values.dtype), z_where, z_what, z_camera), None
 
 
 class FlatPosterior(_FlatActions):
@@ -93,6 +96,7 @@ class FlatPosterior(_FlatActions):
     | 1 | logit of drawing an object, in units of 10 |
     | 3 | means of ``z_where``, in units of 3 prior standard deviations from the prior's mean |
     | 3 | log standard deviations of ``z_where``: 1 is the prior's, -1 is exp(-6) of it |
+    | camera, camera | the same of ``z_camera``, where there is a camera: read at the first step only |
     | what, what | the same of ``z_what``; or one logit for each category, in units of 10 |
 
     The environment draws with its own generator, so that a seed decides an episode, and ``log q`` is
@@ -100,23 +104,25 @@ class FlatPosterior(_FlatActions):
     """
 
     def __init__(self, model: SceneModel) -> None:
-        where, what = model.where_dim, _what_size(model)
+        where, camera, what = model.where_dim, model.camera_dim, _what_size(model)
         categorical = isinstance(model.prior_what, CategoricalPrior)
-        super().__init__(model, [1, where, where, *([what] if categorical else [what, what])])
-        self.noise_sizes = [1, where, 1 if categorical else what]
+        super().__init__(model, [1, where, where, camera, camera, *([what] if categorical else [what, what])])
+        self.noise_sizes = [1, where, camera, 1 if categorical else what]
         self.noise_size = sum(self.noise_sizes)
 
     def noise(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Uniform for what is discrete, normal for the others."""
-        pres, where, what = self.noise_sizes
+        pres, where, camera, what = self.noise_sizes
         categorical = isinstance(self.model.prior_what, CategoricalPrior)
         draw_what = rng.random if categorical else rng.standard_normal
-        return np.concatenate([rng.random(pres), rng.standard_normal(where), draw_what(what)])
+        return np.concatenate([rng.random(pres), rng.standard_normal(where + camera), draw_what(what)])
 
-    def act(self, values: Tensor, noise: Float[Tensor, "batch noise"]) -> tuple[Action, Float[Tensor, "batch"]]:
+    def act(
+        self, values: Tensor, noise: Float[Tensor, "batch noise"], first: Bool[Tensor, "batch"] | None = None
+    ) -> tuple[Action, Float[Tensor, "batch"]]:
         """The objects that the noise draws, and their ``log q``."""
-        logit, where_mean, where_sd, *what = values.split(self.sizes, -1)
-        uniform, where_noise, what_noise = noise.split(self.noise_sizes, -1)
+        logit, where_mean, where_sd, camera_mean, camera_sd, *what = values.split(self.sizes, -1)
+        uniform, where_noise, camera_noise, what_noise = noise.split(self.noise_sizes, -1)
         logit = LOGIT_SCALE * logit[..., 0]
         present = uniform[..., 0] < logit.sigmoid()
         z_where, log_q_where = _draw_gaussian(where_mean, where_sd, self.model.prior_where, where_noise)
@@ -127,13 +133,18 @@ class FlatPosterior(_FlatActions):
             z_what, log_q_what = _draw_gaussian(mean, sd, self.model.prior_what, what_noise)
         log_q = F.logsigmoid(torch.where(present, logit, -logit))
         log_q = log_q + torch.where(present, log_q_where + log_q_what, 0.0)
-        return Action(present.to(values.dtype), z_where, z_what), log_q
+        z_camera = None
+        if (prior_camera := self.model.prior_camera) is not None:
+            z_camera, log_q_camera = _draw_gaussian(camera_mean, camera_sd, prior_camera, camera_noise)
+            log_q = log_q + (log_q_camera if first is None else torch.where(first, log_q_camera, 0.0))
+        return Action(present.to(values.dtype), z_where, z_what, z_camera), log_q
 
     def encode(
         self,
         logit: Float[Tensor, "*batch"],
         where: tuple[Tensor, Tensor],
         what: tuple[Tensor, Tensor] | Tensor,
+        camera: tuple[Tensor, Tensor] | None = None,
     ) -> Float[Tensor, "*batch action"]:
         """The action of a distribution; parameters beyond what the space can say are clipped.
 
@@ -141,8 +152,11 @@ class FlatPosterior(_FlatActions):
             logit: Of drawing an object.
             where: Mean and standard deviation of ``z_where``.
             what: Mean and standard deviation of ``z_what``, or the logits of its categories.
+            camera: Mean and standard deviation of ``z_camera``, where there is a camera.
         """
         parts = [logit[..., None] / LOGIT_SCALE, *_encode_gaussian(*where, self.model.prior_where)]
+        if camera is not None and self.model.prior_camera is not None:
+            parts.extend(_encode_gaussian(*camera, self.model.prior_camera))
         prior = self.model.prior_what
         if isinstance(prior, CategoricalPrior):
             assert isinstance(what, Tensor)

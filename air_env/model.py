@@ -11,12 +11,14 @@ after i objects,
     stop after i:    r_stop = log p(z_pres = 0 | i)                          (0 when i = N)
 
 so the rewards of an episode telescope:  sum r = log p(x, z, n) - log p(x | c_0).
+
+Where scenes are seen by a camera (`SceneRenderer`), its latent belongs to the whole scene. The first action chooses it,
+even if it stops, and is paid ``log p(z_camera)`` and what the scene without objects, seen from there, explains; before
+it the canvas is black.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from numbers import Integral
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -24,76 +26,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from air_env import geometry
+from air_env.drawing import Action, Images, Layout, drawing_of
 from air_env.explanation import Explanation
-from air_env.likelihoods import LIKELIHOODS, Likelihood
-from air_env.priors import CountPrior, GaussianPrior, Prior, hazards
-from air_env.renderers import ObjectsConfig, PatchConfig, SpriteConfig
-
-Images = Float[Tensor, "batch channel height width"]
-
-
-@dataclass(frozen=True)
-class SceneConfig:
-    """Settings of a scene model."""
-
-    image_size: int = 50
-    """Side of the square image in pixels (paper: 50)."""
-    num_steps: int = 3
-    """N, the largest number of objects (paper: 3)."""
-    likelihood: str = "gaussian"
-    """One of `LIKELIHOODS`."""
-    likelihood_scale: float | None = None
-    """Standard deviation of a pixel (Gaussian), its scale (Laplace) or the clipping (Bernoulli); None is the
-    likelihood's own default."""
-    initial_likelihood_scale: float | None = None
-    """The scale at iteration 0 of training, from which it goes geometrically to its value; None does not anneal."""
-    likelihood_anneal_steps: int = 0
-    """Iterations until the scale is reached."""
-    count_prior: CountPrior = field(default_factory=CountPrior)
-    """p(n)."""
-    where_mean: tuple[float, float, float] = (-1.3, 0.0, 0.0)
-    """Prior mean of ``z_where``: log of the window's relative size, centre x and y."""
-    where_sd: tuple[float, float, float] = (0.25, 0.5, 0.5)
-    """Prior standard deviation of ``z_where``."""
-    renderer: PatchConfig | SpriteConfig | ObjectsConfig = field(default_factory=PatchConfig)
-    """How objects are drawn, and what ``z_what`` is: a code for a learned patch, or a category. Of `ObjectsConfig`,
-    ``z_where`` is a pose with a prior of its own."""
-
-    def __post_init__(self) -> None:
-        if self.likelihood not in LIKELIHOODS:
-            raise ValueError(f"likelihood {self.likelihood!r} is unknown; choose one of {', '.join(LIKELIHOODS)}")
-        for name, smallest in (("image_size", 1), ("num_steps", 1), ("likelihood_anneal_steps", 0)):
-            if not isinstance(getattr(self, name), Integral) or getattr(self, name) < smallest:
-                raise ValueError(f"{name} must be a whole number of at least {smallest}, got {getattr(self, name)!r}")
-        for name, smallest in (("where_mean", -math.inf), ("where_sd", 0.0)):
-            values = getattr(self, name)
-            if len(values) != geometry.WHERE_DIM or not all(smallest < value < math.inf for value in values):
-                raise ValueError(f"{name} must be {geometry.WHERE_DIM} numbers above {smallest}, got {values}")
-        for iteration in (0, None):
-            self.make_likelihood(iteration)
-        if isinstance(self.renderer, ObjectsConfig) and self.num_steps > 1:
-            raise ValueError(f"3D scenes have one object: num_steps must be 1, got {self.num_steps}")
-
-    def make_likelihood(self, iteration: int | None = None) -> Likelihood:
-        """The likelihood that the settings name, at an iteration of training; None is the final one."""
-        make = LIKELIHOODS[self.likelihood]
-        final = make() if self.likelihood_scale is None else make(self.likelihood_scale)
-        if iteration is None or self.initial_likelihood_scale is None or iteration >= self.likelihood_anneal_steps:
-            return final
-        fraction = iteration / self.likelihood_anneal_steps
-        return make(make(self.initial_likelihood_scale).scale ** (1 - fraction) * final.scale**fraction)
-
-
-@dataclass(frozen=True)
-class Action:
-    """One step's choice: ``z_pres [batch]`` (1 draws an object, 0 stops) and the object's latents.
-
-    ``z_what`` is ``[batch, what]``, or ``[batch]`` of categories.
-    """
-
-    z_pres: Tensor
-    z_where: Float[Tensor, "batch where"]
-    z_what: Tensor
+from air_env.priors import GaussianPrior, Prior, hazards
+from air_env.scene_config import SceneConfig
 
 
 @dataclass(frozen=True)
@@ -110,6 +46,8 @@ class SceneState:
     """Number of objects so far."""
     active: Bool[Tensor, "batch"]
     """Whether the episode goes on; the others are absorbing."""
+    layout: Layout | None = None
+    """What was said so far of a scene that a camera sees; None where there is no camera."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +58,18 @@ class RewardTerms:
     log_p_z_where: Float[Tensor, "*batch"]
     log_p_z_what: Float[Tensor, "*batch"]
     log_p_z_pres: Float[Tensor, "*batch"]
+    log_p_z_camera: Float[Tensor, "*batch"] | None = None
+
+    @property
+    def parts(self) -> dict[str, Float[Tensor, "*batch"]]:
+        """The parts that there are, by name."""
+        # `dataclasses.asdict` would copy the tensors and cut their graph.
+        return {f.name: part for f in fields(self) if (part := getattr(self, f.name)) is not None}
 
     @property
     def total(self) -> Float[Tensor, "*batch"]:
         """The reward."""
-        return self.likelihood_gain + self.log_p_z_where + self.log_p_z_what + self.log_p_z_pres
+        return sum(self.parts.values(), torch.zeros(()))
 
 
 class SceneModel(nn.Module):
@@ -146,6 +91,7 @@ class SceneModel(nn.Module):
         self.config = config
         self.likelihood = config.make_likelihood()
         self.renderer = config.renderer.make()
+        self._drawing = drawing_of(self.renderer, config.num_steps)
         self.prior_where = getattr(self.renderer, "prior_where", GaussianPrior(config.where_mean, config.where_sd))
         for name, size in [("log_p_count", 1), ("log_p_go", 0), ("log_p_stop", 1)]:
             self.register_buffer(name, torch.empty(config.num_steps + size), persistent=False)
@@ -183,6 +129,7 @@ class SceneModel(nn.Module):
             log_p_x=self.likelihood.log_prob(images, canvas),
             step=torch.zeros(len(images), dtype=torch.long, device=images.device),
             active=torch.ones(len(images), dtype=torch.bool, device=images.device),
+            layout=self._drawing.begin(images),
         )
 
     def step(self, state: SceneState, action: Action) -> tuple[SceneState, RewardTerms]:
@@ -191,43 +138,67 @@ class SceneModel(nn.Module):
         The latents of an episode that stops are ignored.
         """
         present = state.active & (action.z_pres > 0.5)
+        first = state.active & (state.step == 0)
         # Absent objects are drawn at the origin, and what that draws is left out.
-        z_where, z_what = masked(present, action.z_where), masked(present, action.z_what)
-        drawn = self.renderer.draw(state.canvas, z_where, z_what)
-        canvas = torch.where(present[:, None, None, None], drawn, state.canvas)
-        log_p_x = torch.where(present, self.likelihood.log_prob(state.images, canvas), state.log_p_x)
+        action = replace(action, z_where=masked(present, action.z_where), z_what=masked(present, action.z_what))
+        canvas, layout = self._drawing.add(state.canvas, state.layout, state.step, present, first, action)
+        log_p_x = torch.where(present | first, self.likelihood.log_prob(state.images, canvas), state.log_p_x)
         # Where the episode is over, step may be N, which go does not have.
         go = self.log_p_go[state.step.clamp_max(self.config.num_steps - 1)]
         log_p_z_pres = torch.where(present, go, torch.where(state.active, self.log_p_stop[state.step], 0.0))
         terms = RewardTerms(
             likelihood_gain=log_p_x - state.log_p_x,
-            log_p_z_where=torch.where(present, self.prior_where.log_prob(z_where), 0.0),
-            log_p_z_what=torch.where(present, self.prior_what.log_prob(z_what), 0.0),
+            log_p_z_where=torch.where(present, self.prior_where.log_prob(action.z_where), 0.0),
+            log_p_z_what=torch.where(present, self.prior_what.log_prob(action.z_what), 0.0),
             log_p_z_pres=log_p_z_pres,
+            log_p_z_camera=self._log_p_camera(action.z_camera, first),
         )
         step = state.step + present
         active = present & (step < self.config.num_steps)
-        return SceneState(state.images, canvas, log_p_x, step, active), terms
+        return SceneState(state.images, canvas, log_p_x, step, active, layout), terms
 
     def unroll(
         self,
         images: Images,
         z_where: Float[Tensor, "batch step where"],
         z_what: Tensor,
+        z_camera: Float[Tensor, "batch camera"] | None = None,
     ) -> RewardTerms:
         """The rewards ``[batch, step]`` of N steps that all draw an object, computed at once.
 
         The same numbers as N calls of `step` with presence 1, for a plan that does not look at the canvas.
         """
-        canvases = self.renderer.draw_all(torch.zeros_like(images), z_where, z_what)
-        log_p_x = self.likelihood.log_prob(images[:, None], canvases)
-        log_p_x_empty = self.likelihood.log_prob(images, torch.zeros_like(images))
+        z = Explanation(torch.ones_like(z_where[..., 0]), z_where, z_what, z_camera=z_camera)
+        log_p_x = self.likelihood.log_prob(images[:, None], self._drawing.prefixes(images, z))
+        black = self.likelihood.log_prob(images, torch.zeros_like(images))
+        first = (torch.arange(z_where.shape[1], device=images.device) == 0).expand_as(z.z_pres)
         return RewardTerms(
-            likelihood_gain=log_p_x.diff(dim=1, prepend=log_p_x_empty[:, None]),
+            likelihood_gain=log_p_x.diff(dim=1, prepend=black[:, None]),
             log_p_z_where=self.prior_where.log_prob(z_where),
             log_p_z_what=self.prior_what.log_prob(z_what),
             log_p_z_pres=self.log_p_go.expand(len(images), -1),
+            log_p_z_camera=self._log_p_camera(None if z_camera is None else z_camera[:, None], first),
         )
+
+    def log_p_x_empty(
+        self, images: Images, z_camera: Float[Tensor, "batch camera"] | None = None
+    ) -> Float[Tensor, "batch"]:
+        """``log p(x)`` without any object, as the camera sees it where there is one."""
+        return self.likelihood.log_prob(images, self._empty(images, z_camera))
+
+    def _empty(self, images: Images, z_camera: Float[Tensor, "batch camera"] | None = None) -> Images:
+        none = images.new_zeros(len(images), 0)
+        what = none.new_zeros(len(images), 0, *self.prior_what.event_shape, dtype=self.prior_what.dtype)
+        z = Explanation(none, images.new_zeros(len(images), 0, self.where_dim), what, z_camera=z_camera)
+        return self._drawing.whole(torch.zeros_like(images), z)
+
+    def _log_p_camera(
+        self, z_camera: Float[Tensor, "*batch camera"] | None, first: Bool[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch"] | None:
+        """``log p(z_camera)`` of first actions, 0 of others; None where there is no camera."""
+        if self.prior_camera is None or z_camera is None:
+            return None
+        return torch.where(first, self.prior_camera.log_prob(z_camera), 0.0)
 
     def soften(
         self, images: Images, z_where: Float[Tensor, "batch step where"], z_what: Tensor
@@ -237,8 +208,8 @@ class SceneModel(nn.Module):
         With falling extents ``e_1 >= ... >= e_N`` the canvas is ``sum_n (e_n - e_{n+1}) c_n``, a mixture of the
         canvases after n objects: where objects add up, each of them times its extent.
         """
-        empty = torch.zeros_like(images)
-        canvases = torch.cat([empty[:, None], self.renderer.draw_all(empty, z_where, z_what)], 1)
+        z = Explanation(torch.ones_like(z_where[..., 0]), z_where, z_what)
+        canvases = torch.cat([self._empty(images)[:, None], self._drawing.prefixes(images, z)], 1)
 
         def log_p_x(extents: Float[Tensor, "batch step"]) -> Float[Tensor, "batch"]:
             weights = -F.pad(F.pad(extents, (1, 0), value=1.0), (0, 1)).diff(dim=1)
@@ -248,32 +219,34 @@ class SceneModel(nn.Module):
 
     def render(self, z: Explanation) -> Images:
         """The canvas that an explanation draws."""
-        canvas = z.z_where.new_zeros(len(z.z_pres), *self.image_shape)
-        present, z_where, z_what = _without_absent(z)
-        for i in range(z.z_pres.shape[1]):
-            rows = present[:, i].nonzero()[:, 0]
-            if len(rows) > 0:
-                drawn = self.renderer.draw(canvas[rows], z_where[rows, i], z_what[rows, i])
-                canvas = canvas.index_copy(0, rows, drawn)
-        return canvas
+        return self._drawing.whole(z.z_where.new_zeros(len(z.z_pres), *self.image_shape), _without_absent(z))
 
     def log_joint(self, images: Images, z: Explanation) -> Float[Tensor, "batch"]:
         """``log p(x, z, n)`` of whole scenes (Eq. 1), in nats."""
-        present, z_where, z_what = _without_absent(z)
-        log_p_z = self.prior_where.log_prob(z_where) + self.prior_what.log_prob(z_what)
-        log_p_latents = torch.where(present, log_p_z, 0.0).sum(1)
+        known = _without_absent(z)
+        log_p_z = self.prior_where.log_prob(known.z_where) + self.prior_what.log_prob(known.z_what)
+        log_p_latents = torch.where(z.z_pres > 0.5, log_p_z, 0.0).sum(1)
+        if self.prior_camera is not None and z.z_camera is not None:
+            log_p_latents = log_p_latents + self.prior_camera.log_prob(z.z_camera)
         return self.log_p_count[z.count] + log_p_latents + self.likelihood.log_prob(images, self.render(z))
 
-    def boxes(self, z_where: Float[Tensor, "*batch where"], z_what: Tensor) -> Float[Tensor, "*batch 4"]:
-        """What to mark of objects in a picture, ``(x0, y0, x1, y1)`` in pixels: windows, or what outlines span."""
-        if (outlines := self.outlines(z_where, z_what)) is None:
-            return geometry.boxes(z_where, self.config.image_size)
+    def boxes(self, z: Explanation) -> Float[Tensor, "batch step 4"]:
+        """What to mark of objects in a picture, ``(x0, y0, x1, y1)`` in pixels: windows, or what outlines span.
+
+        Args:
+            z: Explanations; what they mark of absent objects means nothing.
+        """
+        if (outlines := self.outlines(z)) is None:
+            return geometry.boxes(z.z_where, self.config.image_size)
         return (outlines + 1) * (self.config.image_size / 2)
 
-    def outlines(self, z_where: Float[Tensor, "*batch where"], z_what: Tensor) -> Float[Tensor, "*batch 4"] | None:
+    def outlines(self, z: Explanation) -> Float[Tensor, "batch step 4"] | None:
         """What outlines of objects span, in image coordinates; None where ``z_where`` are windows."""
         boxes = getattr(self.renderer, "boxes", None)
-        return None if boxes is None else boxes(z_where, z_what)
+        if boxes is None:
+            return None
+        camera = [] if z.z_camera is None else [z.z_camera]
+        return boxes(z.z_where, z.z_what, *camera)
 
     def sample(self, num_scenes: int, generator: torch.Generator | None = None) -> tuple[Images, Explanation]:
         """Draws scenes from the model: images with their noise, and what they are made of."""
@@ -284,15 +257,25 @@ class SceneModel(nn.Module):
             masked(z_pres > 0.5, prior.sample(num_scenes, num_steps, generator=generator))
             for prior in (self.prior_where, self.prior_what)
         )
-        z = Explanation(z_pres, z_where, z_what)
+        camera = None if self.prior_camera is None else self.prior_camera.sample(num_scenes, generator=generator)
+        z = Explanation(z_pres, z_where, z_what, z_camera=camera)
         canvas = self.render(z)
-        images = self.likelihood.sample(canvas, generator)
-        return images, Explanation(z_pres, z_where, z_what, canvas)
+        return self.likelihood.sample(canvas, generator), replace(z, reconstruction=canvas)
 
     @property
     def where_dim(self) -> int:
         """Length of ``z_where``."""
-        return geometry.WHERE_DIM
+        return self.prior_where.event_shape[0]
+
+    @property
+    def camera_dim(self) -> int:
+        """Length of ``z_camera``; 0 where there is no camera."""
+        return 0 if self.prior_camera is None else self.prior_camera.event_shape[0]
+
+    @property
+    def prior_camera(self) -> GaussianPrior | None:
+        """The prior of ``z_camera``; None where there is no camera."""
+        return getattr(self.renderer, "prior_camera", None)
 
     @property
     def prior_what(self) -> Prior:
@@ -314,7 +297,7 @@ def masked(present: Bool[Tensor, "*batch"], latents: Tensor) -> Tensor:
     return torch.where(present.view(*present.shape, *[1] * (latents.dim() - present.dim())), latents, zero)
 
 
-def _without_absent(z: Explanation) -> tuple[Tensor, Tensor, Tensor]:
-    """Which objects are present, and ``z_where`` and ``z_what`` with 0 for the others."""
+def _without_absent(z: Explanation) -> Explanation:
+    """The explanation, with ``z_where`` and ``z_what`` 0 where no object is present."""
     present = z.z_pres > 0.5
-    return present, masked(present, z.z_where), masked(present, z.z_what)
+    return replace(z, z_where=masked(present, z.z_where), z_what=masked(present, z.z_what))

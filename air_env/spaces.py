@@ -3,6 +3,7 @@
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,22 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from air_env.model import Images, SceneModel
+from air_env.priors import CategoricalPrior
+
+LATENT_BOUND = 50.0
+"""Largest absolute value of a latent in an action.
+
+Wide enough for the steps of a trained agent that never happen, whose latents nothing holds near the prior; narrow
+enough for ``exp(log_scale)``, which overflows float32 at 88.
+"""
 
 _ROUNDING = 1e-5
 
 
 def observation_space(model: SceneModel, *, byte_images: bool = False) -> spaces.Dict:
     """The image, the canvas so far (up to 1 for every object) and the number of objects so far.
+
+    Where there is a camera, also what the `Layout` holds: its latent and the objects so far, 0 for those to come.
 
     Args:
         model: The model of the scenes.
@@ -30,7 +41,15 @@ def observation_space(model: SceneModel, *, byte_images: bool = False) -> spaces
         image = spaces.Box(0, 1, shape, np.float32)
         # N objects add up to N at most, but for rounding: one more keeps every canvas inside.
         canvas = spaces.Box(0, num_steps + 1, shape, np.float32)
-    return spaces.Dict({"image": image, "canvas": canvas, "step": spaces.Discrete(num_steps + 1)})
+    layout: dict[str, spaces.Space[Any]] = {}
+    if model.camera_dim:
+        assert isinstance(model.prior_what, CategoricalPrior)
+        layout = {
+            "z_camera": spaces.Box(-LATENT_BOUND, LATENT_BOUND, (model.camera_dim,), np.float32),
+            "z_where": spaces.Box(-LATENT_BOUND, LATENT_BOUND, (num_steps, model.where_dim), np.float32),
+            "z_what": spaces.MultiDiscrete([model.prior_what.num_categories] * num_steps),
+        }
+    return spaces.Dict({"image": image, "canvas": canvas, "step": spaces.Discrete(num_steps + 1), **layout})
 
 
 def to_bytes(pixels: Images) -> UInt8[Tensor, "batch channel height width"]:
@@ -78,8 +97,13 @@ def to_images(values: Any, model: SceneModel, num_images: int | None = None) -> 
     return images.clamp_(0, 1)
 
 
-def where_rows(mask: Bool[Tensor, "batch"], new: Tensor, old: Tensor) -> Tensor:
-    """Rows of ``new`` where the mask holds, of ``old`` elsewhere."""
+def where_rows(mask: Bool[Tensor, "batch"], new: Any, old: Any) -> Any:
+    """Rows of ``new`` where the mask holds, of ``old`` elsewhere: of tensors, or of dataclasses of such or None."""
+    if new is None:
+        return None
+    if not isinstance(new, Tensor):
+        names = [field.name for field in fields(new)]
+        return type(new)(**{name: where_rows(mask, getattr(new, name), getattr(old, name)) for name in names})
     return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
 
 

@@ -27,7 +27,7 @@ class Trace:
 
     def restarted(self, mask: Tensor, empty: "Trace") -> "Trace":
         """The masked episodes begin again."""
-        return Trace(where_rows(mask, empty.boxes, self.boxes), where_rows(mask, empty.total, self.total))
+        return where_rows(mask, empty, self)
 
     def extended(self, before: SceneState, after: SceneState, boxes: Tensor, rewards: Tensor) -> "Trace":
         """The episodes after another step, in which what was drawn is marked by ``boxes [batch, 4]``."""

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from air_env.actions import make_action_mode, read_what, read_where
+from air_env.actions import make_action_mode, read_camera, read_what, read_where
+from air_env.explanation import Explanation
 from air_env.frames import Frame
 from air_env.model import Action, RewardTerms, SceneModel, SceneState, masked
 from air_env.scenes import SceneDataset
@@ -185,9 +186,10 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         """
         active = self.state.active
         values = self.action_mode.read(actions, self.num_envs, check=self.check_actions)
-        return self.advance(*self.action_mode.act(values, self._noise(active)))
+        first = active & (self.state.step == 0)
+        return self.advance(*self.action_mode.act(values, self._noise(active), first))
 
-    def unroll(self, z_where: Tensor, z_what: Tensor) -> RewardTerms:
+    def unroll(self, z_where: Tensor, z_what: Tensor, z_camera: Tensor | None = None) -> RewardTerms:
         """The rewards ``[plan, N]`` of plans: N objects for each current image, all at once.
 
         The same numbers as a reset to these images and N steps with presence 1, for a plan that does not
@@ -197,6 +199,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
             z_where: ``[plan, N, 3]``, windows of the objects: one plan for each image, or several; the plans
                 of an image follow each other.
             z_what: ``[plan, N, what]``, their appearance, or ``[plan, N]``, their categories.
+            z_camera: ``[plan, camera]``, where there is a camera.
 
         Raises:
             ValueError: The latents are not valid.
@@ -207,8 +210,9 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         plan = (self.num_envs * plans, model.config.num_steps)
         z_where = read_where("z_where", z_where, plan, model, check=check)
         z_what = read_what("z_what", z_what, plan, model, check=check)
+        z_camera = read_camera("z_camera", z_camera, plan[:1], model, check=check)
         with self._graph():
-            return model.unroll(self.state.images.repeat_interleave(plans, 0), z_where, z_what)
+            return model.unroll(self.state.images.repeat_interleave(plans, 0), z_where, z_what, z_camera)
 
     def render(self) -> tuple[Frame, ...] | None:
         """One RGB frame for each episode: image and canvas with the windows, count and rewards so far."""
@@ -229,17 +233,20 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         before = self.state
         with self._graph():
             after, terms = self.model.step(before, action)
-            # `dataclasses.asdict` would copy the tensors and cut their graph.
-            parts = {field.name: getattr(terms, field.name) for field in fields(terms)}
-            rewards = terms.total
+            parts, rewards = terms.parts, terms.total
             if log_q is not None:
                 parts["neg_log_q"] = masked(before.active, -log_q)
                 rewards = rewards + parts["neg_log_q"]
         if self._trace is not None:
-            boxes = self.model.boxes(action.z_where, action.z_what)
-            self._trace = self._trace.extended(before, after, boxes, rewards)
+            one = Explanation(
+                action.z_pres[:, None],
+                action.z_where[:, None],
+                action.z_what[:, None],
+                z_camera=None if after.layout is None else after.layout.z_camera,
+            )
+            self._trace = self._trace.extended(before, after, self.model.boxes(one)[:, 0], rewards)
         self._state = after
-        chosen = {field.name: getattr(action, field.name) for field in fields(action)}
+        chosen = {f.name: part for f in fields(action) if (part := getattr(action, f.name)) is not None}
         info = {"reward_terms": parts, "action": chosen, **self._known_truth()}
         return self._observation(), rewards, ~after.active, torch.zeros_like(after.active), info
 
@@ -251,9 +258,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
             truth = {name: where_rows(restarts, part, self._truth[name]) for name, part in truth.items()}
         state = fresh = self.model.initial(images)
         if old is not None and not mask.all():
-            state = SceneState(
-                **{f.name: where_rows(restarts, getattr(fresh, f.name), getattr(old, f.name)) for f in fields(fresh)}
-            )
+            state = where_rows(restarts, fresh, old)
         if self.render_mode is not None:
             empty = Trace.empty(fresh, self.model.config.num_steps)
             self._trace = empty if self._trace is None else self._trace.restarted(restarts, empty)
@@ -288,7 +293,8 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         pixels = {"image": self.state.images, "canvas": self.state.canvas}
         if self.byte_images:
             pixels = {name: to_bytes(part) for name, part in pixels.items()}
-        return {**pixels, "step": self.state.step}
+        layout = self.state.layout
+        return {**pixels, "step": self.state.step, **({} if layout is None else vars(layout))}
 
     def _known_truth(self) -> dict[str, Tensor]:
         return dict(self._truth) if self._known.any() else {}

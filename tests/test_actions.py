@@ -4,7 +4,7 @@ import copy
 import math
 import pickle
 import warnings
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import gymnasium
 import matplotlib
@@ -405,7 +405,7 @@ def snapshot(env: AIRSceneEnv) -> dict:
     """Copies of everything that an episode is made of, its generator included."""
     trace, generator = env._envs._trace, env.np_random.bit_generator.state
     assert trace is not None
-    state = {field.name: getattr(env.state, field.name).clone() for field in fields(env.state)}
+    state = {name: part.clone() for name, part in vars(env.state).items() if part is not None}
     drawn = [generator["state"]["state"] % 2**62, generator["has_uint32"], generator["uinteger"]]
     return {**state, "boxes": trace.boxes.clone(), "total": trace.total.clone(), "generator": drawn}
 

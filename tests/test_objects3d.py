@@ -24,7 +24,7 @@ from agents.trainer import Trainer
 from air_env.explanation import Explanation
 from air_env.model import SceneConfig, SceneModel
 from air_env.priors import GaussianPrior, PosePrior
-from air_env.renderers import ObjectsConfig, objects
+from air_env.renderers import ObjectsConfig, solids
 from air_env.renderers.three_d import KINDS, OpenGLError, PyrenderRenderer, RaycastRenderer
 from air_env.renderers.three_d.camera import CAMERA, project, unproject
 from air_env.scenes import make_scene
@@ -132,7 +132,7 @@ def test_there_may_be_no_object():
     [
         ({"reach": 2.0}, "reach must lie between 0 and 1.5"),
         ({"colour_spread": -0.1}, "colour_spread must lie between"),
-        ({"counts": (1, 2)}, "one object at most"),
+        ({"counts": (1, 2)}, "must be of 0 to 1"),
         ({"renderer": "blender"}, "renderer 'blender' is unknown; choose one of auto, pyrender, raycast"),
         ({"overlap": True}, "'overlap' is unknown; choose from colour_spread, counts"),
     ],
@@ -156,11 +156,11 @@ def test_bad_settings_are_refused():
 
 
 def test_without_opengl_the_ray_caster_draws_and_a_message_says_so(monkeypatch, caplog):
-    objects._available.cache_clear()
-    monkeypatch.setattr(objects, "why_no_opengl", lambda: "no driver")
+    solids._available.cache_clear()
+    monkeypatch.setattr(solids, "why_no_opengl", lambda: "no driver")
     with caplog.at_level(logging.INFO, "air_env"):
         renderer = ObjectsConfig().make()
-    objects._available.cache_clear()
+    solids._available.cache_clear()
     assert isinstance(renderer.drawer, RaycastRenderer)
     assert "the ray caster: no driver" in caplog.text
     with pytest.raises(OpenGLError, match="no driver; or choose renderer = 'raycast'"):
@@ -169,7 +169,7 @@ def test_without_opengl_the_ray_caster_draws_and_a_message_says_so(monkeypatch, 
 
 @pytest.mark.opengl
 def test_with_opengl_pyrender_draws(caplog):
-    objects._available.cache_clear()
+    solids._available.cache_clear()
     with caplog.at_level(logging.INFO, "air_env"):
         env = gymnasium.make("AIRScene-v0", scene="objects3d", num_scenes=30)
     assert isinstance(env.unwrapped.model.renderer.drawer, PyrenderRenderer)

@@ -76,11 +76,14 @@ def test_more_scenes_than_a_viewport_holds():
 
 
 def test_finite_differences_go_through_pyrender():
-    scenes = SceneBatch.of(torch.tensor([[0]]), torch.zeros(1, 1, 2, requires_grad=True), torch.zeros(1, 1))
-    grads = []
+    position, grads = torch.zeros(1, 2, requires_grad=True), []
+
+    def scenes(position):
+        return SceneBatch.of(torch.zeros(len(position), 1).long(), position[:, None], torch.zeros(len(position), 1))
+
     for renderer in (PyrenderRenderer(), RaycastRenderer()):
-        images = render_with_gradient(renderer, scenes)
-        grads.append(torch.autograd.grad((images * torch.linspace(0, 1, 32)).sum(), scenes.position)[0])
+        images = render_with_gradient(renderer, scenes, [position], [0.15])
+        grads.append(torch.autograd.grad((images * torch.linspace(0, 1, 32)).sum(), position)[0])
     torch.testing.assert_close(grads[0], grads[1], atol=0.05 * grads[1].abs().max().item(), rtol=0.05)
 
 

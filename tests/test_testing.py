@@ -423,7 +423,7 @@ def test_an_environment_that_breaks_a_promise_fails(monkeypatch, owner, name, sp
 
 @pytest.mark.parametrize("share", [lambda image: image.numpy(), lambda image, buffers={}: reused(image, buffers)])
 def test_an_environment_that_shares_memory_fails(monkeypatch, share):
-    monkeypatch.setattr(env_module, "_pixels", share)
+    monkeypatch.setattr(env_module, "_array", share)
     with pytest.raises(AssertionError, match=r"not of the space|share memory"):
         check_environment(tiny_world())
 

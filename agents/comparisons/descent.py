@@ -1,5 +1,7 @@
 """Explaining an image without a network: ascent of the log-joint in the pose (Section 3.2; Figure 6, "direct")."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -61,4 +63,4 @@ def ascend(
 def _explanation(model: SceneModel, z_where: Tensor, z_what: Tensor) -> Explanation:
     z = Explanation(torch.ones_like(z_where[..., 0]), z_where, z_what)
     with torch.no_grad():
-        return Explanation(z.z_pres, z_where, z_what, model.render(z), model.outlines(z_where, z_what))
+        return replace(z, reconstruction=model.render(z), outlines=model.outlines(z))

@@ -74,7 +74,7 @@ class PoseRegressor(nn.Module):
             parts.append((z.z_where, z.z_what))
         z_where, z_what = (torch.cat(values)[:, None] for values in zip(*parts, strict=True))
         z = Explanation(images.new_ones(len(images), 1), z_where, z_what)
-        outlines = network.model.outlines(z_where, z_what)
+        outlines = network.model.outlines(z)
         return Explanation(z.z_pres, z_where, z_what, network.model.render(z), outlines)
 
     def reconstruct(self, images: Images) -> Images:

@@ -7,7 +7,7 @@ from agents.estimators.control_variates import REBAR, RELAX, MuProp
 from agents.estimators.exact import Exact
 from agents.estimators.multi_sample import OVIS, VIMCO
 from agents.estimators.ppo import PPO
-from agents.estimators.problem import StopProblem
+from agents.estimators.problem import CategoryValues, StopProblem
 from agents.estimators.relaxed import Concrete, RaoBlackwellSTGumbel, STGumbel
 from agents.estimators.score_function import NVIL, HalfCritic, MovingAverage, Reinforce, StopNow
 from agents.estimators.several_counts import RLOO, VarGrad
@@ -54,4 +54,4 @@ def make_estimator(name: str, context_dim: int) -> Estimator:
     return ESTIMATORS[name](context_dim)
 
 
-__all__ = ["ESTIMATORS", "Estimator", "StopProblem", "make_estimator"]
+__all__ = ["ESTIMATORS", "CategoryValues", "Estimator", "StopProblem", "make_estimator"]

@@ -128,9 +128,9 @@ def category_surrogate(
     """
     if not problem.samples_categories:
         return torch.zeros_like(problem.scores[:, 0])
-    assert problem.log_q_what is not None
-    advantage = torch.where(problem.went_on(n), problem.value(n)[:, None] - baseline.detach(), 0.0)
-    return (advantage * problem.log_q_what).sum(1)
+    went_on = problem.went_on(n)
+    advantage = torch.where(went_on, problem.value(n)[:, None] - baseline.detach(), 0.0)
+    return _score_categories(problem, advantage, went_on.to(advantage.dtype))
 
 
 def expected_categories(problem: StopProblem) -> Float[Tensor, "batch"]:
@@ -141,11 +141,25 @@ def expected_categories(problem: StopProblem) -> Float[Tensor, "batch"]:
     """
     if not problem.samples_categories:
         return torch.zeros_like(problem.scores[:, 0])
-    assert problem.log_q_what is not None
     q = problem.log_q.exp()[:, 1:]
     paid = q * (problem.scores - problem.log_q)[:, 1:]
-    advantage = _from_step(paid) - _from_step(q) * problem.stop_values()
-    return (advantage.detach() * problem.log_q_what).sum(1)
+    reached = _from_step(q).detach()
+    return _score_categories(problem, _from_step(paid).detach() - reached * problem.stop_values(), reached)
+
+
+def _score_categories(
+    problem: StopProblem, advantage: Float[Tensor, "batch step"], reached: Float[Tensor, "batch step"]
+) -> Float[Tensor, "batch"]:
+    """``sum_i advantage_i log q(z_what_i)`` of what was reached with such a probability.
+
+    What the categories were found to be worth, ``b``, is a control variate: ``reached (E_q[b] + sg(-b_i) log q_i)``
+    has a gradient of 0 on average.
+    """
+    assert problem.log_q_what is not None
+    if (values := problem.what_values) is None:
+        return (advantage * problem.log_q_what).sum(1)
+    advantage = advantage - reached * values.chosen
+    return (advantage * problem.log_q_what + reached * values.expected).sum(1)
 
 
 def _from_step(values: Tensor) -> Tensor:

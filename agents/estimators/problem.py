@@ -25,6 +25,19 @@ from air_env.priors import hazards
 
 
 @dataclass(frozen=True)
+class CategoryValues:
+    """What categories were found to be worth before one was drawn, as a control variate; ``[batch, N]``, nats.
+
+    Attributes:
+        chosen: Of the category on the path.
+        expected: The expectation under q, with the graph of q.
+    """
+
+    chosen: Float[Tensor, "batch step"]
+    expected: Float[Tensor, "batch step"]
+
+
+@dataclass(frozen=True)
 class StopProblem:
     """A batch of unstopped rollouts, with their graphs.
 
@@ -36,6 +49,8 @@ class StopProblem:
             not contain the presence of the same step, which would bias them.
         log_q_what: ``[batch, N]``, log-probability of the categories on the path, with graph; None where
             ``z_what`` is continuous.
+        what_values: What is known of the categories' worth, where they were sampled; it must not depend on the one that
+            was drawn.
         num_paths: How many paths there are for each image. One, with sampled categories; or one for each
             sequence of categories, of which ``log_q_what`` says how probable it is.
         num_particles: How many independent paths there are for each image; they follow each other.
@@ -49,6 +64,7 @@ class StopProblem:
     log_p_count: Float[Tensor, "count"]
     context: Float[Tensor, "batch step feature"]
     log_q_what: Float[Tensor, "batch step"] | None = None
+    what_values: CategoryValues | None = None
     num_paths: int = 1
     num_particles: int = 1
     log_q_latents: Float[Tensor, "batch count"] | None = None

@@ -3,10 +3,10 @@
 from collections.abc import Collection
 from typing import Protocol
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from air_env.priors import Prior
+from air_env.priors import CategoricalPrior, GaussianPrior, Prior
 
 
 class Renderer(Protocol):
@@ -42,10 +42,42 @@ class Renderer(Protocol):
         ...
 
 
+class SceneRenderer(Protocol):
+    """Draws whole scenes, seen by a camera: objects hide each other, so that none can be added to a finished image.
+
+    Attributes:
+        channels: As of a `Renderer`, like the next two.
+        differentiable: False, where it is a black box.
+        prior_what: The prior of ``z_what``.
+        prior_where: The prior of ``z_where``.
+        prior_camera: The prior of ``z_camera``, which the first action of an episode chooses.
+    """
+
+    channels: int
+    differentiable: bool
+    prior_what: CategoricalPrior
+    prior_where: GaussianPrior
+    prior_camera: GaussianPrior
+
+    def draw_scenes(
+        self,
+        canvas: Float[Tensor, "batch channel height width"],
+        z_camera: Float[Tensor, "batch camera"],
+        present: Bool[Tensor, "batch step"],
+        z_where: Float[Tensor, "batch step where"],
+        z_what: Int[Tensor, "batch step"],
+    ) -> Float[Tensor, "batch channel height width"]:
+        """The objects that are present, with all that is there without any; rows must not depend on each other.
+
+        Of the canvas only the size matters.
+        """
+        ...
+
+
 class RendererConfig(Protocol):
     """Settings of a renderer."""
 
-    def make(self) -> Renderer:
+    def make(self) -> Renderer | SceneRenderer:
         """Makes it, a `torch.nn.Module`."""
         ...
 

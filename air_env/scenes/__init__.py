@@ -10,12 +10,14 @@ from air_env.scenes.digits import digits
 from air_env.scenes.mnist import multi_mnist
 from air_env.scenes.objects3d import ObjectScene, objects3d
 from air_env.scenes.sprites import sprites
+from air_env.scenes.tabletop3d import TabletopScene, tabletop3d
 
 SCENES: dict[str, Callable[..., Scene]] = {
     "digits": digits,
     "multi_mnist": multi_mnist,
     "sprites": sprites,
     "objects3d": objects3d,
+    "tabletop3d": tabletop3d,
 }
 """Name -> function that makes the scene; all take `data_dir` and the options of their scene."""
 
@@ -41,4 +43,14 @@ def make_scene(name: str, **options) -> Scene:
     return SCENES[name](**options)
 
 
-__all__ = ["SCENES", "ComposedScene", "Glyphs", "ObjectScene", "Scene", "SceneDataset", "Split", "make_scene"]
+__all__ = [
+    "SCENES",
+    "ComposedScene",
+    "Glyphs",
+    "ObjectScene",
+    "Scene",
+    "SceneDataset",
+    "Split",
+    "TabletopScene",
+    "make_scene",
+]

@@ -20,8 +20,9 @@ class SceneDataset:
         labels: ``[scene, object]``, class of each object; -1 where there is none. Where ``z_what`` is a category,
             these are the same categories.
         boxes: ``[scene, object, 4]``, borders ``(x0, y0, x1, y1)`` in pixels; NaN where there is none.
-        poses: ``[scene, object, 3]``, x, y and yaw of three-dimensional objects; NaN where there is none. None where
-            scenes are flat.
+        poses: ``[scene, object, 3]``, x, y and yaw of three-dimensional objects, or ``[scene, object, 2]`` without yaw;
+            NaN where there is none. None where scenes are flat.
+        cameras: ``[scene, 1]``, the camera's angle in radians, where that is to be inferred.
     """
 
     images: Tensor
@@ -29,6 +30,7 @@ class SceneDataset:
     labels: Tensor
     boxes: Tensor
     poses: Tensor | None = None
+    cameras: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of scenes."""

@@ -51,6 +51,8 @@ def _actions(envs: AIRSceneVectorEnv, generator: torch.Generator) -> Any:
         "z_where": envs.model.prior_where.sample(batch, generator=generator),
         "z_what": envs.model.prior_what.sample(batch, generator=generator),
     }
+    if (prior := envs.model.prior_camera) is not None:
+        latents["z_camera"] = prior.sample(batch, generator=generator)
     return {"z_pres": (torch.rand(batch, generator=generator) < 0.75).long(), **latents}
 
 
@@ -84,7 +86,12 @@ def _check_rewards(world: World, mode: str, num_envs: int, seed: int, generator:
         total, done = total + rewards - parts.get("neg_log_q", 0.0), terminations
     expect(bool(done.all()), f"{mode}: an episode goes on after {num_steps} objects")
     z_pres, z_where, z_what = (torch.stack(parts[:num_steps], 1) for parts in zip(*chosen, strict=True))
-    z = Explanation(z_pres.to(total.dtype), z_where, z_what)
+    z = Explanation(
+        z_pres.to(total.dtype),
+        z_where,
+        z_what,
+        z_camera=None if envs.state.layout is None else envs.state.layout.z_camera,
+    )
     wanted = envs.model.log_joint(envs.state.images, z)
     expect(
         same(total, wanted, 1e-8),

@@ -1,6 +1,7 @@
 """What the checks have in common: how a broken promise is found and told."""
 
 import copy
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ def expect(promise: bool, otherwise: str) -> None:
 
 def same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
     """Whether numbers, arrays or containers of them are equal, up to a share of the larger numbers."""
+    if is_dataclass(first):
+        return type(first) is type(second) and same(vars(first), vars(second), tolerance)
     if isinstance(first, dict | tuple | list):
         items = first.items() if isinstance(first, dict) else enumerate(first)
         return len(first) == len(second) and all(same(value, second[key], tolerance) for key, value in items)

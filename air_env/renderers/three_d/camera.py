@@ -10,6 +10,11 @@ CAMERA = (0.0, -4.5, 3.2)
 """Where it is unless a scene says otherwise; it looks at the origin."""
 
 
+def orbit(angle: Float[Tensor, "*batch"], distance: float, height: float) -> Float[Tensor, "*batch 3"]:
+    """Positions around the vertical axis: angle 0 is in front, where y is negative; then anticlockwise from above."""
+    return torch.stack([distance * angle.sin(), -distance * angle.cos(), torch.full_like(angle, height)], -1)
+
+
 def camera_axes(
     camera: Float[Tensor, "*batch 3"],
 ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 3"], Float[Tensor, "*batch 3"]]:

@@ -1,6 +1,6 @@
 """Derivatives through a renderer that has none: central differences (Section 3.2; Loper and Black, 2014)."""
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -19,26 +19,29 @@ class Renderer3D(Protocol):
 
 
 def render_with_gradient(
-    renderer: Renderer3D, scenes: SceneBatch, *, step: float = 0.15, yaw_step: float | None = None
+    renderer: Renderer3D,
+    scenes: Callable[..., SceneBatch],
+    parameters: Sequence[Float[Tensor, "batch _"]],
+    steps: Sequence[float],
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Images with a gradient in the positions and turns of the objects, whatever the renderer.
+    """Images with a gradient in the parameters of scenes, whatever the renderer.
 
-    All perturbed scenes are rendered in one call, with the images themselves: ``1 + 2 * 3 * objects`` renders a scene
-    where positions and turns both need gradients. What needs none is not perturbed.
+    All perturbed scenes are rendered in one call, with the images themselves: ``1 + 2 * columns`` renders a scene, of
+    the parameters that need a gradient.
 
     Args:
         renderer: The renderer, of which only `render` is called.
-        scenes: The scenes; gradients reach ``position`` and ``yaw``.
-        step: Half the distance of two positions that are compared, in the scene's unit; about a pixel.
-        yaw_step: The same in radians; by default the same number.
+        scenes: Makes scenes of parameters, one for every row. It is called with copies of all rows one after the other,
+            so that what else it knows of a scene has to be repeated.
+        parameters: What gradients reach: poses, the camera.
+        steps: Of each of them, half the distance of two values that are compared; about what moves things by a pixel.
 
     Raises:
         ValueError: A step is not positive.
     """
-    steps = (step, step if yaw_step is None else yaw_step)
     if not all(size > 0 for size in steps):
-        raise ValueError(f"steps of finite differences must be positive, got {steps}")
-    return _FiniteDifference.apply(scenes.position, scenes.yaw, renderer, scenes, steps)  # pyright: ignore
+        raise ValueError(f"steps of finite differences must be positive, got {tuple(steps)}")
+    return _FiniteDifference.apply(renderer, scenes, tuple(steps), *parameters)  # pyright: ignore
 
 
 class _FiniteDifference(torch.autograd.Function):
@@ -46,31 +49,27 @@ class _FiniteDifference(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, position: Tensor, yaw: Tensor, renderer: Renderer3D, scenes: SceneBatch, steps: tuple[float, float]
+        ctx: Any, renderer: Renderer3D, scenes: Callable[..., SceneBatch], steps: tuple[float, ...], *parameters: Tensor
     ) -> Tensor:
-        scenes = scenes.map(Tensor.detach)
-        pose = torch.cat([scenes.position, scenes.yaw[..., None]], -1).flatten(1)
-        objects = scenes.kind.shape[1]
-        size = pose.new_tensor([steps[0], steps[0], steps[1]]).repeat(objects)
-        wanted = [ctx.needs_input_grad[0]] * 2 + [ctx.needs_input_grad[1]]
-        columns = [i for i, is_wanted in enumerate(wanted * objects) if is_wanted]
-        shift = torch.diag(size)[columns]
-        shifts = torch.cat([torch.zeros_like(size)[None], shift, -shift])
-        poses = (pose + shifts[:, None]).flatten(0, 1).unflatten(1, (objects, 3))
-        stacked = scenes.map(lambda part: part.repeat(len(shifts), *[1] * (part.dim() - 1)))
-        images = renderer.render(replace(stacked, position=poses[..., :2], yaw=poses[..., 2]))
-        images = images.unflatten(0, (len(shifts), len(scenes)))
-        ahead, behind = images[1:].chunk(2) if len(columns) else (images[1:], images[1:])
-        ctx.save_for_backward((ahead - behind) / (2 * size[columns].view(-1, 1, 1, 1, 1)))
-        ctx.columns, ctx.pose_shape = columns, (len(scenes), objects, 3)
+        widths = [part.shape[1] for part in parameters]
+        wanted = [needed for needed, width in zip(ctx.needs_input_grad[3:], widths, strict=True) for _ in range(width)]
+        whole = torch.cat([part.detach() for part in parameters], 1)
+        sizes = whole.new_tensor([size for size, width in zip(steps, widths, strict=True) for _ in range(width)])
+        columns = [i for i, is_wanted in enumerate(wanted) if is_wanted]
+        shift = torch.diag(sizes)[columns]
+        shifts = torch.cat([torch.zeros_like(sizes)[None], shift, -shift])
+        rows = (whole + shifts[:, None]).flatten(0, 1)
+        images = renderer.render(scenes(*rows.split(widths, 1))).unflatten(0, (len(shifts), len(whole)))
+        ahead, behind = images[1:].chunk(2) if columns else (images[1:], images[1:])
+        ctx.save_for_backward((ahead - behind) / (2 * sizes[columns].view(-1, 1, 1, 1, 1)))
+        ctx.columns, ctx.widths = columns, widths
         return images[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (jacobian,) = ctx.saved_tensors
-        batch, objects, _ = ctx.pose_shape
-        gradient = grads[0].new_zeros(batch, objects * 3)
+        gradient = grads[0].new_zeros(len(grads[0]), sum(ctx.widths))
         gradient[:, ctx.columns] = torch.einsum("pbchw,bchw->bp", jacobian, grads[0])
-        gradient = gradient.view(ctx.pose_shape)
-        position, yaw = ctx.needs_input_grad[:2]
-        return gradient[..., :2] if position else None, gradient[..., 2] if yaw else None, None, None, None
+        parts = gradient.split(ctx.widths, 1)
+        needed = ctx.needs_input_grad[3:]
+        return None, None, None, *(part if wanted else None for part, wanted in zip(parts, needed, strict=True))

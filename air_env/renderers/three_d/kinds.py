@@ -44,9 +44,19 @@ def _sphere(radius: float) -> tuple[float, float, float]:
     return (1.0, -2 * radius, 0.0)
 
 
+def _cone(bottom: float, top: float, height: float) -> tuple[float, float, float]:
+    """The quadric of a cone that is cut off, by its radii: ``x^2 + y^2 = (bottom + slope z)^2``."""
+    slope = (top - bottom) / height
+    return (-slope * slope, -2 * slope * bottom, -bottom * bottom)
+
+
 KINDS: dict[str, Kind] = {
     "cube": Kind(height=0.9, half_width=0.45, colour=(0.85, 0.15, 0.12), yaw_symmetry=math.pi / 2),
     "sphere": Kind(height=1.1, quadric=_sphere(0.55), colour=(0.15, 0.25, 0.85), yaw_symmetry=0.0),
     "cylinder": Kind(height=0.9, quadric=(0.0, 0.0, -(0.45**2)), colour=(0.85, 0.75, 0.3), texture=0.8),
+    "plate": Kind(height=0.12, quadric=_cone(0.45, 0.7, 0.12), colour=(0.8, 0.8, 0.75), yaw_symmetry=0.0),
+    "bowl": Kind(height=0.4, quadric=_cone(0.25, 0.52, 0.4), colour=(0.15, 0.3, 0.8), yaw_symmetry=0.0),
+    "cup": Kind(height=0.75, quadric=_cone(0.28, 0.34, 0.75), colour=(0.85, 0.15, 0.12), yaw_symmetry=0.0),
+    "table": Kind(height=0.02, half_width=2.1, colour=(0.4, 0.25, 0.12), yaw_symmetry=math.pi / 2),
 }
 """Name -> kind; its place in this table is its number in a `SceneBatch`."""

@@ -63,7 +63,7 @@ class SceneBatch:
         position: Float[Tensor, "batch object 2"],
         yaw: Float[Tensor, "batch object"],
         *,
-        camera: tuple[float, float, float] = CAMERA,
+        camera: Float[Tensor, "batch 3"] | tuple[float, float, float] = CAMERA,
         light: tuple[float, float, float] = (-0.4, -0.5, 0.77),
         check: bool = True,
     ) -> "SceneBatch":
@@ -73,7 +73,7 @@ class SceneBatch:
             kind: Places in `KINDS`; -1 where there is no object.
             position: In the scene's unit.
             yaw: Radians.
-            camera: Position of every scene's camera.
+            camera: Position of each scene's camera, or of every one's.
             light: Direction towards every scene's light, of any length.
             check: False skips the check of kinds, which on a GPU waits for it.
 
@@ -91,7 +91,7 @@ class SceneBatch:
             yaw=yaw,
             scale=torch.ones_like(yaw),
             colour=colours[kind.clamp_min(0)],
-            camera=position.new_tensor(camera).expand(len(kind), 3),
+            camera=torch.as_tensor(camera, dtype=position.dtype, device=position.device).expand(len(kind), 3),
             light=towards.expand(len(kind), 3),
         )
 

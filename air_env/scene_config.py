@@ -1,0 +1,62 @@
+"""The settings of a scene model."""
+
+import math
+from dataclasses import dataclass, field
+from numbers import Integral
+
+from air_env import geometry
+from air_env.likelihoods import LIKELIHOODS, Likelihood
+from air_env.priors import CountPrior
+from air_env.renderers import ObjectsConfig, PatchConfig, SpriteConfig, TabletopConfig
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """Settings of a scene model."""
+
+    image_size: int = 50
+    """Side of the square image in pixels (paper: 50)."""
+    num_steps: int = 3
+    """N, the largest number of objects (paper: 3)."""
+    likelihood: str = "gaussian"
+    """One of `LIKELIHOODS`."""
+    likelihood_scale: float | None = None
+    """Standard deviation of a pixel (Gaussian), its scale (Laplace) or the clipping (Bernoulli); None is the
+    likelihood's own default."""
+    initial_likelihood_scale: float | None = None
+    """The scale at iteration 0 of training, from which it goes geometrically to its value; None does not anneal."""
+    likelihood_anneal_steps: int = 0
+    """Iterations until the scale is reached."""
+    count_prior: CountPrior = field(default_factory=CountPrior)
+    """p(n)."""
+    where_mean: tuple[float, float, float] = (-1.3, 0.0, 0.0)
+    """Prior mean of ``z_where``: log of the window's relative size, centre x and y."""
+    where_sd: tuple[float, float, float] = (0.25, 0.5, 0.5)
+    """Prior standard deviation of ``z_where``."""
+    renderer: PatchConfig | SpriteConfig | ObjectsConfig | TabletopConfig = field(default_factory=PatchConfig)
+    """How objects are drawn, and what ``z_what`` is: a code for a learned patch, or a category. In three dimensions,
+    ``z_where`` is a pose with a prior of its own."""
+
+    def __post_init__(self) -> None:
+        if self.likelihood not in LIKELIHOODS:
+            raise ValueError(f"likelihood {self.likelihood!r} is unknown; choose one of {', '.join(LIKELIHOODS)}")
+        for name, smallest in (("image_size", 1), ("num_steps", 1), ("likelihood_anneal_steps", 0)):
+            if not isinstance(getattr(self, name), Integral) or getattr(self, name) < smallest:
+                raise ValueError(f"{name} must be a whole number of at least {smallest}, got {getattr(self, name)!r}")
+        for name, smallest in (("where_mean", -math.inf), ("where_sd", 0.0)):
+            values = getattr(self, name)
+            if len(values) != geometry.WHERE_DIM or not all(smallest < value < math.inf for value in values):
+                raise ValueError(f"{name} must be {geometry.WHERE_DIM} numbers above {smallest}, got {values}")
+        for iteration in (0, None):
+            self.make_likelihood(iteration)
+        if isinstance(self.renderer, ObjectsConfig) and self.num_steps > 1:
+            raise ValueError(f"3D scenes have one object: num_steps must be 1, got {self.num_steps}")
+
+    def make_likelihood(self, iteration: int | None = None) -> Likelihood:
+        """The likelihood that the settings name, at an iteration of training; None is the final one."""
+        make = LIKELIHOODS[self.likelihood]
+        final = make() if self.likelihood_scale is None else make(self.likelihood_scale)
+        if iteration is None or self.initial_likelihood_scale is None or iteration >= self.likelihood_anneal_steps:
+            return final
+        fraction = iteration / self.likelihood_anneal_steps
+        return make(make(self.initial_likelihood_scale).scale ** (1 - fraction) * final.scale**fraction)

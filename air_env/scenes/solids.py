@@ -1,0 +1,71 @@
+"""Scenes of three-dimensional objects: what they share, and how they differ from what a generative model draws."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from air_env.renderers import SolidRenderer, SolidsConfig
+from air_env.renderers.three_d import PyrenderRenderer, RaycastRenderer, SceneBatch
+from air_env.scene_config import SceneConfig
+from air_env.scenes.base import Split, check_request
+
+_CHUNK = 4_096
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolidScene:
+    """Images of three-dimensional objects, whose kinds and places are uniform.
+
+    The spreads are perturbations that the generative model does not know of.
+    """
+
+    model: SceneConfig
+    """The generative model of the images, but for perturbations."""
+    reach: float = 1.0
+    """Largest distance of an object's x and y from the origin, in the scene's unit."""
+    colour_spread: float = 0.0
+    """Standard deviation of the channels of an object's colour, from 0 to 1."""
+    size_spread: float = 0.0
+    """Largest difference of an object's size from its kind's, as a share of it."""
+    light_spread: float = 0.0
+    """Standard deviation of the light's direction, of length 1, in every coordinate."""
+    counts: tuple[int, ...] = (1,)
+    """Numbers of objects, equally probable."""
+    drawer: RaycastRenderer | PyrenderRenderer | None = None
+    """What draws the images, where it is not what the generative model draws with."""
+
+    def __post_init__(self) -> None:
+        for name, largest in (("reach", 1.5), ("colour_spread", 1.0), ("size_spread", 0.9), ("light_spread", 1.0)):
+            value = getattr(self, name)
+            if not 0 <= value <= largest:
+                raise ValueError(f"{name} must lie between 0 and {largest}, got {value}")
+        most = self.model.num_steps
+        if not self.counts or not set(self.counts) <= set(range(most + 1)):
+            raise ValueError(f"counts must be of 0 to {most}, the most objects of these scenes; got {self.counts!r}")
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images in pixels."""
+        return self.model.image_size
+
+    def _begin(self, split: Split, num_scenes: int, seed: int) -> tuple[SolidRenderer, torch.Generator, Tensor]:
+        """What draws, the source of all that is random, and the numbers of objects."""
+        check_request(split, num_scenes, seed)
+        assert isinstance(self.model.renderer, SolidsConfig)
+        generator = torch.Generator().manual_seed(2 * seed + (split == "test"))
+        count = torch.tensor(self.counts)[torch.randint(len(self.counts), (num_scenes,), generator=generator)]
+        return self.model.renderer.make(), generator, count
+
+    def _perturbed(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
+        colour = scenes.colour + self.colour_spread * torch.randn(scenes.colour.shape, generator=generator)
+        size = scenes.scale + self.size_spread * (2 * torch.rand(scenes.scale.shape, generator=generator) - 1)
+        light = scenes.light + self.light_spread * torch.randn(scenes.light.shape, generator=generator)
+        light = torch.nn.functional.normalize(light, dim=-1)
+        return replace(scenes, colour=colour.clamp(0, 1), scale=size, light=light)
+
+    def _images(self, scenes: SceneBatch, renderer: SolidRenderer) -> UInt8[Tensor, "scene 3 height width"]:
+        drawer = replace(self.drawer or renderer.drawer, resolution=self.image_size)
+        images = [drawer.render(scenes[start : start + _CHUNK]) for start in range(0, len(scenes), _CHUNK)]
+        return (torch.cat(images) * 255).round().byte()

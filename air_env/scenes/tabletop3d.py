@@ -1,0 +1,135 @@
+"""`tabletop3d`: plates, bowls and cups on a table, seen by a camera that goes around it (Section 3.2; Figure 7).
+
+The renderer is known. How many items there are, of which kinds and where, and where the camera is, is to be inferred.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from air_env.priors import CountPrior
+from air_env.renderers import TabletopConfig, TabletopRenderer
+from air_env.renderers.three_d import KINDS
+from air_env.scene_config import SceneConfig
+from air_env.scenes.base import SceneDataset, Split
+from air_env.scenes.solids import SolidScene
+
+_OVERLAP = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TabletopScene(SolidScene):
+    """Images of items on a table; kinds, places and the camera's angle are uniform, and items do not run into another.
+
+    Items hide each other, and the nearer ones of the farther.
+    """
+
+    repetitions: bool = True
+    """Whether there may be several items of a kind."""
+    turn: float = 0.6
+    """Largest angle of the camera, to both sides, in radians."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.turn <= 0.75:
+            raise ValueError(
+                f"turn must lie between 0 and 0.75 (the table looks the same after pi / 2), got {self.turn}"
+            )
+        assert isinstance(self.model.renderer, TabletopConfig)
+        kinds = len(self.model.renderer.kinds)
+        if not self.repetitions and max(self.counts) > kinds:
+            raise ValueError(f"counts must be at most {kinds}, of which each kind is one; got {self.counts!r}")
+
+    def dataset(self, split: Split, num_scenes: int, seed: int = 0) -> SceneDataset:
+        """Draws scenes; the same arguments give the same scenes. The splits differ in their arrangements only.
+
+        The order of the items says nothing.
+        """
+        renderer, generator, count = self._begin(split, num_scenes, seed)
+        assert isinstance(renderer, TabletopRenderer)
+        slots, kinds = self.model.num_steps, len(renderer.config.kinds)
+        if self.repetitions:
+            kind = renderer.prior_what.sample(num_scenes, slots, generator=generator)
+        else:
+            order = torch.rand(num_scenes, max(kinds, slots), generator=generator)
+            kind = order[:, :kinds].argsort(1).repeat(1, -(-slots // kinds))[:, :slots]
+        there = torch.arange(slots) < count[:, None]
+        angle = self.turn * (2 * torch.rand(num_scenes, 1, generator=generator) - 1)
+        widths = torch.tensor([KINDS[name].width for name in renderer.config.kinds])[kind]
+        place = self._places(there, widths, generator)
+        scenes = renderer.scenes(angle, there, place, kind)
+        changed = self._perturbed(scenes, generator)
+        # The table keeps its size: things stand on it.
+        size = torch.cat([changed.scale[:, :-1], scenes.scale[:, -1:]], 1)
+        boxes = (renderer.boxes(place, kind, angle) + 1).clamp(0, 2) * (self.image_size / 2)
+        return SceneDataset(
+            images=self._images(replace(changed, scale=size), renderer),
+            count=count,
+            labels=torch.where(there, kind, -1),
+            boxes=torch.where(there[..., None], boxes, torch.nan),
+            poses=torch.where(there[..., None], place, torch.nan),
+            cameras=angle,
+        )
+
+    def _places(self, there: Tensor, widths: Tensor, generator: torch.Generator) -> Tensor:
+        """Places ``[scene, slot, 2]`` of items that do not run into each other: others are drawn again."""
+        slots = there.shape[1]
+        both = there[:, :, None] & there[:, None] & ~torch.eye(slots, dtype=torch.bool)
+        apart = (1 - _OVERLAP) * (widths[:, :, None] + widths[:, None])
+        place = torch.zeros(len(there), slots, 2)
+        again = torch.arange(len(there))
+        while len(again):
+            place[again] = self.reach * (2 * torch.rand(len(again), slots, 2, generator=generator) - 1)
+            near = torch.cdist(place[again], place[again]) < apart[again]
+            again = again[(near & both[again]).flatten(1).any(1)]
+        return place
+
+
+def tabletop3d(
+    data_dir: Path | str | None = None,
+    image_size: int = 32,
+    renderer: str = "auto",
+    num_steps: int = 3,
+    reach: float = 1.5,
+    colour_spread: float = 0.0,
+    size_spread: float = 0.0,
+    light_spread: float = 0.0,
+    counts: tuple[int, ...] | None = None,
+    repetitions: bool = True,
+    turn: float = 0.6,
+) -> TabletopScene:
+    """Images of plates, bowls and cups on a table.
+
+    Args:
+        data_dir: Not used: objects are drawn.
+        image_size: Side of the images in pixels.
+        renderer: One of `RENDERERS_3D`.
+        num_steps: The most items of a scene.
+        reach: As `TabletopScene` has it, like the following.
+        colour_spread: Perturbation of colours.
+        size_spread: Of sizes.
+        light_spread: Of the light's direction.
+        counts: Numbers of items; by default 0 to the most.
+        repetitions: Whether there may be several items of a kind.
+        turn: Largest angle of the camera.
+    """
+    del data_dir
+    model = SceneConfig(
+        image_size=image_size,
+        num_steps=num_steps,
+        likelihood_scale=0.1,
+        count_prior=CountPrior("uniform"),
+        renderer=TabletopConfig(renderer=renderer),
+    )
+    return TabletopScene(
+        model=model,
+        reach=reach,
+        colour_spread=colour_spread,
+        size_spread=size_spread,
+        light_spread=light_spread,
+        counts=tuple(range(num_steps + 1)) if counts is None else tuple(counts),
+        repetitions=repetitions,
+        turn=turn,
+    )
