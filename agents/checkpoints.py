@@ -22,6 +22,7 @@ from agents.agent import Agent
 from agents.air import AgentConfig
 from agents.inverse_graphics import InverseGraphicsConfig
 from agents.recipes import Recipe
+from agents.tabletop import TabletopAgentConfig
 from air_env.model import SceneConfig
 
 AGENT_FILE = "agent.safetensors"
@@ -34,7 +35,7 @@ class _Settings:
     """What an agent is made of."""
 
     scene: SceneConfig
-    agent: AgentConfig | InverseGraphicsConfig
+    agent: AgentConfig | InverseGraphicsConfig | TabletopAgentConfig
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -10,10 +10,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from agents.agent import Agent
-from agents.rollout import Rollout, sample_episodes, unstopped_rollout
+from agents.episodes import sample_episodes
+from agents.rollout import Rollout, unstopped_rollout
 from air_env import geometry
 from air_env.explanation import Explanation
-from air_env.renderers import ObjectRenderer
+from air_env.renderers import SolidRenderer
 from air_env.renderers.three_d import KINDS, Kind
 from air_env.scenes import SceneDataset
 from air_env.vector_env import AIRSceneVectorEnv
@@ -139,7 +140,7 @@ def _measure(
 def kinds_of(agent: Agent) -> tuple[Kind, ...]:
     """The three-dimensional objects that an agent tells apart; none if its scenes are flat."""
     renderer = agent.model.renderer
-    return tuple(KINDS[name] for name in renderer.config.kinds) if isinstance(renderer, ObjectRenderer) else ()
+    return tuple(KINDS[name] for name in renderer.config.kinds) if isinstance(renderer, SolidRenderer) else ()
 
 
 def compare(z: Explanation, scenes: SceneDataset, kinds: tuple[Kind, ...] = ()) -> dict[str, Tensor]:

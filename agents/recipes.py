@@ -41,6 +41,9 @@ class Recipe(TrainingSettings):
     camera_steps: int = 0
     """First iterations, in which next to nothing but the camera is learned: until the empty scene is seen as it is, any
     object does more harm than good, and the one that does least is chosen for good."""
+    sleep_steps: int = 0
+    """First iterations, in which q learns from scenes drawn from the model (the sleep phase of wake-sleep): it needs no
+    image."""
     compile: bool = False
     """Whether a renderer of three-dimensional objects is compiled for training."""
 
@@ -48,7 +51,7 @@ class Recipe(TrainingSettings):
         super().__post_init__()
         refuse_unknown("estimator", self.estimator, ESTIMATORS)
         refuse_unknown("categories", self.categories, CATEGORIES)
-        steps = ("exploration_steps", "camera_steps")
+        steps = ("exploration_steps", "camera_steps", "sleep_steps")
         self._refuse_nonsense(positive=("baseline_learning_rate",), not_negative=steps, whole=steps)
 
     def exploration_at(self, iteration: int) -> Exploration:
@@ -97,7 +100,7 @@ _TABLETOP = Recipe(
     scene="tabletop3d",
     scene_options={"renderer": "raycast"},
     num_train=20_000,
-    max_steps=3_000,
+    max_steps=2_400,
     camera_steps=200,
     exploration_steps=800,
     exploration=Exploration(presence=0.5, categories=0.6),
@@ -144,6 +147,15 @@ RECIPES: dict[str, Recipe] = {
     ),
     "objects3d": _OBJECT,
     "tabletop3d": _TABLETOP,
+    # From the scenes of the generative model, with less noise than it thinks there is; then by the ELBO.
+    "tabletop3d_sleep": replace(
+        _TABLETOP,
+        max_steps=2_500,
+        sleep_steps=1_000,
+        camera_steps=0,
+        exploration_steps=0,
+        model=replace(_TABLETOP.model, initial_likelihood_scale=0.02),
+    ),
     # Objects are drawn by OpenGL: nothing is known of the renderer but the images that it makes.
     "objects3d_pyrender": replace(
         _OBJECT,

@@ -1,4 +1,4 @@
-"""The agent in its environment: unstopped rollouts for training, sampled episodes for use."""
+"""The agent in its environment, for training: unstopped rollouts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from agents.agent import Agent, Camera, Choose
+from agents.episodes import dream
 from agents.estimators import CategoryValues, StopProblem
 from agents.estimators.base import RETURN_SCALE
 from agents.networks import Categorical, Gaussian, Posterior, repeated, stack
@@ -238,81 +239,3 @@ def unstopped_rollout(
         hidden=hidden,
         values=stack([repeated(part, num_rows) for part in values]) if values else None,
     )
-
-
-@dataclass(frozen=True)
-class Episodes:
-    """Sampled episodes; sums over the steps of each.
-
-    Attributes:
-        returns: ``[batch]``, G, the sum of rewards.
-        log_q: ``[batch]``, log-probability of the agent's choices.
-        log_p_x_empty: ``[batch]``, the constant; ``returns - log_q + log_p_x_empty`` is an ELBO sample.
-        count: ``[batch]``, number of objects.
-    """
-
-    returns: Float[Tensor, "batch"]
-    log_q: Float[Tensor, "batch"]
-    log_p_x_empty: Float[Tensor, "batch"]
-    count: Int[Tensor, "batch"]
-
-
-def sample_episodes(agent: Agent, envs: AIRSceneVectorEnv, generator: torch.Generator | None = None) -> Episodes:
-    """Acts on the environments' current images until every episode ends, sampling every choice."""
-    images = envs.state.images
-    options = {"generator": generator, "dtype": images.dtype, "device": images.device}
-    returns = log_q = images.new_zeros(len(images))
-    log_p_x_empty, active = envs.state.log_p_x, envs.state.active
-
-    def choose_gaussian(posterior: Gaussian) -> Tensor:
-        return posterior.sample(torch.randn(posterior.mean.shape, **options))
-
-    state, camera = agent.look_from(agent.initial(images), choose_gaussian)
-    seen = {}
-    if camera is not None:
-        seen = {"z_camera": camera.z_camera}
-        log_q = log_q + camera.posterior.log_prob(camera.z_camera)
-    while active.any():
-        uniform = torch.rand(len(images), **options)
-        state, logit, first = agent.decide(state)
-        z = agent.describe_object(
-            state,
-            first,
-            choose_gaussian,
-            lambda what: what.sample(torch.randn((len(images), agent.what_size), **options)),
-        )
-        z_pres = (uniform < logit.sigmoid()) & active
-        state = agent.remember(state, z.z_where, z.z_what)
-        log_q = log_q + _log_q_of_step(active, z_pres, logit, z.log_q)
-        _, rewards, done, _, _ = envs.step({"z_pres": z_pres, "z_where": z.z_where, "z_what": z.z_what, **seen})
-        returns, active = returns + rewards, ~done
-    return Episodes(returns, log_q, log_p_x_empty, envs.state.step)
-
-
-def dream(agent: Agent, num_scenes: int, generator: torch.Generator | None = None) -> Float[Tensor, "scene"]:
-    """``log q(z, n | x)`` of scenes from the model, with gradient (Hinton et al., 1995: the sleep phase)."""
-    with torch.no_grad():
-        images, z = agent.model.sample(num_scenes, generator)
-    active, log_q = torch.ones(num_scenes, dtype=torch.bool, device=images.device), images.new_zeros(num_scenes)
-    state, camera = agent.look_from(agent.initial(images), partial(_given, z.z_camera))
-    if camera is not None:
-        log_q = log_q + camera.posterior.log_prob(camera.z_camera)
-    for i in range(z.z_pres.shape[1]):
-        state, logit, first = agent.decide(state)
-        given = agent.describe_object(state, first, partial(_given, z.z_where[:, i]), partial(_given, z.z_what[:, i]))
-        present = z.z_pres[:, i] > 0
-        log_q = log_q + _log_q_of_step(active, present, logit, given.log_q)
-        state, active = agent.remember(state, given.z_where, given.z_what), present
-    return log_q
-
-
-def _given(value: Tensor | None, posterior: Posterior) -> Tensor:
-    del posterior
-    assert value is not None
-    return value
-
-
-def _log_q_of_step(active: Tensor, present: Tensor, logit: Tensor, log_q_latents: Tensor) -> Tensor:
-    """Log-probability of a step's choices; 0 where the episode is over."""
-    log_q_pres = F.logsigmoid(torch.where(present, logit, -logit))
-    return torch.where(active, log_q_pres + torch.where(present, log_q_latents, 0.0), 0.0)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agents.episodes import dream
 from agents.estimators import StopProblem, make_estimator
 from agents.recipes import Recipe
 from agents.rollout import context_dim, unstopped_rollout
@@ -68,6 +69,8 @@ class Trainer:
             group["lr"] = learning_rate * factor
         self.agent.model.anneal(self.iteration)
         self.agent.exploration = recipe.exploration_at(self.iteration)
+        if self.iteration < recipe.sleep_steps:
+            return self._sleep()
         rows = self._next_rows()
         size = (recipe.batch_size * self.estimator.num_particles, recipe.model.num_steps, self.agent.latent_dim)
         noise = torch.randn(size, generator=self._noise, device=self.device)
@@ -81,6 +84,15 @@ class Trainer:
             elbo = problem.per_image(problem.elbo()).mean().detach()
         self.iteration += 1
         return elbo
+
+    def _sleep(self) -> Tensor:
+        """One iteration on scenes drawn from the model; returns the mean ``log q(z, n | x)`` instead of the ELBO."""
+        log_q = dream(self.agent, self.recipe.batch_size, self._noise, any_order=True).mean()
+        self.optimizer.zero_grad()
+        (-log_q).backward()
+        self.optimizer.step()
+        self.iteration += 1
+        return log_q.detach()
 
     def problem(self, rows: Tensor, noise: Tensor) -> StopProblem:
         """The problem of a batch of training images, as the estimator needs it.

@@ -193,7 +193,7 @@ class SceneModel(nn.Module):
         return self._drawing.whole(torch.zeros_like(images), z)
 
     def _log_p_camera(
-        self, z_camera: Float[Tensor, "*batch camera"] | None, first: Bool[Tensor, "*batch"]
+        self, z_camera: Float[Tensor, "*#batch camera"] | None, first: Bool[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch"] | None:
         """``log p(z_camera)`` of first actions, 0 of others; None where there is no camera."""
         if self.prior_camera is None or z_camera is None:

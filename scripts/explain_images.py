@@ -35,7 +35,7 @@ from agents.devices import pick_device
 from air_env.explanation import Explanation
 from air_env.frames import scene_frame
 from air_env.model import Images
-from air_env.renderers import ObjectRenderer
+from air_env.renderers import SolidRenderer
 
 Invert = Literal["auto", "yes", "no"]
 Pixels = NDArray[np.floating]
@@ -101,7 +101,7 @@ def explain_files(arguments: Arguments) -> list[str]:
         raise ValueError(f"--num-steps must be at least 1, got {arguments.num_steps}")
     agent = load_agent(arguments.agent, pick_device(arguments.device))
     channels, side, _ = agent.model.image_shape
-    solid = isinstance(agent.model.renderer, ObjectRenderer)
+    solid = isinstance(agent.model.renderer, SolidRenderer)
     pictures, complaints = read_pictures(arguments.images, side, arguments.invert, channels, solid)
     if pictures:
         images = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))

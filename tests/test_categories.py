@@ -19,9 +19,10 @@ from tiny import (
 from torch import Tensor, nn
 
 from agents.air import AIR, Exploration
+from agents.episodes import sample_episodes
 from agents.estimators.enumeration import expected_loss
 from agents.networks import Categorical
-from agents.rollout import Rollout, context_dim, sample_episodes, unstopped_rollout
+from agents.rollout import Rollout, context_dim, unstopped_rollout
 from air_env.model import SceneConfig
 from air_env.priors import CategoricalPrior
 from air_env.renderers import SpriteConfig

@@ -29,11 +29,12 @@ from tiny import (
 from torch import Tensor, nn
 
 from agents.air import AIR
+from agents.episodes import dream
 from agents.estimators import ESTIMATORS, StopProblem, make_estimator
 from agents.estimators.base import score_function_loss
 from agents.estimators.enumeration import expected_loss, outcomes, scripted
 from agents.estimators.multi_sample import leave_one_out, mean_signal
-from agents.rollout import Rollout, context_dim, dream, unstopped_rollout
+from agents.rollout import Rollout, context_dim, unstopped_rollout
 from agents.trainer import Trainer
 from air_env.explanation import Explanation
 from air_env.model import SceneConfig

@@ -16,10 +16,11 @@ from agents import load_agent, save_agent
 from agents.agent import Exploration
 from agents.comparisons import PoseRegressor, PoseRegressorConfig
 from agents.comparisons.descent import explain_directly, refine
+from agents.episodes import sample_episodes
 from agents.evaluation import evaluate, pose_errors
 from agents.inverse_graphics import InverseGraphics, InverseGraphicsConfig
 from agents.recipes import get_recipe
-from agents.rollout import sample_episodes, unstopped_rollout
+from agents.rollout import unstopped_rollout
 from agents.trainer import Trainer
 from air_env.explanation import Explanation
 from air_env.model import SceneConfig, SceneModel

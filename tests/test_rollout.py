@@ -19,8 +19,9 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from agents.air import AIR
 from agents.cores import CORES
+from agents.episodes import sample_episodes
 from agents.networks import Gaussian
-from agents.rollout import Rollout, context_dim, sample_episodes, unstopped_rollout
+from agents.rollout import Rollout, context_dim, unstopped_rollout
 from air_env.priors import CountPrior
 
 BATCH = 4

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from air_env.priors import GaussianPrior
 from air_env.renderers.solids import SolidRenderer, SolidsConfig
-from air_env.renderers.three_d import KINDS, SceneBatch, render_with_gradient
+from air_env.renderers.three_d import KINDS, RaycastRenderer, SceneBatch, render_with_gradient
 from air_env.renderers.three_d.camera import orbit
 
 _TABLE = list(KINDS).index("table")
@@ -71,8 +71,8 @@ class TabletopRenderer(SolidRenderer):
     ) -> SceneBatch:
         """The objects that are present, and the table."""
         kinds = torch.where(present, self.kinds[z_what], -1)
-        kinds = torch.cat([kinds, torch.full_like(kinds[:, :1], _TABLE)], 1)
-        position = torch.cat([z_where, torch.zeros_like(z_where[:, :1])], 1)
+        kinds = torch.cat([kinds, kinds.new_full((len(kinds), 1), _TABLE)], 1)
+        position = torch.cat([z_where, z_where.new_zeros(len(kinds), 1, 2)], 1)
         yaw = torch.zeros_like(position[..., 0])
         return SceneBatch.of(kinds, position, yaw, camera=self.camera(z_camera), check=False)
 
@@ -96,6 +96,8 @@ class TabletopRenderer(SolidRenderer):
         config = self.config
         steps = [config.camera_step] + [config.step] * z_where.shape[1]
         drawer = replace(self.drawer, resolution=canvas.shape[-1])
+        if isinstance(drawer, RaycastRenderer):
+            drawer = replace(drawer, shapes=("round",) * z_where.shape[1] + ("box",))
         return render_with_gradient(drawer, scenes, [z_camera, *z_where.unbind(1)], steps)
 
     def boxes(

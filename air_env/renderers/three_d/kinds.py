@@ -56,7 +56,7 @@ KINDS: dict[str, Kind] = {
     "cylinder": Kind(height=0.9, quadric=(0.0, 0.0, -(0.45**2)), colour=(0.85, 0.75, 0.3), texture=0.8),
     "plate": Kind(height=0.12, quadric=_cone(0.45, 0.7, 0.12), colour=(0.8, 0.8, 0.75), yaw_symmetry=0.0),
     "bowl": Kind(height=0.4, quadric=_cone(0.25, 0.52, 0.4), colour=(0.15, 0.3, 0.8), yaw_symmetry=0.0),
-    "cup": Kind(height=0.75, quadric=_cone(0.28, 0.34, 0.75), colour=(0.85, 0.15, 0.12), yaw_symmetry=0.0),
-    "table": Kind(height=0.02, half_width=2.1, colour=(0.4, 0.25, 0.12), yaw_symmetry=math.pi / 2),
+    "cup": Kind(height=0.75, quadric=_cone(0.28, 0.34, 0.75), colour=(0.85, 0.6, 0.1), yaw_symmetry=0.0),
+    "table": Kind(height=0.02, half_width=2.1, colour=(0.2, 0.13, 0.08), yaw_symmetry=math.pi / 2),
 }
 """Name -> kind; its place in this table is its number in a `SceneBatch`."""

@@ -25,6 +25,8 @@ Vectors = tuple[Tensor, Tensor, Tensor]
 
 _RAYS_AT_ONCE = 2**18
 _COMPILED_RAYS_AT_ONCE = {"cpu": 2**16, "cuda": 2**20}
+SHAPES = ("any", "round", "box")
+"""What may be known of an object: which of the two shapes it has."""
 _SAMPLES = {1: ((0.5, 0.5),), 4: ((0.375, 0.875), (0.875, 0.625), (0.125, 0.375), (0.625, 0.125))}
 _FAR = 1e9
 # One kernel for everything: what an object draws is never written to memory.
@@ -48,9 +50,14 @@ class RaycastRenderer(View):
     compiled: bool = False
     """Whether the rays are cast by a compiled kernel, several times as fast, that takes half a minute to make; without
     a C++ compiler there is none, and a message says so."""
+    shapes: tuple[str, ...] = ()
+    """What is known of every scene's objects, in their order: each one of `SHAPES`. Others are not looked for, which
+    is up to twice as fast. Empty knows nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if unknown := set(self.shapes) - set(SHAPES):
+            raise ValueError(f"shapes {sorted(unknown)} are unknown; choose from {', '.join(SHAPES)}")
         if self.samples not in _SAMPLES:
             raise ValueError(f"samples must be one of {', '.join(map(str, _SAMPLES))}, got {self.samples}")
 
@@ -71,7 +78,8 @@ class RaycastRenderer(View):
                 # The kernel is made for one size.
                 part = part.map(partial(_padded, missing=missing))
             rays = directions(part.camera, self.resolution, self.samples, self.field_of_view)
-            settings = (self.background, self.light, self.ambient)
+            shapes = self.shapes or ("any",) * part.kind.shape[1]
+            settings = (self.background, self.light, self.ambient, shapes)
             images.append(cast(*(getattr(part, field.name).contiguous() for field in fields(part)), rays, *settings))
         pixels = torch.cat(images)[: len(scenes)]
         return pixels.unflatten(2, (self.resolution, self.resolution, self.samples)).mean(4)
@@ -89,7 +97,7 @@ def _compiled_cast(device_type: str) -> Callable[..., Tensor] | None:
     no_object = no_object.map(lambda part: part.to(device_type))
     rays = directions(no_object.camera, 1, 1, 1.0)
     try:
-        compiled(*(getattr(no_object, field.name) for field in fields(no_object)), rays, 0.0, 1.0, 1.0)
+        compiled(*(getattr(no_object, field.name) for field in fields(no_object)), rays, 0.0, 1.0, 1.0, ("any",))
     except Exception as error:  # whatever the compiler, of which there are many, raises
         _log.warning("rays are cast without a compiled kernel, which is slow: %s", str(error).splitlines()[0])
         return None
@@ -108,12 +116,15 @@ def _cast(
     background: float,
     strength: float,
     ambient: float,
+    shapes: tuple[str, ...],
 ) -> Float[Tensor, "batch 3 ray"]:
     """What rays see of scenes: the parts of a `SceneBatch`, directions, and the settings of a renderer."""
     nearest = torch.full_like(direction[0], _FAR)
     image = [torch.full_like(nearest, background)] * 3
     for k in range(kind.shape[1]):
-        distance, normal, brightness = meet(kind[:, k], position[:, k], yaw[:, k], scale[:, k], camera, direction)
+        distance, normal, brightness = meet(
+            kind[:, k], position[:, k], yaw[:, k], scale[:, k], camera, direction, shapes[k]
+        )
         seen = (distance < nearest) & (kind[:, k, None] >= 0)
         gains = shade(normal, direction, light, strength)
         for c in range(3):
@@ -145,8 +156,9 @@ def meet(
     scale: Float[Tensor, "batch"],
     camera: Float[Tensor, "batch 3"],
     direction: Vectors,
+    shape: str = "any",
 ) -> tuple[Tensor, Vectors, Tensor]:
-    """Where rays from the camera meet an object.
+    """Where rays from the camera meet an object, of which one of `SHAPES` is known.
 
     Returns:
         The distance, a very large one where they miss; the normal, in the scene's axes; and what the light
@@ -175,32 +187,33 @@ def meet(
         distance = torch.where(hit, t, distance)
         normal = tuple(torch.where(hit, new, old) for new, old in zip(n, normal, strict=True))  # pyright: ignore
 
-    round_one = half == 0
-    a = dx * dx + dy * dy + c2 * dz * dz
-    b = ox * dx + oy * dy + (c2 * oz + c1 / 2) * dz
-    c = ox * ox + oy * oy + (c2 * oz + c1) * oz + c0
-    root = b * b - a * c
-    z_first = (-b - root.clamp_min(0).sqrt()) / a
-    z = oz + z_first * dz
-    side = (ox + z_first * dx, oy + z_first * dy, c2 * z + c1 / 2)
-    closer(z_first, round_one & (root > 0) & (z >= 0) & (z <= height), side)
     zero, one = torch.zeros_like(dx), torch.ones_like(dx)
-    for level, radius, up in ((torch.zeros_like(height), below, -one), (height, above, one)):
-        t = (level - oz) / dz
-        squared = (ox + t * dx) ** 2 + (oy + t * dy) ** 2
-        closer(t, round_one & (squared < radius * radius), (zero, zero, up))
-
-    # A box: it is entered where the last of its three slabs is.
-    enter, leave = torch.full_like(dx, -_FAR), torch.full_like(dx, _FAR)
-    axis = zero
-    bounds = ((ox, dx, -half, half), (oy, dy, -half, half), (oz, dz, torch.zeros_like(height), height))
-    for i, (origin, along, low, high) in enumerate(bounds):
-        first, second = (low - origin) / along, (high - origin) / along
-        entry = torch.minimum(first, second)
-        axis = torch.where(entry > enter, float(i), axis)
-        enter, leave = torch.maximum(enter, entry), torch.minimum(leave, torch.maximum(first, second))
-    face = tuple(torch.where(axis == i, -part.sign(), 0.0) for i, part in enumerate((dx, dy, dz)))
-    closer(enter, ~round_one & (enter < leave), face)  # pyright: ignore
+    round_one = half == 0
+    if shape != "box":
+        a = dx * dx + dy * dy + c2 * dz * dz
+        b = ox * dx + oy * dy + (c2 * oz + c1 / 2) * dz
+        c = ox * ox + oy * oy + (c2 * oz + c1) * oz + c0
+        root = b * b - a * c
+        z_first = (-b - root.clamp_min(0).sqrt()) / a
+        z = oz + z_first * dz
+        side = (ox + z_first * dx, oy + z_first * dy, c2 * z + c1 / 2)
+        closer(z_first, round_one & (root > 0) & (z >= 0) & (z <= height), side)
+        for level, radius, up in ((torch.zeros_like(height), below, -one), (height, above, one)):
+            t = (level - oz) / dz
+            squared = (ox + t * dx) ** 2 + (oy + t * dy) ** 2
+            closer(t, round_one & (squared < radius * radius), (zero, zero, up))
+    if shape != "round":
+        # A box: it is entered where the last of its three slabs is.
+        enter, leave = torch.full_like(dx, -_FAR), torch.full_like(dx, _FAR)
+        axis = zero
+        bounds = ((ox, dx, -half, half), (oy, dy, -half, half), (oz, dz, torch.zeros_like(height), height))
+        for i, (origin, along, low, high) in enumerate(bounds):
+            first, second = (low - origin) / along, (high - origin) / along
+            entry = torch.minimum(first, second)
+            axis = torch.where(entry > enter, float(i), axis)
+            enter, leave = torch.maximum(enter, entry), torch.minimum(leave, torch.maximum(first, second))
+        face = tuple(torch.where(axis == i, -part.sign(), 0.0) for i, part in enumerate((dx, dy, dz)))
+        closer(enter, ~round_one & (enter < leave), face)  # pyright: ignore
 
     brightness = 1 - texture * (width - ox - distance * dx)
     nx, ny, nz = normal
