@@ -100,16 +100,16 @@ _TABLETOP = Recipe(
     scene="tabletop3d",
     scene_options={"renderer": "raycast"},
     num_train=20_000,
-    max_steps=2_400,
-    camera_steps=200,
-    exploration_steps=800,
+    max_steps=1_500,
+    camera_steps=150,
+    exploration_steps=600,
     exploration=Exploration(presence=0.5, categories=0.6),
     estimator="exact",
     compile=True,
     model=replace(
         _TABLE,
         initial_likelihood_scale=0.4,
-        likelihood_anneal_steps=1_000,
+        likelihood_anneal_steps=800,
         renderer=TabletopConfig(renderer="raycast", samples=1),
     ),
     agent=TabletopAgentConfig(),
@@ -150,11 +150,11 @@ RECIPES: dict[str, Recipe] = {
     # From the scenes of the generative model, with less noise than it thinks there is; then by the ELBO.
     "tabletop3d_sleep": replace(
         _TABLETOP,
-        max_steps=2_500,
-        sleep_steps=1_000,
+        max_steps=1_400,
+        sleep_steps=750,
         camera_steps=0,
         exploration_steps=0,
-        model=replace(_TABLETOP.model, initial_likelihood_scale=0.02),
+        model=replace(_TABLETOP.model, initial_likelihood_scale=0.02, likelihood_anneal_steps=750),
     ),
     # Objects are drawn by OpenGL: nothing is known of the renderer but the images that it makes.
     "objects3d_pyrender": replace(

@@ -24,6 +24,7 @@ from agents.comparisons import (
     ComparisonRun,
     DRAWConfig,
     PoseRegressor,
+    TableRegressor,
     get_comparison,
     load_comparison,
     training,
@@ -398,7 +399,7 @@ def test_impossible_settings_are_refused(make, message):
 def test_registered_recipes_make_models(name):
     model = get_comparison(name).make_model().eval()
     images = torch.zeros(2, 1, 50, 50)
-    if isinstance(model, PoseRegressor):
+    if isinstance(model, PoseRegressor | TableRegressor):
         assert model.reconstruct(torch.zeros(2, 3, 32, 32)).shape == (2, 3, 32, 32)
     elif isinstance(model, Classifier):
         assert model(images).shape == (2, TASKS[name.removeprefix("cnn_")][0])

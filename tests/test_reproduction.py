@@ -84,7 +84,7 @@ def finished_at(directory: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.opengl] * (name == "figure6")) for name in FIGURES]
+    "name", [pytest.param(name, marks=[pytest.mark.opengl] * (name in ("figure6", "figure7"))) for name in FIGURES]
 )
 def test_a_figure_is_made_from_training_to_page_and_made_again_from_what_is_there(
     name, reproduce, runs_dir, monkeypatch

@@ -436,4 +436,4 @@ def test_a_short_training_learns(sleep):
     assert values[-10:].mean() > values[:10].mean() + 0.5
     if not sleep:
         before = (Trainer(recipe, scenes).agent.explain(scenes.images).z_camera - scenes.cameras).abs().mean()
-        assert (trainer.agent.explain(scenes.images).z_camera - scenes.cameras).abs().mean() < 0.8 * before
+        assert (trainer.agent.explain(scenes.images).z_camera - scenes.cameras).abs().mean() < 0.9 * before

@@ -4,6 +4,7 @@ from agents.comparisons.autoencoder import Autoencoder, AutoencoderConfig
 from agents.comparisons.classifiers import Classifier, ClassifierConfig
 from agents.comparisons.draw import DRAW, DRAWConfig
 from agents.comparisons.poses import PoseRegressor, PoseRegressorConfig
+from agents.comparisons.tables import TableRegressor, TableRegressorConfig
 from agents.comparisons.tasks import TASKS
 from agents.comparisons.training import COMPARISONS, ComparisonRecipe, ComparisonRun, get_comparison, load_comparison
 
@@ -20,6 +21,8 @@ __all__ = [
     "DRAWConfig",
     "PoseRegressor",
     "PoseRegressorConfig",
+    "TableRegressor",
+    "TableRegressorConfig",
     "get_comparison",
     "load_comparison",
 ]

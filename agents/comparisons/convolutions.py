@@ -3,12 +3,15 @@
 from torch import nn
 
 
-def strided(channels: tuple[int, ...], image_size: int, *, normalise: bool = False) -> tuple[nn.Sequential, int]:
+def strided(
+    channels: tuple[int, ...], image_size: int, *, inputs: int = 1, normalise: bool = False
+) -> tuple[nn.Sequential, int]:
     """Convolutions that halve the image each.
 
     Args:
         channels: Of each layer.
-        image_size: Side of the grey image in pixels.
+        image_size: Side of the image in pixels.
+        inputs: Its colours: 1 or 3.
         normalise: Whether to normalise each layer's outputs over the batch.
 
     Returns:
@@ -21,9 +24,10 @@ def strided(channels: tuple[int, ...], image_size: int, *, normalise: bool = Fal
         raise ValueError(
             f"channels must be positive, one for each halving of {image_size} pixels, got {channels!r}; use fewer"
         )
-    layers, before, side = [], 1, image_size
+    layers, before, side = [], inputs, image_size
     for after in channels:
-        layers.append(nn.Conv2d(before, after, 5 if before == 1 else 3, stride=2, padding=2 if before == 1 else 1))
+        kernel = 3 if layers else 5
+        layers.append(nn.Conv2d(before, after, kernel, stride=2, padding=kernel // 2))
         layers += [nn.BatchNorm2d(after)] if normalise else []
         layers.append(nn.ReLU())
         before, side = after, (side + 1) // 2

@@ -13,7 +13,7 @@ What any training run has is in `agents.training_run`.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from agents.comparisons.autoencoder import Autoencoder, AutoencoderConfig
 from agents.comparisons.classifiers import Classifier, ClassifierConfig
 from agents.comparisons.draw import DRAW, DRAWConfig
 from agents.comparisons.poses import PoseRegressor, PoseRegressorConfig
+from agents.comparisons.tables import TableRegressor, TableRegressorConfig
 from agents.pictures import scenes_beside_reconstructions
 from agents.training_run import TrainingRun
 from agents.training_settings import TrainingSettings, refuse_unknown
@@ -65,10 +66,10 @@ class Comparison(Protocol):
 class ComparisonRecipe(TrainingSettings):
     """Everything that decides what the training of a comparison computes; with AIR's seed, on AIR's images."""
 
-    model: DRAWConfig | AutoencoderConfig | ClassifierConfig | PoseRegressorConfig
+    model: DRAWConfig | AutoencoderConfig | ClassifierConfig | PoseRegressorConfig | TableRegressorConfig
     """The model; where it has a weight_decay, Adam is AdamW."""
 
-    def make_model(self) -> "DRAW | Autoencoder | Classifier | PoseRegressor":
+    def make_model(self) -> "DRAW | Autoencoder | Classifier | PoseRegressor | TableRegressor":
         """The model, with weights from the global generator."""
         for config_class, model_class in _MODELS.items():
             if isinstance(self.model, config_class):
@@ -82,9 +83,18 @@ _MODELS: dict[type[Any], type[Any]] = {
     AutoencoderConfig: Autoencoder,
     ClassifierConfig: Classifier,
     PoseRegressorConfig: PoseRegressor,
+    TableRegressorConfig: TableRegressor,
 }
 
 _TWO_DIGITS = {"counts": (2,)}
+_TOLD = ComparisonRecipe(
+    TableRegressorConfig(),
+    scene="tabletop3d",
+    scene_options={"renderer": "raycast"},
+    num_train=20_000,
+    max_steps=6_000,
+    learning_rate=1e-3,
+)
 COMPARISONS: dict[str, ComparisonRecipe] = {
     "draw": ComparisonRecipe(DRAWConfig(), max_steps=2_500, learning_rate=3e-3),
     "autoencoder": ComparisonRecipe(AutoencoderConfig(), max_steps=2_500, learning_rate=2e-3),
@@ -102,6 +112,8 @@ COMPARISONS: dict[str, ComparisonRecipe] = {
         max_steps=2_200,
         learning_rate=1e-3,
     ),
+    "supervised_table": _TOLD,
+    "supervised_table_arbitrary": replace(_TOLD, model=TableRegressorConfig("arbitrary")),
     "cnn_count": ComparisonRecipe(ClassifierConfig("count"), max_steps=2_000),
 }
 """Name -> recipe."""
@@ -251,7 +263,7 @@ def save_comparison(model: nn.Module, path: Path, recipe: ComparisonRecipe) -> N
 
 def load_comparison(
     directory: Path | str, device: torch.device | str = "cpu"
-) -> "DRAW | Autoencoder | Classifier | PoseRegressor":
+) -> "DRAW | Autoencoder | Classifier | PoseRegressor | TableRegressor":
     """Loads a trained comparison.
 
     Args:

@@ -5,6 +5,7 @@ from agents.reproduction.figure3 import CountingFigure
 from agents.reproduction.figure4 import GeneralisationFigure
 from agents.reproduction.figure5 import RepresentationFigure
 from agents.reproduction.figure6 import InverseGraphicsFigure
+from agents.reproduction.figure7 import TableFigure
 from agents.training_settings import refuse_unknown
 
 FIGURES: dict[str, Figure] = {
@@ -12,6 +13,7 @@ FIGURES: dict[str, Figure] = {
     "figure4": GeneralisationFigure(),
     "figure5": RepresentationFigure(),
     "figure6": InverseGraphicsFigure(),
+    "figure7": TableFigure(),
 }
 """Name -> figure."""
 

@@ -1,4 +1,7 @@
-"""What Figure 6 measures: how kinds and poses are recovered by agents, by a supervised network and by descent."""
+"""What Figures 6 and 7 measure of three-dimensional scenes, and what they measure it on.
+
+How kinds and places are recovered: by agents, by networks that are told them, and by descent.
+"""
 
 import time
 from collections.abc import Callable
@@ -16,8 +19,8 @@ from agents.reproduction.jobs import Job
 from agents.reproduction.measurements import Figures
 from air_env.explanation import Explanation
 from air_env.model import Images
-from air_env.renderers.three_d import PyrenderRenderer, RaycastRenderer
-from air_env.scenes import ObjectScene, SceneDataset, make_scene
+from air_env.renderers.three_d import Kind, PyrenderRenderer, RaycastRenderer
+from air_env.scenes import SceneDataset, SolidScene, make_scene
 
 RUNS = {
     "exact": "AIR, exact",
@@ -28,9 +31,10 @@ RUNS = {
 """Run -> what a table calls it."""
 DIRECT, REFINED = "direct descent", "AIR, exact, then descent"
 
+AS_TRAINED = "ray caster, as in training"
 _PERTURBED = {"colour_spread": 0.15, "size_spread": 0.2, "light_spread": 0.3}
 CONDITIONS: dict[str, tuple[RaycastRenderer | PyrenderRenderer | None, dict[str, float]]] = {
-    "ray caster, as in training": (None, {}),
+    AS_TRAINED: (None, {}),
     "pyrender": (PyrenderRenderer(), {}),
     "other colours": (PyrenderRenderer(), {"colour_spread": 0.15}),
     "other sizes": (PyrenderRenderer(), {"size_spread": 0.2}),
@@ -41,11 +45,26 @@ CONDITIONS: dict[str, tuple[RaycastRenderer | PyrenderRenderer | None, dict[str,
 """What held-out images are made with -> what draws them, and options of the scene."""
 
 
-def held_out(experiment: Experiment, num_scenes: int, condition: str = "ray caster, as in training") -> SceneDataset:
-    """Images of other arrangements than any run was trained on."""
-    drawer, options = CONDITIONS[condition]
-    scene = make_scene("objects3d", renderer="raycast", **experiment.scale.object_options, **options)
-    assert isinstance(scene, ObjectScene)
+def held_out(
+    experiment: Experiment,
+    num_scenes: int,
+    condition: str = AS_TRAINED,
+    scene_name: str = "objects3d",
+    **options: Any,
+) -> SceneDataset:
+    """Images of other arrangements than any run was trained on.
+
+    Args:
+        experiment: Its scale says how large they are.
+        num_scenes: How many.
+        condition: One of `CONDITIONS`.
+        scene_name: One of `SCENES`, of three-dimensional objects.
+        options: Of the scene.
+    """
+    drawer, perturbations = CONDITIONS[condition]
+    options = {"renderer": "raycast", **experiment.scale.object_options, **perturbations, **options}
+    scene = make_scene(scene_name, **options)
+    assert isinstance(scene, SolidScene)
     return replace(scene, drawer=drawer).dataset("test", num_scenes, TEST_SEED)
 
 
@@ -58,27 +77,27 @@ def explain(job: Job) -> Callable[[Images], Explanation]:
 def measure_network(job: Job, experiment: Experiment) -> Figures:
     """Of an agent, or of the supervised network."""
     scenes = held_out(experiment, experiment.scale.num_test)
-    return _measure(explain(job), scenes, job.load("cpu"))
+    return measure(explain(job), scenes, _kinds(job))
 
 
 def measure_transfer(job: Job, condition: str, experiment: Experiment) -> Figures:
     """Of an agent, on images that are made in another way."""
-    return _measure(explain(job), held_out(experiment, experiment.scale.num_test, condition), job.load("cpu"))
+    return measure(explain(job), held_out(experiment, experiment.scale.num_test, condition), _kinds(job))
 
 
 def measure_direct(job: Job, experiment: Experiment) -> Figures:
     """Of descent from several starts, which knows nothing of the agent but its generative model."""
-    return _measure(direct(job, experiment), held_out(experiment, experiment.scale.num_direct), job.load("cpu"))
+    return measure(direct(job, experiment), held_out(experiment, experiment.scale.num_direct), _kinds(job))
 
 
 def measure_refined(job: Job, experiment: Experiment) -> Figures:
     """Of a few steps of descent from what the agent infers."""
-    return _measure(refined(job, experiment), held_out(experiment, experiment.scale.num_direct), job.load("cpu"))
+    return measure(refined(job, experiment), held_out(experiment, experiment.scale.num_direct), _kinds(job))
 
 
 def direct(job: Job, experiment: Experiment) -> Callable[[Images], Explanation]:
     """How images are explained by descent."""
-    model = _prepared(job).model
+    model = prepared(job).model
     starts, steps = experiment.scale.descent
     return lambda images: explain_directly(
         model, images, starts=starts, steps=steps, generator=torch.Generator().manual_seed(job.recipe.seed)
@@ -87,23 +106,30 @@ def direct(job: Job, experiment: Experiment) -> Callable[[Images], Explanation]:
 
 def refined(job: Job, experiment: Experiment) -> Callable[[Images], Explanation]:
     """How images are explained by an agent and a few steps of descent."""
-    agent = _prepared(job)
+    agent = prepared(job)
     steps = max(1, experiment.scale.descent[1] // 5)
     return lambda images: refine(agent, images, agent.explain(images), steps=steps)
 
 
-def _prepared(job: Job) -> Agent:
+def prepared(job: Job) -> Agent:
+    """An agent whose renderer is compiled, where it was for training."""
     agent: Any = job.load("cpu")
     if getattr(job.recipe, "compile", False):
         agent.model.renderer.compile()
     return agent
 
 
-def _measure(method: Callable[[Images], Explanation], scenes: SceneDataset, trained: Agent | PoseRegressor) -> Figures:
-    """Accuracies and errors, and the time that an image takes on one thread."""
-    network = trained.network if isinstance(trained, PoseRegressor) else trained
+def _kinds(job: Job) -> tuple[Kind, ...]:
+    trained: Agent | PoseRegressor = job.load("cpu")
+    return kinds_of(trained.network if isinstance(trained, PoseRegressor) else trained)
+
+
+def measure(
+    method: Callable[[Images], Explanation], scenes: SceneDataset, kinds: tuple[Kind, ...], num_threads: int = 1
+) -> Figures:
+    """Accuracies and errors, and the time that an image takes on so many threads."""
     images, threads = scenes.float_images(), torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(num_threads)
     try:
         method(images[:2])  # compiles what is to be compiled
         begun = time.perf_counter()
@@ -113,5 +139,5 @@ def _measure(method: Callable[[Images], Explanation], scenes: SceneDataset, trai
         torch.set_num_threads(threads)
     assert z.reconstruction is not None
     error = (z.reconstruction - images).square().mean((1, 2, 3))
-    figures = {name: values.double().mean().item() for name, values in compare(z, scenes, kinds_of(network)).items()}
+    figures = {name: values.double().mean().item() for name, values in compare(z, scenes, kinds).items()}
     return figures | {"reconstruction_error": error.mean().item(), "ms_per_image": 1e3 * seconds / len(images)}

@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -15,6 +17,8 @@ from agents.reproduction.experiment import Experiment
 from agents.reproduction.jobs import Job
 
 DPI = 110
+Picture = UInt8[np.ndarray, "_ _ 3"]
+"""Rows, columns, RGB."""
 _PALETTE = 128
 
 
@@ -48,6 +52,22 @@ class Page:
         # A palette, a third of the size: these pages live in the repository. Few pixels may be all that a window has.
         picture = Image.open(buffer).convert("RGB").quantize(_PALETTE, Image.Quantize.MAXCOVERAGE)
         write_atomically(path, lambda temporary: picture.save(temporary, "PNG", optimize=True))
+        self.paths.append(path)
+        self.add(f"![{caption}]({path.name})", f"*{caption}*")
+
+    def add_animation(self, name: str, frames: Sequence[Picture], milliseconds: int, caption: str) -> None:
+        """Writes a GIF that goes on for ever, and shows it.
+
+        Args:
+            name: Of the picture.
+            frames: Of one size.
+            milliseconds: Each is shown for so long.
+            caption: What to say of it.
+        """
+        path = self.folder / f"{self.name}_{name}.gif"
+        images = [Image.fromarray(frame).quantize(_PALETTE, Image.Quantize.MAXCOVERAGE) for frame in frames]
+        options = {"save_all": True, "append_images": images[1:], "duration": milliseconds, "loop": 0}
+        write_atomically(path, lambda temporary: images[0].save(temporary, "GIF", **options))
         self.paths.append(path)
         self.add(f"![{caption}]({path.name})", f"*{caption}*")
 

@@ -15,11 +15,13 @@ from agents.comparisons import (
     ComparisonRecipe,
     DRAWConfig,
     PoseRegressorConfig,
+    TableRegressorConfig,
     get_comparison,
 )
 from agents.comparisons.heads import Fitting
 from agents.inverse_graphics import InverseGraphicsConfig
 from agents.recipes import Recipe, get_recipe
+from agents.tabletop import TabletopAgentConfig
 from agents.training_settings import refuse_unknown
 from air_env.renderers import PatchConfig
 from air_env.scenes import Scene, make_scene
@@ -36,6 +38,15 @@ _OBJECTS: dict[str, AnyRecipe] = {
     "supervised": get_comparison("supervised_poses"),
 }
 """Run of Figure 6 -> recipe."""
+_TABLES: dict[str, AnyRecipe] = {
+    "elbo": get_recipe("tabletop3d"),
+    "sleep": get_recipe("tabletop3d_sleep"),
+    "canonical": get_comparison("supervised_table"),
+    "arbitrary": get_comparison("supervised_table_arbitrary"),
+}
+"""Run of Figure 7 -> recipe."""
+_SCENARIOS = {"repeated": True, "distinct": False}
+"""Scenario of Figure 7 -> whether there may be several items of a kind."""
 _FEW_LABELS = 1_000
 
 
@@ -70,7 +81,7 @@ class Scale:
     small_objects: tuple[float, float] = (12, 14)
     """Sizes of digits in pixels of which five fit into an image."""
     object_options: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the scenes of Figure 6."""
+    """Options of the scenes of Figures 6 and 7."""
     num_direct: int = 200
     """Held-out scenes of Figure 6 that are explained by descent."""
     descent: tuple[int, int] = (4, 150)
@@ -90,11 +101,16 @@ class Scale:
                 ``cnn_count_012``: the last part are the numbers of digits in a scene.
                 ``cnn_sum_1000``, ``cnn_order_1000``: the number of labels.
                 ``objects3d_exact``, ``objects3d_score``, ...: one three-dimensional object.
+                ``tabletop3d_repeated_elbo``, ``tabletop3d_distinct_canonical``, ...: items on a table.
             seed: Of the recipe.
         """
         family, _, last = name.rpartition("_")
         if family == "objects3d":
             return self._object_recipe(_OBJECTS[last], seed)
+        if family.startswith("tabletop3d_"):
+            recipe, repetitions = _TABLES[last], _SCENARIOS[family.removeprefix("tabletop3d_")]
+            options = recipe.scene_options | {"repetitions": repetitions}
+            return self._object_recipe(replace(recipe, scene_options=options), seed)
         recipe = get_recipe(_AGENTS[family]) if family in _AGENTS else get_comparison(family)
         changes: dict[str, Any] = {"seed": seed, "scene": self.scene}
         iterations = self.iterations.get(family, self.default_iterations)
@@ -129,8 +145,13 @@ def _tiny(recipe: AnyRecipe, max_steps: int, side: int) -> AnyRecipe:
         "batch_size": min(8, num_train),
     }
     network = InverseGraphicsConfig(channels=4, glimpse_size=6, hidden=8)
-    if isinstance(recipe.agent if isinstance(recipe, Recipe) else None, InverseGraphicsConfig):
-        return replace(recipe, **changes, model=replace(recipe.model, image_size=side), agent=network)
+    small_agents = {
+        InverseGraphicsConfig: network,
+        TabletopAgentConfig: TabletopAgentConfig(channels=4, camera_hidden=8, glimpse_size=4, hidden=8),
+    }
+    if isinstance(recipe, Recipe) and (agent := small_agents.get(type(recipe.agent))) is not None:
+        steps = {name: min(getattr(recipe, name), max_steps // 4) for name in ("camera_steps", "sleep_steps")}
+        return replace(recipe, **changes, **steps, model=replace(recipe.model, image_size=side), agent=agent)
     if isinstance(recipe, Recipe) and isinstance(recipe.agent, AgentConfig):
         renderer = PatchConfig(what_dim=4, patch_size=6, hidden=8)
         model = replace(recipe.model, image_size=side, renderer=renderer)
@@ -141,6 +162,7 @@ def _tiny(recipe: AnyRecipe, max_steps: int, side: int) -> AnyRecipe:
         AutoencoderConfig: {"code": 8, "channels": (4, 4), "hidden": 8},
         ClassifierConfig: {"channels": (4, 4), "hidden": 8},
         PoseRegressorConfig: {"network": network},
+        TableRegressorConfig: {"channels": (4, 4), "hidden": 8},
     }
     return replace(recipe, **changes, model=replace(recipe.model, image_size=side, **small[type(recipe.model)]))
 

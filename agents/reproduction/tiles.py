@@ -4,17 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from agents.reproduction.page import DPI
+from agents.reproduction.page import DPI, Picture
 from air_env.explanation import Explanation
 from air_env.frames import draw_windows
-
-Picture = UInt8[np.ndarray, "_ _ 3"]
-"""Rows, columns, RGB."""
 
 _GAP = 3
 _LABELS, _TITLE = 140, 26

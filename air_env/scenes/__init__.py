@@ -9,6 +9,7 @@ from air_env.scenes.composer import ComposedScene, Glyphs
 from air_env.scenes.digits import digits
 from air_env.scenes.mnist import multi_mnist
 from air_env.scenes.objects3d import ObjectScene, objects3d
+from air_env.scenes.solids import SolidScene
 from air_env.scenes.sprites import sprites
 from air_env.scenes.tabletop3d import TabletopScene, tabletop3d
 
@@ -50,6 +51,7 @@ __all__ = [
     "ObjectScene",
     "Scene",
     "SceneDataset",
+    "SolidScene",
     "Split",
     "TabletopScene",
     "make_scene",

@@ -1,0 +1,113 @@
+"""What Figure 7 measures: how crockery on a table is recovered, and in which order it is attended to."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agents.comparisons.tables import TableRegressor
+from agents.evaluation import kinds_of
+from agents.reproduction.experiment import Experiment
+from agents.reproduction.jobs import Job
+from agents.reproduction.measurements import Figures
+from agents.reproduction.objects import AS_TRAINED, held_out, measure, prepared
+from agents.reproduction.policy import predictability
+from air_env.explanation import Explanation
+from air_env.model import Images
+from air_env.renderers.three_d import KINDS
+from air_env.scenes import SceneDataset
+
+RUNS = {
+    "elbo": "AIR, by the ELBO alone",
+    "sleep": "AIR, asleep first",
+    "canonical": "supervised, canonical order",
+    "arbitrary": "supervised, arbitrary order",
+}
+"""Run -> what a table calls it."""
+AGENTS = ("elbo", "sleep")
+SCENARIOS = {"repeated": "kinds repeat", "distinct": "every kind at most once"}
+"""Scenario -> what a table calls it."""
+KINDS_ON_TABLE = ("plate", "bowl", "cup")
+NUM_THREADS = 2
+REACH = 1.6
+_BINS = 16
+
+
+def job_name(scenario: str, run: str) -> str:
+    """What `Scale.recipe` calls it."""
+    return f"tabletop3d_{scenario}_{run}"
+
+
+def scenes_of(experiment: Experiment, scenario: str, condition: str = AS_TRAINED, **options: Any) -> SceneDataset:
+    """Held-out scenes of a scenario."""
+    options["repetitions"] = scenario == "repeated"
+    return held_out(experiment, experiment.scale.num_test, condition, "tabletop3d", **options)
+
+
+def explain(job: Job) -> Callable[[Images], Explanation]:
+    """How a trained network explains images."""
+    return (job.load("cpu") if job.kind.endswith(("canonical", "arbitrary")) else prepared(job)).explain
+
+
+def measure_tables(job: Job, experiment: Experiment, scenario: str, condition: str = AS_TRAINED) -> Figures:
+    """Accuracies and errors, also of counts one by one; and images per second."""
+    trained, scenes = job.load("cpu"), scenes_of(experiment, scenario, condition)
+    if isinstance(trained, TableRegressor):
+        kinds = tuple(KINDS[name] for name in trained.config.renderer.kinds)
+    else:
+        kinds = kinds_of(trained)
+    method = explain(job)
+    figures = measure(method, scenes, kinds, NUM_THREADS)
+    count = method(scenes.float_images()).count
+    for n in scenes.count.unique().tolist():
+        figures[f"count_accuracy_{n}"] = (count == n)[scenes.count == n].double().mean().item()
+    return figures | {"images_per_second": 1e3 / figures["ms_per_image"]}
+
+
+def measure_policy(job: Job, experiment: Experiment, scenario: str) -> Figures:
+    """Where on the table, and what, is explained at each step of scenes with three items; and which cue tells more."""
+    method = explain(job)
+    three = scenes_of(experiment, scenario, counts=(3,))
+    z = method(three.float_images())
+    two = scenes_of(experiment, scenario, counts=(2,))
+    return {
+        "maps": place_maps(z).tolist(),
+        "shares": kind_shares(z).tolist(),
+        **predictability(method(two.float_images()), two),
+    }
+
+
+def place_maps(z: Explanation) -> Float[np.ndarray, "step row column"]:
+    """Where on the table items are inferred at each step, as shares; rows from the far end of the table."""
+    edges = np.linspace(-REACH, REACH, _BINS + 1)
+    maps = []
+    for step in range(z.z_pres.shape[1]):
+        # Doubles: in single precision the border lies beyond itself.
+        x, y = z.z_where[z.z_pres[:, step] > 0, step].double().clamp(-REACH, REACH).numpy().T
+        counts, _, _ = np.histogram2d(-y, x, bins=(edges, edges))
+        maps.append(counts / max(1, counts.sum()))
+    return np.stack(maps)
+
+
+def kind_shares(z: Explanation) -> Float[Tensor, "step kind"]:
+    """The share of each kind among the items of each step."""
+    there = z.z_pres.bool()
+    shares = []
+    for step in range(z.z_pres.shape[1]):
+        kinds = z.z_what[there[:, step], step]
+        counts = torch.bincount(kinds, minlength=len(KINDS_ON_TABLE)).double()
+        shares.append(counts / counts.sum().clamp_min(1))
+    return torch.stack(shares)
+
+
+def phases(job: Job) -> Iterator[tuple[str, int, dict[str, float]]]:
+    """The phases of a training, the iteration at which each ended, and the last row of metrics before it."""
+    recipe: Any = job.recipe
+    annealed = max(recipe.camera_steps + recipe.exploration_steps, recipe.model.likelihood_anneal_steps)
+    ends = {"asleep": recipe.sleep_steps} if recipe.sleep_steps else {"with exploration and annealing": annealed}
+    for phase, end in (ends | {"by the unbiased ELBO": recipe.max_steps}).items():
+        rows = [row for row in job.rows() if row["iteration"] <= end]
+        yield phase, end, rows[-1] if rows else {}
