@@ -30,7 +30,7 @@ class Arguments:
     algorithm: str = "ppo"
     """ppo, a2c or sac."""
     scene: str = "sprites"
-    """sprites, digits, multi_mnist or objects3d."""
+    """sprites, digits, multi_mnist, objects3d or tabletop3d."""
     action_mode: str = "latents"
     """What an action is: latents (the object) or posterior (a distribution, from which the environment draws)."""
     total_steps: int | None = None
