@@ -46,13 +46,17 @@ class Recipe(TrainingSettings):
     image."""
     compile: bool = False
     """Whether a renderer of three-dimensional objects is compiled for training."""
+    iwae_samples: int = 20
+    """Samples of the importance-weighted bound on which the finished agent is measured."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_unknown("estimator", self.estimator, ESTIMATORS)
         refuse_unknown("categories", self.categories, CATEGORIES)
         steps = ("exploration_steps", "camera_steps", "sleep_steps")
-        self._refuse_nonsense(positive=("baseline_learning_rate",), not_negative=steps, whole=steps)
+        self._refuse_nonsense(
+            positive=("baseline_learning_rate", "iwae_samples"), not_negative=steps, whole=(*steps, "iwae_samples")
+        )
 
     def exploration_at(self, iteration: int) -> Exploration:
         """What is mixed into q at an iteration of training."""
@@ -100,12 +104,13 @@ _TABLETOP = Recipe(
     scene="tabletop3d",
     scene_options={"renderer": "raycast"},
     num_train=20_000,
-    max_steps=1_500,
+    max_steps=1_200,
     camera_steps=150,
     exploration_steps=600,
     exploration=Exploration(presence=0.5, categories=0.6),
     estimator="exact",
     compile=True,
+    iwae_samples=5,
     model=replace(
         _TABLE,
         initial_likelihood_scale=0.4,
@@ -150,7 +155,6 @@ RECIPES: dict[str, Recipe] = {
     # From the scenes of the generative model, with less noise than it thinks there is; then by the ELBO.
     "tabletop3d_sleep": replace(
         _TABLETOP,
-        max_steps=1_400,
         sleep_steps=750,
         camera_steps=0,
         exploration_steps=0,

@@ -100,7 +100,7 @@ class Run(TrainingRun[Recipe, Trainer]):
         # The seed after the recipe's: other arrangements than those the progress bar reports on.
         scenes = self._scene.dataset("test", _NUM_FINAL, self.recipe.seed + 1)
         generator = torch.Generator(self.trainer.device).manual_seed(self.recipe.seed + 1)
-        return evaluate(self.trainer.agent, scenes, generator=generator)
+        return evaluate(self.trainer.agent, scenes, num_samples=self.recipe.iwae_samples, generator=generator)
 
 
 __all__ = [

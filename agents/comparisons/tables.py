@@ -5,7 +5,7 @@ the camera is. Labels come in some order. Where that is arbitrary, the same imag
 the network can only learn the mean; an order that can be seen in the image helps.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -106,9 +106,14 @@ class TableRegressor(nn.Module):
         of_count = -F.cross_entropy(count, scenes.count, reduction="none")
         return of_count + torch.where(there, of_kind + of_place, 0.0).sum(1) + of_camera
 
-    @torch.no_grad()
     def explain(self, images: Images) -> Explanation:
-        """The most probable count and kinds of each image, and the places."""
+        """The most probable count and kinds of each image, the places, and what that draws."""
+        z = self.infer(images)
+        return replace(z, reconstruction=self.model.render(z))
+
+    @torch.no_grad()
+    def infer(self, images: Images) -> Explanation:
+        """What `explain` says, without drawing it."""
         parts = []
         for chunk in images.split(_BATCH):
             count, kinds, places, camera = self(chunk)
@@ -117,8 +122,7 @@ class TableRegressor(nn.Module):
             parts.append((present.to(chunk.dtype), places, kinds, camera))
         z_pres, z_where, z_what, z_camera = (torch.cat(values) for values in zip(*parts, strict=True))
         z = Explanation(z_pres, z_where, z_what, z_camera=z_camera)
-        outlines = self.model.outlines(z)
-        return Explanation(z_pres, z_where, z_what, self.model.render(z), outlines, z_camera)
+        return replace(z, outlines=self.model.outlines(z))
 
     def reconstruct(self, images: Images) -> Images:
         """What the explanations draw."""
@@ -129,7 +133,7 @@ class TableRegressor(nn.Module):
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
         """Accuracies and errors, as `agents.evaluation.evaluate` has them."""
         kinds = tuple(KINDS[name] for name in self.config.renderer.kinds)
-        z = self.explain(scenes.float_images(self.model.log_p_count.device))
+        z = self.infer(scenes.float_images(self.model.log_p_count.device))
         return {name: values.double().mean().item() for name, values in compare(z, scenes, kinds).items()}
 
     def evaluate(self, scenes: SceneDataset) -> dict[str, float]:

@@ -27,7 +27,7 @@ def render_with_gradient(
     """Images with a gradient in the parameters of scenes, whatever the renderer.
 
     All perturbed scenes are rendered in one call, with the images themselves: ``1 + 2 * columns`` renders a scene, of
-    the parameters that need a gradient.
+    the parameters that need a gradient. Where gradients are switched off, the images are all that is rendered.
 
     Args:
         renderer: The renderer, of which only `render` is called.
@@ -41,6 +41,9 @@ def render_with_gradient(
     """
     if not all(size > 0 for size in steps):
         raise ValueError(f"steps of finite differences must be positive, got {tuple(steps)}")
+    if not torch.is_grad_enabled():
+        # A function of autograd is not told.
+        return renderer.render(scenes(*parameters))
     return _FiniteDifference.apply(renderer, scenes, tuple(steps), *parameters)  # pyright: ignore
 
 

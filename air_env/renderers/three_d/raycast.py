@@ -71,18 +71,31 @@ class RaycastRenderer(View):
         if self.compiled and (kernel := _compiled_cast(scenes.camera.device.type)) is not None:
             cast, rays_at_once = kernel, _COMPILED_RAYS_AT_ONCE.get(scenes.camera.device.type, _RAYS_AT_ONCE)
         size = max(1, rays_at_once // (self.samples * self.resolution**2))
+        rays = _in_view(self.resolution, self.samples, self.field_of_view, scenes.camera)
         images = []
         for start in range(0, len(scenes), size):
             part = scenes[start : start + size]
             if missing := (size - len(part)) * (cast is not _cast):
                 # The kernel is made for one size.
                 part = part.map(partial(_padded, missing=missing))
-            rays = directions(part.camera, self.resolution, self.samples, self.field_of_view)
-            shapes = self.shapes or ("any",) * part.kind.shape[1]
+            # Not of a kernel, which is made for its shapes; and asking a GPU means waiting for it.
+            known = self.shapes or (cast is _cast and part.kind.device.type == "cpu" and _shapes_of(part.kind))
+            shapes = known or ("any",) * part.kind.shape[1]
             settings = (self.background, self.light, self.ambient, shapes)
-            images.append(cast(*(getattr(part, field.name).contiguous() for field in fields(part)), rays, *settings))
+            images.append(cast(*(getattr(part, field.name).contiguous() for field in fields(part)), *rays, *settings))
         pixels = torch.cat(images)[: len(scenes)]
-        return pixels.unflatten(2, (self.resolution, self.resolution, self.samples)).mean(4)
+        pixels = pixels.unflatten(2, (self.resolution, self.resolution, self.samples))
+        return pixels.mean(4) if self.samples > 1 else pixels[..., 0]
+
+
+def _shapes_of(kind: Int[Tensor, "batch object"]) -> tuple[str, ...]:
+    """One of `SHAPES` for each object."""
+    box = torch.tensor([spec.half_width > 0 for spec in KINDS.values()])[kind.clamp_min(0)]
+    some_box, some_round = ((of_shape & (kind >= 0)).any(0).tolist() for of_shape in (box, ~box))
+    return tuple(
+        "any" if has_box and has_round else "box" if has_box else "round"
+        for has_box, has_round in zip(some_box, some_round, strict=True)
+    )
 
 
 def _padded(values: Tensor, missing: int) -> Tensor:
@@ -95,9 +108,9 @@ def _compiled_cast(device_type: str) -> Callable[..., Tensor] | None:
     compiled: Any = torch.compile(_cast, dynamic=False, options=_COMPILER_OPTIONS)
     no_object = SceneBatch.of(torch.tensor([[-1]]), torch.zeros(1, 1, 2), torch.zeros(1, 1))
     no_object = no_object.map(lambda part: part.to(device_type))
-    rays = directions(no_object.camera, 1, 1, 1.0)
+    rays = _in_view(1, 1, 1.0, no_object.camera)
     try:
-        compiled(*(getattr(no_object, field.name) for field in fields(no_object)), rays, 0.0, 1.0, 1.0, ("any",))
+        compiled(*(getattr(no_object, field.name) for field in fields(no_object)), *rays, 0.0, 1.0, 1.0, ("any",))
     except Exception as error:  # whatever the compiler, of which there are many, raises
         _log.warning("rays are cast without a compiled kernel, which is slow: %s", str(error).splitlines()[0])
         return None
@@ -112,39 +125,51 @@ def _cast(
     colour: Float[Tensor, "batch object 3"],
     camera: Float[Tensor, "batch 3"],
     light: Float[Tensor, "batch 3"],
-    direction: Vectors,
+    right: Float[Tensor, "ray"],
+    up: Float[Tensor, "ray"],
     background: float,
     strength: float,
     ambient: float,
     shapes: tuple[str, ...],
 ) -> Float[Tensor, "batch 3 ray"]:
-    """What rays see of scenes: the parts of a `SceneBatch`, directions, and the settings of a renderer."""
-    nearest = torch.full_like(direction[0], _FAR)
-    image = [torch.full_like(nearest, background)] * 3
+    """What rays see of scenes: the parts of a `SceneBatch`, rays in view, and the settings of a renderer."""
+    direction = _through(camera, right, up)
+    nearest, zero = torch.full_like(direction[0], _FAR), torch.zeros_like(direction[0])
+    # Normal, brightness and colour of what is nearest: that alone is shaded.
+    surface = [zero] * 7
     for k in range(kind.shape[1]):
         distance, normal, brightness = meet(
             kind[:, k], position[:, k], yaw[:, k], scale[:, k], camera, direction, shapes[k]
         )
         seen = (distance < nearest) & (kind[:, k, None] >= 0)
-        gains = shade(normal, direction, light, strength)
-        for c in range(3):
-            base = colour[:, k, c, None]
-            shaded = (brightness * (gains[0] * base + gains[1] + ambient * base)).clamp(0, 1) ** (1 / 2.2)
-            image[c] = torch.where(seen, shaded, image[c])
+        met = (*normal, brightness, *colour[:, k, :, None].unbind(1))
+        surface = [torch.where(seen, new, old) for new, old in zip(met, surface, strict=True)]
         nearest = torch.where(seen, distance, nearest)
-    return torch.stack(image, 1)
+    nx, ny, nz, brightness, *base = surface
+    of_colour, of_light = shade((nx, ny, nz), direction, light, strength)
+    shaded = [(brightness * ((of_colour + ambient) * b + of_light)).clamp(0, 1) ** (1 / 2.2) for b in base]
+    return torch.stack([torch.where(nearest < _FAR, part, background) for part in shaded], 1)
 
 
 def directions(camera: Float[Tensor, "batch 3"], resolution: int, samples: int, field_of_view: float) -> Vectors:
     """Directions of all rays, of length 1: rows of pixels from the top, then the samples of a pixel."""
-    (fx, fy, fz), (rx, ry, _), (ux, uy, uz) = (axis[:, :, None].unbind(1) for axis in camera_axes(camera))
-    ray = torch.arange(resolution * resolution * samples, device=camera.device)
+    return _through(camera, *_in_view(resolution, samples, field_of_view, camera))
+
+
+def _in_view(resolution: int, samples: int, field_of_view: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Where rays go through the plane at distance 1 from any camera: to the right and up, ``[ray]`` each."""
+    ray = torch.arange(resolution * resolution * samples, device=like.device)
     sample, pixel = ray % samples, ray // samples
-    within = torch.tensor(_SAMPLES[samples], dtype=camera.dtype, device=camera.device)
+    within = like.new_tensor(_SAMPLES[samples])
     wide = math.tan(field_of_view / 2)
-    x = wide * ((pixel % resolution + within[sample, 0]) * 2 / resolution - 1)
-    y = -wide * ((pixel // resolution + within[sample, 1]) * 2 / resolution - 1)
-    dx, dy, dz = fx + x * rx + y * ux, fy + x * ry + y * uy, fz + y * uz
+    right = wide * ((pixel % resolution + within[sample, 0]) * 2 / resolution - 1)
+    up = -wide * ((pixel // resolution + within[sample, 1]) * 2 / resolution - 1)
+    return right, up
+
+
+def _through(camera: Float[Tensor, "batch 3"], right: Float[Tensor, "ray"], up: Float[Tensor, "ray"]) -> Vectors:
+    (fx, fy, fz), (rx, ry, _), (ux, uy, uz) = (axis[:, :, None].unbind(1) for axis in camera_axes(camera))
+    dx, dy, dz = fx + right * rx + up * ux, fy + right * ry + up * uy, fz + up * uz
     length = (dx * dx + dy * dy + dz * dz).sqrt()
     return dx / length, dy / length, dz / length
 
