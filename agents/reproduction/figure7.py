@@ -27,6 +27,7 @@ from agents.reproduction.tables import (
     job_name,
     measure_policy,
     measure_tables,
+    measure_transfer,
     phases,
     scenes_of,
 )
@@ -80,7 +81,12 @@ class TableFigure:
 
     def jobs(self, experiment: Experiment) -> list[Job]:
         """Two recipes and two supervised networks in both scenarios."""
-        return experiment.jobs(*(job_name(scenario, run) for scenario in SCENARIOS for run in RUNS))
+        supervised = [run for run in RUNS if run not in AGENTS]
+        return [
+            job
+            for runs in (AGENTS, supervised)
+            for job in experiment.jobs(*(job_name(scenario, run) for scenario in SCENARIOS for run in runs))
+        ]
 
     def measurements(self, experiment: Experiment) -> list[Measurement]:
         """Held-out accuracies, errors and speeds, the policy, and transfer."""
@@ -112,7 +118,8 @@ class TableFigure:
             "Count accuracy by the true number of items, means over the seeds:",
             _by_count(rows),
             "## What each phase made",
-            "Held-out accuracies of 1,000 images at the end of each phase of training.",
+            "Held-out accuracies at the end of each phase of training: of 1,000 images at the last look before the "
+            "first phase ended, and of 5,000 others of the finished agent.",
             _phases(experiment),
         )
         page.add_numbers(rows)
@@ -172,9 +179,10 @@ def _measurements(experiment: Experiment) -> Iterator[Measurement]:
             for condition in CONDITIONS:
 
                 def transfer(job: Job = job, condition: str = condition) -> Figures:
-                    return measure_tables(job, experiment, _SCENARIO, condition)
+                    return measure_transfer(job, experiment, _SCENARIO, condition)
 
-                yield Measurement(_key(_SCENARIO, run, seed, condition), (job,), transfer, settings)
+                far: Figures = {"num_far": experiment.scale.num_far}
+                yield Measurement(_key(_SCENARIO, run, seed, condition), (job,), transfer, far)
 
 
 def _mean(rows: Sequence[Figures], column: str) -> str:
@@ -212,10 +220,11 @@ def _phases(experiment: Experiment) -> str:
     for scenario, scenes in SCENARIOS.items():
         for run in AGENTS:
             for seed in experiment.seeds:
-                for phase, end, row in phases(experiment.job(job_name(scenario, run), seed)):
-                    figures = [row.get("minutes"), row.get("count_accuracy"), row.get("identity_accuracy")]
-                    lines.append([scenes, RUNS[run], seed, phase, f"{end:,}", *map(number, figures)])
-    header = ["scenes", "method", "seed", "phase", "ends at", "minutes", _COLUMNS["count_accuracy"]]
+                for phase, row in phases(experiment.job(job_name(scenario, run), seed)):
+                    figures = [number(row.get("minutes"), 1)]
+                    figures += [number(row.get(name)) for name in ("count_accuracy", "identity_accuracy")]
+                    lines.append([scenes, RUNS[run], seed, phase, f"{row.get('iteration', 0):,.0f}", *figures])
+    header = ["scenes", "method", "seed", "phase", "iteration", "minutes so far", _COLUMNS["count_accuracy"]]
     return table([*header, _COLUMNS["identity_accuracy"]], lines)
 
 

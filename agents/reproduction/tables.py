@@ -13,11 +13,11 @@ from agents.evaluation import kinds_of
 from agents.reproduction.experiment import Experiment
 from agents.reproduction.jobs import Job
 from agents.reproduction.measurements import Figures
-from agents.reproduction.objects import AS_TRAINED, held_out, measure, prepared
+from agents.reproduction.objects import AS_TRAINED, held_out, judge, prepared, timed
 from agents.reproduction.policy import predictability
 from air_env.explanation import Explanation
 from air_env.model import Images
-from air_env.renderers.three_d import KINDS
+from air_env.renderers.three_d import KINDS, Kind
 from air_env.scenes import SceneDataset
 
 RUNS = {
@@ -41,10 +41,16 @@ def job_name(scenario: str, run: str) -> str:
     return f"tabletop3d_{scenario}_{run}"
 
 
-def scenes_of(experiment: Experiment, scenario: str, condition: str = AS_TRAINED, **options: Any) -> SceneDataset:
-    """Held-out scenes of a scenario."""
+def scenes_of(
+    experiment: Experiment,
+    scenario: str,
+    condition: str = AS_TRAINED,
+    num_scenes: int | None = None,
+    **options: Any,
+) -> SceneDataset:
+    """Held-out scenes of a scenario, by default as many as runs are judged on."""
     options["repetitions"] = scenario == "repeated"
-    return held_out(experiment, experiment.scale.num_test, condition, "tabletop3d", **options)
+    return held_out(experiment, num_scenes or experiment.scale.num_test, condition, "tabletop3d", **options)
 
 
 def explain(job: Job) -> Callable[[Images], Explanation]:
@@ -52,19 +58,20 @@ def explain(job: Job) -> Callable[[Images], Explanation]:
     return (job.load("cpu") if job.kind.endswith(("canonical", "arbitrary")) else prepared(job)).explain
 
 
-def measure_tables(job: Job, experiment: Experiment, scenario: str, condition: str = AS_TRAINED) -> Figures:
+def measure_tables(job: Job, experiment: Experiment, scenario: str) -> Figures:
     """Accuracies and errors, also of counts one by one; and images per second."""
-    trained, scenes = job.load("cpu"), scenes_of(experiment, scenario, condition)
-    if isinstance(trained, TableRegressor):
-        kinds = tuple(KINDS[name] for name in trained.config.renderer.kinds)
-    else:
-        kinds = kinds_of(trained)
-    method = explain(job)
-    figures = measure(method, scenes, kinds, NUM_THREADS)
-    count = method(scenes.float_images()).count
+    scenes = scenes_of(experiment, scenario)
+    z, seconds = timed(explain(job), scenes.float_images(), num_threads=NUM_THREADS)
+    figures = judge(z, scenes, _kinds(job))
     for n in scenes.count.unique().tolist():
-        figures[f"count_accuracy_{n}"] = (count == n)[scenes.count == n].double().mean().item()
-    return figures | {"images_per_second": 1e3 / figures["ms_per_image"]}
+        figures[f"count_accuracy_{n}"] = (z.count == n)[scenes.count == n].double().mean().item()
+    return figures | {"images_per_second": len(scenes) / seconds}
+
+
+def measure_transfer(job: Job, experiment: Experiment, scenario: str, condition: str) -> Figures:
+    """Accuracies and errors on images that are made in another way."""
+    scenes = scenes_of(experiment, scenario, condition, experiment.scale.num_far)
+    return judge(explain(job)(scenes.float_images()), scenes, _kinds(job))
 
 
 def measure_policy(job: Job, experiment: Experiment, scenario: str) -> Figures:
@@ -78,6 +85,13 @@ def measure_policy(job: Job, experiment: Experiment, scenario: str) -> Figures:
         "shares": kind_shares(z).tolist(),
         **predictability(method(two.float_images()), two),
     }
+
+
+def _kinds(job: Job) -> tuple[Kind, ...]:
+    trained = job.load("cpu")
+    if isinstance(trained, TableRegressor):
+        return tuple(KINDS[name] for name in trained.config.renderer.kinds)
+    return kinds_of(trained)
 
 
 def place_maps(z: Explanation) -> Float[np.ndarray, "step row column"]:
@@ -103,11 +117,12 @@ def kind_shares(z: Explanation) -> Float[Tensor, "step kind"]:
     return torch.stack(shares)
 
 
-def phases(job: Job) -> Iterator[tuple[str, int, dict[str, float]]]:
-    """The phases of a training, the iteration at which each ended, and the last row of metrics before it."""
+def phases(job: Job) -> Iterator[tuple[str, dict[str, float]]]:
+    """The phases of a training, each with the last row of metrics that it wrote."""
     recipe: Any = job.recipe
     annealed = max(recipe.camera_steps + recipe.exploration_steps, recipe.model.likelihood_anneal_steps)
     ends = {"asleep": recipe.sleep_steps} if recipe.sleep_steps else {"with exploration and annealing": annealed}
-    for phase, end in (ends | {"by the unbiased ELBO": recipe.max_steps}).items():
+    for phase, end in ends.items():
         rows = [row for row in job.rows() if row["iteration"] <= end]
-        yield phase, end, rows[-1] if rows else {}
+        yield phase, rows[-1] if rows else {}
+    yield "by the unbiased ELBO", job.evaluation() | {"iteration": recipe.max_steps}
