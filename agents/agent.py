@@ -224,7 +224,8 @@ class Agent(nn.Module, ABC):
         Stops computing for an image as soon as no larger count can be more probable.
 
         Args:
-            images: ``[batch, side, side]`` or ``[batch, 1, side, side]``, numpy or torch; uint8, or float in [0, 1].
+            images: ``[batch, channel, side, side]``, or ``[batch, side, side]`` where they are grey; numpy or torch,
+                uint8, or float in [0, 1].
             num_steps: Largest number of objects; by default the model's.
 
         Returns:

@@ -61,7 +61,7 @@ def evaluate(
         - ``count_accuracy``: of the most probable n; ``count_accuracy_sampled``: of n drawn from q.
         - ``box_iou``: mean intersection over union of the windows in correctly counted scenes with the
           smallest square windows around the objects (windows are square), matched by the Hungarian
-          method; ``box_iou_tight``: with the objects' own boxes.
+          method; ``box_iou_tight``: with the objects' own boxes. The same where outlines are inferred, not windows.
         - ``identity_accuracy``, where ``z_what`` is a category: of the objects of correctly counted scenes.
         - ``position_error``, ``rotation_error``, where objects are three-dimensional: mean distance, in the scene's
           unit, and mean turn, in radians, up to the object's symmetry, of the objects whose kind is right;
@@ -160,7 +160,8 @@ def compare(z: Explanation, scenes: SceneDataset, kinds: tuple[Kind, ...] = ()) 
     right = count == scenes.count
     scored = right & (scenes.count > 0)
     boxes, true_boxes = z.boxes(side).cpu()[scored], scenes.boxes[scored]
-    squares = geometry.boxes(geometry.from_boxes(true_boxes, side), side)
+    # Windows are square, outlines are not.
+    squares = geometry.boxes(geometry.from_boxes(true_boxes, side), side) if z.outlines is None else true_boxes
     iou, matches = match(boxes, squares)
     metrics = {"count_accuracy": right, "box_iou": iou, "box_iou_tight": match(boxes, true_boxes)[0]}
     if not z.z_what.is_floating_point():

@@ -54,6 +54,11 @@ class Recipe(TrainingSettings):
         refuse_unknown("estimator", self.estimator, ESTIMATORS)
         refuse_unknown("categories", self.categories, CATEGORIES)
         steps = ("exploration_steps", "camera_steps", "sleep_steps")
+        if self.sleep_steps % self.evaluate_every:
+            raise ValueError(
+                f"sleep_steps must be a multiple of evaluate_every ({self.evaluate_every}), so that no row of metrics "
+                f"is of both phases; got {self.sleep_steps}"
+            )
         self._refuse_nonsense(
             positive=("baseline_learning_rate", "iwae_samples"), not_negative=steps, whole=(*steps, "iwae_samples")
         )

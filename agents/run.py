@@ -1,7 +1,8 @@
 """AIR's training run and its directory.
 
     config.json           the recipe
-    metrics.csv           one row per evaluation, with what a probe adds; also in tensorboard/
+    metrics.csv           one row per evaluation, with what a probe adds; also in tensorboard/. While the agent is
+                          asleep, log_q_dream is what `agents.episodes.dream` gives, and there is no elbo
     agent.safetensors     the agent (`load_agent`)
     evaluation.json       the finished agent on held-out scenes
     resume.pt             everything the next iteration depends on
@@ -10,6 +11,7 @@
 What any training run has is in `agents.training_run`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -57,6 +59,12 @@ class Run(TrainingRun[Recipe, Trainer]):
     @property
     def _description(self) -> str:
         return f"estimator {self.recipe.estimator}"
+
+    def _objectives(self, mean: float) -> dict[str, float]:
+        if self.trainer.iteration > self.recipe.sleep_steps:
+            return super()._objectives(mean)
+        # Of scenes that are dreamt there is no ELBO, which is of images.
+        return {self.objective: math.nan, "log_q_dream": mean}
 
     def _measure(self) -> dict[str, float]:
         with self._without_exploration() as agent:

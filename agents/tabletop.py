@@ -7,7 +7,8 @@ for each kind. A heat map says where such an item would be seen, the place is pr
 proposal is drawn: what it explains says how probable the kind is, and whether there is another item at all.
 
 Deviations: the paper's network sees the image only, and no heat maps. What is drawn is told to the network as a fact,
-without gradient.
+without gradient: the gradient leaves out what the camera and earlier places do, through the canvas, to later choices,
+and what a proposal's place does to how probable its own kind is.
 """
 
 import math

@@ -284,6 +284,10 @@ class TrainingRun(ABC, Generic[R, T]):
         write_text_atomically(self.directory / EVALUATION_FILE, json.dumps(defined, indent=2) + "\n")
         return metrics
 
+    def _objectives(self, mean: float) -> dict[str, float]:
+        """Columns of what was trained for since the last row."""
+        return {self.objective: mean}
+
     def _check_finite(self) -> None:
         parameters = all(parameter.isfinite().all() for parameter in self._module.parameters())
         if not parameters or not self._sum.isfinite():
@@ -300,7 +304,7 @@ class TrainingRun(ABC, Generic[R, T]):
         row = {
             "iteration": trainer.iteration,
             "minutes": round(self.minutes, 3),
-            self.objective: objective,
+            **self._objectives(objective),
             **self._measure(),
             "learning_rate": trainer.optimizer.param_groups[0]["lr"],
         }

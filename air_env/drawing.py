@@ -123,12 +123,11 @@ class SeenByCamera:
         self, canvas: Images, layout: Layout | None, step: Tensor, present: Tensor, first: Tensor, action: Action
     ) -> tuple[Images, Layout]:
         """All objects; also where the first action stops, for it has chosen the camera."""
-        assert action.z_camera is not None
         assert layout is not None
         slots = torch.arange(self.num_slots, device=step.device)
         chosen = present[:, None] & (slots == step[:, None])
         layout = Layout(
-            z_camera=torch.where(first[:, None], action.z_camera, layout.z_camera),
+            z_camera=torch.where(first[:, None], _given(action.z_camera), layout.z_camera),
             z_where=torch.where(chosen[..., None], action.z_where[:, None], layout.z_where),
             z_what=torch.where(chosen, action.z_what[:, None], layout.z_what),
         )
@@ -143,8 +142,13 @@ class SeenByCamera:
 
     def whole(self, canvas: Images, z: Explanation) -> Images:
         """All objects that are present."""
-        assert z.z_camera is not None
-        return self.renderer.draw_scenes(canvas, z.z_camera, z.z_pres > 0.5, z.z_where, z.z_what)
+        return self.renderer.draw_scenes(canvas, _given(z.z_camera), z.z_pres > 0.5, z.z_where, z.z_what)
+
+
+def _given(z_camera: Tensor | None) -> Tensor:
+    if z_camera is None:
+        raise ValueError("z_camera is missing: a camera sees these scenes; give its latents, [batch, camera]")
+    return z_camera
 
 
 def drawing_of(renderer: Any, num_slots: int) -> Drawing:

@@ -226,9 +226,11 @@ class SceneModel(nn.Module):
         known = _without_absent(z)
         log_p_z = self.prior_where.log_prob(known.z_where) + self.prior_what.log_prob(known.z_what)
         log_p_latents = torch.where(z.z_pres > 0.5, log_p_z, 0.0).sum(1)
-        if self.prior_camera is not None and z.z_camera is not None:
-            log_p_latents = log_p_latents + self.prior_camera.log_prob(z.z_camera)
-        return self.log_p_count[z.count] + log_p_latents + self.likelihood.log_prob(images, self.render(z))
+        log_p_x = self.likelihood.log_prob(images, self.render(z))
+        log_p_camera = self._log_p_camera(z.z_camera, torch.ones_like(z.count, dtype=torch.bool))
+        if log_p_camera is not None:
+            log_p_latents = log_p_latents + log_p_camera
+        return self.log_p_count[z.count] + log_p_latents + log_p_x
 
     def boxes(self, z: Explanation) -> Float[Tensor, "batch step 4"]:
         """What to mark of objects in a picture, ``(x0, y0, x1, y1)`` in pixels: windows, or what outlines span.

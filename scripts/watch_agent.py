@@ -95,8 +95,10 @@ def episode(env: AIRSceneEnv, scene: int, z: Explanation) -> Iterator[tuple[Fram
     terminated, step = False, 0
     while not terminated:
         # After the last object the action is the first that is absent: the stop action.
-        z_pres, z_where, z_what = (part[scene, step].cpu().numpy() for part in (z.z_pres, z.z_where, z.z_what))
-        _, reward, terminated, _, _ = env.step({"z_pres": z_pres, "z_where": z_where, "z_what": z_what})
+        action = {name: getattr(z, name)[scene, step].cpu().numpy() for name in ("z_pres", "z_where", "z_what")}
+        if z.z_camera is not None:
+            action["z_camera"] = z.z_camera[scene].cpu().numpy()
+        _, reward, terminated, _, _ = env.step(action)
         step += 1
         yield picture(env), reward
 

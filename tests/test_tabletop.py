@@ -21,7 +21,9 @@ from agents.estimators.base import category_surrogate, expected_categories
 from agents.evaluation import evaluate
 from agents.inverse_graphics import InverseGraphics, InverseGraphicsConfig
 from agents.recipes import get_recipe
+from agents.results import read_rows
 from agents.rollout import unstopped_rollout
+from agents.run import Run
 from agents.tabletop import TabletopAgent, TabletopAgentConfig
 from agents.trainer import Trainer
 from air_env.explanation import Explanation
@@ -113,6 +115,36 @@ def test_nearer_items_hide_others():
     assert_equal(both[0, :, rows], cup[0, :, rows], 1e-6)
 
 
+def test_items_that_have_no_room_are_refused():
+    with pytest.raises(ValueError, match=r"3 items do not fit within reach 0\.1 .* a larger reach"):
+        make_scene("tabletop3d", renderer="raycast", reach=0.1).dataset("train", 20)
+
+
+@pytest.mark.parametrize("name", ["tabletop3d", "objects3d"])
+def test_boxes_are_of_items_as_large_as_they_are(name):
+    options = {"renderer": "raycast", "image_size": 64, "counts": (1,), "size_spread": 0.4}
+    scenes = make_scene(name, **options).dataset("test", 30)
+    plain = make_scene(name, **options | {"size_spread": 0.0}).dataset("test", 30)
+    empty = 0 * scenes.images
+    if name == "tabletop3d":
+        nothing = Explanation(torch.zeros(30, 0), torch.zeros(30, 0, 2), torch.zeros(30, 0, dtype=torch.long))
+        config = make_scene(name, renderer="raycast", image_size=64).model
+        empty = SceneModel(config).render(replace(nothing, z_camera=scenes.cameras)).mul(255).round().byte()
+    for image, table, box in zip(scenes.images, empty, scenes.boxes[:, 0], strict=True):
+        rows, columns = ((image.int() - table.int()).abs().amax(0) > 2).nonzero().unbind(1)
+        seen = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        assert (seen - box).abs().max() < 2
+    assert (scenes.boxes - plain.boxes)[:, 0].abs().max() > 2
+
+
+def test_a_missing_camera_is_asked_for():
+    model = SceneModel(TABLE)
+    z = Explanation(torch.ones(2, 1), torch.zeros(2, 1, 2), torch.zeros(2, 1, dtype=torch.long))
+    for use in (model.render, lambda z: model.log_joint(torch.zeros(2, 3, 16, 16), z)):
+        with pytest.raises(ValueError, match="z_camera is missing"):
+            use(z)
+
+
 def test_perturbations_leave_the_truth_and_the_table_as_they_are():
     plain = make_scene("tabletop3d", renderer="raycast").dataset("train", 20)
     for option in ("colour_spread", "size_spread", "light_spread"):
@@ -175,7 +207,10 @@ def test_known_shapes_change_nothing():
     renderer = SceneModel(TABLE).renderer
     batch = renderer.scenes(scenes.cameras, scenes.labels >= 0, scenes.poses.nan_to_num(), scenes.labels.clamp_min(0))
     known = RaycastRenderer(shapes=("round", "round", "round", "box"))
-    assert_equal(known.render(batch), RaycastRenderer().render(batch))
+    drawn = known.render(batch)
+    assert_equal(drawn, RaycastRenderer(shapes=("any",) * 4).render(batch))
+    assert_equal(drawn, RaycastRenderer().render(batch))
+    assert (drawn - RaycastRenderer(shapes=("box",) * 4).render(batch)).abs().max() > 0.1
 
 
 def test_images_have_a_gradient_in_places_and_camera():
@@ -416,6 +451,53 @@ def test_exploration_begins_with_the_camera():
     assert recipe.exploration_at(recipe.camera_steps + recipe.exploration_steps).weight == 0
 
 
+def test_phases_do_not_share_a_row_of_metrics():
+    with pytest.raises(ValueError, match=r"multiple of evaluate_every \(250\)"):
+        replace(get_recipe("tabletop3d_sleep"), sleep_steps=100)
+
+
+def test_dreams_have_no_elbo(tmp_path):
+    options = {"renderer": "raycast", "image_size": 16, "num_steps": 2}
+    recipe = replace(get_recipe("tabletop3d_sleep"), scene_options=options, compile=False, batch_size=4, num_train=8)
+    recipe = replace(recipe, model=TABLE, agent=SMALL, max_steps=4, sleep_steps=2, evaluate_every=2)
+    run = Run.start(tmp_path / "run", recipe)
+    run.train()
+    asleep, awake = read_rows(tmp_path / "run")
+    assert math.isnan(asleep["elbo"])
+    assert math.isfinite(asleep["log_q_dream"])
+    assert math.isfinite(awake["elbo"])
+    assert "log_q_dream" not in awake
+
+
+def test_items_are_learned_where_the_camera_is_known():
+    scene = make_scene("tabletop3d", renderer="raycast", image_size=16, num_steps=1, counts=(1,), turn=0.0)
+    scenes = scene.dataset("train", 200)
+    recipe = replace(
+        get_recipe("tabletop3d"),
+        compile=False,
+        batch_size=32,
+        num_train=200,
+        learning_rate=3e-3,
+        decay=0.0,
+        camera_steps=0,
+        exploration_steps=100,
+        model=replace(TABLE, num_steps=1, likelihood_scale=0.1, renderer=replace(TABLE.renderer, camera_sd=0.01)),
+        agent=replace(SMALL, camera_sd=0.001),
+    )
+    trainer = Trainer(recipe, scenes)
+    # The camera stands where it always does: only what is on the table is learned.
+    torch.nn.init.zeros_(trainer.agent.camera[-1].weight)
+    torch.nn.init.zeros_(trainer.agent.camera[-1].bias)
+    trainer.agent.camera.requires_grad_(False)
+    before = evaluate(trainer.agent, scenes, num_samples=1, generator=generator())
+    for _ in range(120):
+        trainer.step()
+    after = evaluate(trainer.agent, scenes, num_samples=1, generator=generator())
+    assert after["elbo"] > before["elbo"] + 10
+    assert after["count_accuracy"] > before["count_accuracy"] + 0.2
+    assert after["identity_accuracy"] > 0.8
+
+
 @pytest.mark.parametrize("sleep", [False, True])
 def test_a_short_training_learns(sleep):
     scene = make_scene("tabletop3d", renderer="raycast", image_size=16, num_steps=1, counts=(0,))
@@ -429,7 +511,7 @@ def test_a_short_training_learns(sleep):
         decay=0.0,
         model=replace(TABLE, num_steps=1),
         agent=SMALL,
-        sleep_steps=200 * sleep,
+        sleep_steps=250 * sleep,
     )
     trainer = Trainer(recipe, scenes)
     values = torch.stack([trainer.step() for _ in range(60)])

@@ -164,6 +164,9 @@ def test_what_needs_no_gradient_is_not_perturbed():
     assert yaw.grad is None
     assert not render_with_gradient(renderer, scenes_at, [position.detach(), yaw.detach()], [0.1, 0.1]).requires_grad
     assert renderer.scenes == 3
+    with torch.no_grad():
+        render_with_gradient(renderer, scenes_at, [position, yaw], [0.1, 0.1])
+    assert renderer.scenes == 3
 
 
 @pytest.mark.parametrize("kind", [CUBE, SPHERE, CYLINDER])

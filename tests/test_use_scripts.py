@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from agents import AIR, AgentConfig, load_agent, save_agent
+from agents import AIR, AgentConfig, load_agent, photographs, save_agent
 from agents.cores import CORES
 from agents.recipes import Recipe
+from agents.tabletop import TabletopAgent, TabletopAgentConfig
 from air_env import PatchConfig, SceneConfig, SpriteConfig
 from air_env.explanation import Explanation
+from air_env.renderers import TabletopConfig
 from air_env.scenes import make_scene
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -169,7 +171,7 @@ def test_evaluation_refuses_what_makes_no_sense(run_script, agent_file, argument
 
 def test_known_shape_lands_where_it_was(tmp_path):
     path = save_png(tmp_path / "square.png", square_picture(0, 255))
-    picture = explain_images.read_picture(path, 60)
+    picture = photographs.read_picture(path, 60)
     assert picture.size == (60, 60)
     assert not picture.inverted
     np.testing.assert_array_equal(picture.pixels[0], square_picture(0, 1))
@@ -177,7 +179,7 @@ def test_known_shape_lands_where_it_was(tmp_path):
 
 def test_scaling_averages(tmp_path):
     path = save_png(tmp_path / "square.png", square_picture(0, 255))
-    pixels = explain_images.read_picture(path, SIDE).pixels[0]
+    pixels = photographs.read_picture(path, SIDE).pixels[0]
     # Every pixel stands for 5x5: the square has 4x4 of them.
     assert pixels.shape == (SIDE, SIDE)
     assert pixels.sum() == pytest.approx(16, rel=0.03)
@@ -187,7 +189,7 @@ def test_scaling_averages(tmp_path):
 @pytest.mark.parametrize(("invert", "inverted"), [("auto", True), ("yes", True), ("no", False)])
 def test_dark_on_light_is_inverted(tmp_path, invert, inverted):
     path = save_png(tmp_path / "ink.png", square_picture(255, 0))
-    picture = explain_images.read_picture(path, 60, invert)
+    picture = photographs.read_picture(path, 60, invert)
     assert picture.inverted is inverted
     if inverted:
         np.testing.assert_array_equal(picture.pixels[0], square_picture(0, 1))
@@ -195,13 +197,13 @@ def test_dark_on_light_is_inverted(tmp_path, invert, inverted):
 
 def test_grey_paper_becomes_black(tmp_path):
     path = save_png(tmp_path / "paper.png", square_picture(204, 0))
-    np.testing.assert_allclose(explain_images.read_picture(path, 60).pixels[0], square_picture(0, 1), atol=1e-6)
+    np.testing.assert_allclose(photographs.read_picture(path, 60).pixels[0], square_picture(0, 1), atol=1e-6)
 
 
 def test_the_grain_of_paper_becomes_black(tmp_path):
     noise = np.random.default_rng(0).normal(200, 5, (60, 60))
     noise[5:25, 10:30] = 0
-    pixels = explain_images.read_picture(save_png(tmp_path / "paper.png", noise.astype(np.uint8)), 60).pixels[0]
+    pixels = photographs.read_picture(save_png(tmp_path / "paper.png", noise.astype(np.uint8)), 60).pixels[0]
     background = pixels[square_picture(1, 0).astype(bool)]
     assert (background == 0).mean() > 0.99
     assert background.max() < 0.05
@@ -213,7 +215,7 @@ def test_transparent_background_is_opposite_to_what_is_drawn(tmp_path, ink):
     rgba = np.stack([*[square_picture(255 - ink, ink)] * 3, square_picture(0, 255)], 2)
     # What a transparent pixel hides must not matter.
     rgba[40:50, :, :3] = 77
-    picture = explain_images.read_picture(save_png(tmp_path / "transparent.png", rgba), 60)
+    picture = photographs.read_picture(save_png(tmp_path / "transparent.png", rgba), 60)
     np.testing.assert_array_equal(picture.pixels[0], square_picture(0, 1))
 
 
@@ -224,7 +226,7 @@ def test_every_mode_reads_the_same(tmp_path, mode):
     else:
         image = Image.fromarray(square_picture(0, 255)).convert(mode)
     image.save(tmp_path / "picture.png")
-    picture = explain_images.read_picture(tmp_path / "picture.png", 60)
+    picture = photographs.read_picture(tmp_path / "picture.png", 60)
     np.testing.assert_allclose(picture.pixels[0], square_picture(0, 1), atol=1e-6)
 
 
@@ -236,7 +238,7 @@ def test_colours_are_kept_whatever_the_background(tmp_path, background, transpar
     if transparent:
         rgba[..., 3] = square_picture(0, 255)
     path = save_png(tmp_path / "green.png", rgba)
-    pixels = explain_images.read_picture(path, 60, "yes" if background else "no", channels=3).pixels
+    pixels = photographs.read_picture(path, 60, "yes" if background else "no", channels=3).pixels
     assert pixels.shape == (3, 60, 60)
     wanted = np.array(green) / 255
     # Lightness is inverted, hue is not.
@@ -250,7 +252,7 @@ def test_solid_objects_keep_their_shades_whatever_the_background(tmp_path):
     image[10:20, 25:30] = (210, 90, 20)
     path = tmp_path / "object.png"
     Image.fromarray(image).save(path)
-    picture = explain_images.read_picture(path, 40, channels=3, solid=True)
+    picture = photographs.read_picture(path, 40, channels=3, solid=True)
     wanted = np.where((image == 200).all(-1, keepdims=True), 0, image).transpose(2, 0, 1) / 255
     np.testing.assert_allclose(picture.pixels, wanted, atol=1e-6)
     assert not picture.inverted
@@ -266,22 +268,64 @@ def test_an_agent_for_colours_gets_colours(run_script, tmp_path):
     status, _, _ = run_script(explain_images, tmp_path / "agent.safetensors", path, "--output-dir", tmp_path / "found")
     assert status is None
     (result,) = json.loads((tmp_path / "found" / "explanations.json").read_text())
-    z = agent.explain(explain_images.read_picture(path, SIDE, channels=3).pixels[None])
+    z = agent.explain(photographs.read_picture(path, SIDE, channels=3).pixels[None])
     assert result["count"] == 2
     assert result["z_what"] == z.z_what[0].tolist()
     assert set(result["z_what"]) <= {0, 1, 2}
 
 
+def test_what_runs_over_the_border_is_not_taken_for_grain():
+    picture = np.full((40, 40, 3), 0.6)
+    picture += np.random.default_rng(0).normal(0, 0.01, picture.shape)
+    picture[15:25] = (0.3, 0.2, 0.1)  # a quarter of the border
+    cut = photographs.cut_out(picture, np.ones((40, 40, 1)))
+    np.testing.assert_allclose(cut[15:25], picture[15:25])
+    assert (cut[:15] > 0).mean() < 0.1
+
+
+def test_only_the_part_that_is_named_is_looked_at(tmp_path):
+    path = save_png(tmp_path / "large.png", np.pad(square_picture(0, 255, (40, 40)), ((7, 3), (11, 9))))
+    whole = photographs.read_picture(save_png(tmp_path / "part.png", square_picture(0, 255, (40, 40))), 20)
+    part = photographs.read_picture(path, 20, crop=(11, 7, 51, 47))
+    np.testing.assert_array_equal(part.pixels, whole.pixels)
+    box = explain_images.to_file_pixels(np.array([[0.0, 0, 20, 20]]), part, 20)
+    np.testing.assert_array_equal(box, [[11, 7, 51, 47]])
+    with pytest.raises(ValueError, match=r"is 60 pixels wide and 50 high, .* \(11, 7, 51, 51\)"):
+        photographs.read_picture(path, 20, crop=(11, 7, 51, 51))
+
+
+def test_a_table_is_described_by_kinds_and_camera(run_script, tmp_path):
+    renderer = TabletopConfig(renderer="raycast", samples=1)
+    scene = SceneConfig(image_size=16, num_steps=2, renderer=renderer)
+    agent = TabletopAgent(scene, TabletopAgentConfig(channels=4, camera_hidden=8, glimpse_size=4, hidden=8))
+    torch.nn.init.constant_(agent.presence.bias, 30.0)
+    save_agent(agent, tmp_path / "agent.safetensors")
+    images = make_scene("tabletop3d", renderer="raycast", image_size=16).dataset("test", 1).images
+    path = tmp_path / "table.png"
+    Image.fromarray(images[0].permute(1, 2, 0).numpy()).save(path)
+    arguments = (tmp_path / "agent.safetensors", path, "--output-dir", tmp_path / "found")
+    status, out, err = run_script(explain_images, *arguments)
+    assert status is None
+    (result,) = json.loads((tmp_path / "found" / "explanations.json").read_text())
+    assert result["kinds"] == [("plate", "bowl", "cup")[k] for k in result["z_what"]]
+    assert len(result["kinds"]) == 2
+    assert all(f"{kind}(" in out for kind in result["kinds"])
+    assert len(result["z_camera"]) == 1
+    assert "table" in err  # an untrained agent explains little
+    status, _, _ = run_script(explain_images, *arguments, "--invert", "no")
+    assert "--invert is not for agents of three-dimensional objects" in str(status)
+
+
 @pytest.mark.parametrize("shape", [(40, 100), (100, 40), (41, 100), (100, 41)])
 def test_boxes_map_back_to_the_pixels_of_the_file(tmp_path, shape):
     path = save_png(tmp_path / "wide.png", square_picture(0, 255, shape))
-    picture = explain_images.read_picture(path, 50)
+    picture = photographs.read_picture(path, 50)
     assert picture.size == shape[::-1]
     rows, columns = (np.flatnonzero(picture.pixels[0].max(axis) > 0.5) for axis in (1, 0))
     box = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float64)
-    found = explain_images.to_file_pixels(box, picture.size, 50)
+    found = explain_images.to_file_pixels(box, picture, 50)
     np.testing.assert_allclose(found, [[10, 5, 30, 25]], atol=1)
-    back = explain_images.to_file_pixels(np.array([[0.0, 0, 50, 50]]), picture.size, 50)[0]
+    back = explain_images.to_file_pixels(np.array([[0.0, 0, 50, 50]]), picture, 50)[0]
     assert back[2] - back[0] == back[3] - back[1] == 100
 
 
@@ -290,7 +334,7 @@ def test_exif_orientation_is_followed(tmp_path):
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     lying = np.rot90(square_picture(0, 255, (40, 60)))
     Image.fromarray(lying).save(tmp_path / "photo.jpg", quality=100, exif=exif)
-    picture = explain_images.read_picture(tmp_path / "photo.jpg", 60)
+    picture = photographs.read_picture(tmp_path / "photo.jpg", 60)
     assert picture.size == (60, 40)
     expected = np.pad(square_picture(0, 1, (40, 60)), ((10, 10), (0, 0)))
     np.testing.assert_allclose(picture.pixels[0], expected, atol=0.05)
@@ -322,7 +366,7 @@ def test_explanations_are_the_agents(run_script, agent_file, tmp_path):
     status, out, _ = run_script(explain_images, agent_file, *paths, "--output-dir", tmp_path / "found")
     assert status is None
     results = json.loads((tmp_path / "found" / "explanations.json").read_text())
-    images = np.stack([explain_images.read_picture(path, SIDE).pixels for path in paths])
+    images = np.stack([photographs.read_picture(path, SIDE).pixels for path in paths])
     z = load_agent(agent_file).explain(images)
     for i, (result, scale, up) in enumerate(zip(results, (5, 5), (15, 0), strict=True)):
         assert result["count"] == z.count[i] == 2

@@ -14,8 +14,12 @@ from PIL import Image, ImageSequence
 from tiny import RECIPE, make_agent, make_scenes
 
 from agents import load_agent, save_agent
+from agents.recipes import Recipe
+from agents.tabletop import TabletopAgentConfig
 from air_env import Explanation, World
 from air_env.frames import COLOURS
+from air_env.model import SceneConfig
+from air_env.renderers import TabletopConfig
 from air_env.scenes import make_scene
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "watch_agent.py"
@@ -107,6 +111,25 @@ def test_the_return_is_what_the_explanation_adds_to_the_log_joint(run_script, ti
         gain = model.log_joint(images, z) - model.log_joint(images, empty) + model.log_p_count[0]
     for line, expected in zip(out.splitlines()[1:5], gain.tolist(), strict=True):
         assert float(line.split()[3]) == pytest.approx(expected, abs=0.06)
+
+
+def test_a_table_is_filmed_from_its_camera(run_script, tmp_path):
+    torch.manual_seed(0)
+    renderer = TabletopConfig(renderer="raycast", samples=1)
+    options = {"renderer": "raycast", "image_size": 16, "num_steps": 2}
+    config = TabletopAgentConfig(channels=4, camera_hidden=8, glimpse_size=4, hidden=8)
+    model = SceneConfig(image_size=16, num_steps=2, renderer=renderer)
+    recipe = Recipe(scene="tabletop3d", scene_options=options, max_steps=1, model=model, agent=config)
+    agent = config.make(model)
+    torch.nn.init.constant_(agent.presence.bias, 30.0)
+    save_agent(agent, tmp_path / "run" / "agent.safetensors", recipe)
+    status, out = run_script(tmp_path / "run", "--output", tmp_path / "demo.gif", "--num-scenes", 2)
+    assert status is None
+    images = make_scene("tabletop3d", **options).dataset("test", 2).float_images()
+    z = agent.explain(images)
+    black = agent.model.likelihood.log_prob(images, torch.zeros_like(images))
+    for line, gain in zip(out.splitlines()[1:3], (agent.model.log_joint(images, z) - black).tolist(), strict=True):
+        assert float(line.split()[3]) == pytest.approx(gain, abs=0.06)
 
 
 @leaky

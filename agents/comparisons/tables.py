@@ -42,9 +42,9 @@ class TableRegressorConfig:
     hidden: int = 256
     """Units of the fully connected layer (our choice)."""
     position_sd: float = 0.2
-    """Of the loss: a distance in the scene's unit that weighs as much as (our choice)"""
+    """Standard deviation of the loss of places, in the scene's unit (our choice)."""
     camera_sd: float = 0.1
-    """such an error of the camera's angle in radians (our choice)."""
+    """Standard deviation of the loss of the camera's angle, in radians (our choice)."""
     weight_decay: float = 1e-3
     """Of AdamW (our choice)."""
 

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.comparisons.tables import TableRegressor
-from agents.evaluation import kinds_of
+from agents.photographs import cut_out, fit
 from agents.reproduction.experiment import Experiment
 from agents.reproduction.jobs import Job
 from agents.reproduction.measurements import Figures
@@ -17,6 +16,7 @@ from agents.reproduction.objects import AS_TRAINED, held_out, judge, prepared, t
 from agents.reproduction.policy import predictability
 from air_env.explanation import Explanation
 from air_env.model import Images
+from air_env.renderers import TabletopConfig
 from air_env.renderers.three_d import KINDS, Kind
 from air_env.scenes import SceneDataset
 
@@ -28,12 +28,18 @@ RUNS = {
 }
 """Run -> what a table calls it."""
 AGENTS = ("elbo", "sleep")
+NUM_SEEDS_SUPERVISED = 3
+"""Seeds, of those that agents are trained with, of networks to compare with."""
 SCENARIOS = {"repeated": "kinds repeat", "distinct": "every kind at most once"}
 """Scenario -> what a table calls it."""
-KINDS_ON_TABLE = ("plate", "bowl", "cup")
+KINDS_ON_TABLE = TabletopConfig().kinds
 NUM_THREADS = 2
 REACH = 1.6
+MARGINS = (0.0, 0.05, 0.1, 0.15)
+"""Shares of a picture that are cut off at each side."""
 _BINS = 16
+_DETAIL = 4
+"""Pixels of a photograph for one of an agent's image, in both directions."""
 
 
 def job_name(scenario: str, run: str) -> str:
@@ -53,9 +59,14 @@ def scenes_of(
     return held_out(experiment, num_scenes or experiment.scale.num_test, condition, "tabletop3d", **options)
 
 
+def seeds_of(run: str, experiment: Experiment) -> tuple[int, ...]:
+    """The seeds that a run is trained with."""
+    return experiment.seeds if run in AGENTS else experiment.seeds[:NUM_SEEDS_SUPERVISED]
+
+
 def explain(job: Job) -> Callable[[Images], Explanation]:
     """How a trained network explains images."""
-    return (job.load("cpu") if job.kind.endswith(("canonical", "arbitrary")) else prepared(job)).explain
+    return prepared(job).explain
 
 
 def measure_tables(job: Job, experiment: Experiment, scenario: str) -> Figures:
@@ -74,12 +85,29 @@ def measure_transfer(job: Job, experiment: Experiment, scenario: str, condition:
     return judge(explain(job)(scenes.float_images()), scenes, _kinds(job))
 
 
+def measure_crops(job: Job, experiment: Experiment, scenario: str) -> Figures:
+    """Count accuracies on large pictures of which the margins of `MARGINS` are cut off, as people's own are read."""
+    agent, method = job.agent(), explain(job)
+    side = agent.model.config.image_size
+    scenes = scenes_of(experiment, scenario, num_scenes=experiment.scale.num_far, image_size=_DETAIL * side)
+    pictures = scenes.float_images().permute(0, 2, 3, 1).numpy()
+    accuracies = []
+    for margin in MARGINS:
+        cut = round(margin * _DETAIL * side)
+        kept = pictures[:, cut : _DETAIL * side - cut, cut : _DETAIL * side - cut]
+        images = np.stack([fit(cut_out(picture, np.ones_like(picture[..., :1])), side) for picture in kept])
+        z = method(torch.from_numpy(images))
+        accuracies.append((z.count == scenes.count).double().mean().item())
+    return {"count_accuracy": accuracies}
+
+
 def measure_policy(job: Job, experiment: Experiment, scenario: str) -> Figures:
     """Where on the table, and what, is explained at each step of scenes with three items; and which cue tells more."""
     method = explain(job)
-    three = scenes_of(experiment, scenario, counts=(3,))
+    num_scenes = experiment.scale.num_far
+    three = scenes_of(experiment, scenario, num_scenes=num_scenes, counts=(3,))
     z = method(three.float_images())
-    two = scenes_of(experiment, scenario, counts=(2,))
+    two = scenes_of(experiment, scenario, num_scenes=num_scenes, counts=(2,))
     return {
         "maps": place_maps(z).tolist(),
         "shares": kind_shares(z).tolist(),
@@ -88,10 +116,8 @@ def measure_policy(job: Job, experiment: Experiment, scenario: str) -> Figures:
 
 
 def _kinds(job: Job) -> tuple[Kind, ...]:
-    trained = job.load("cpu")
-    if isinstance(trained, TableRegressor):
-        return tuple(KINDS[name] for name in trained.config.renderer.kinds)
-    return kinds_of(trained)
+    trained: Any = job.load("cpu")
+    return tuple(KINDS[name] for name in trained.model.renderer.config.kinds)
 
 
 def place_maps(z: Explanation) -> Float[np.ndarray, "step row column"]:
@@ -117,12 +143,12 @@ def kind_shares(z: Explanation) -> Float[Tensor, "step kind"]:
     return torch.stack(shares)
 
 
-def phases(job: Job) -> Iterator[tuple[str, dict[str, float]]]:
-    """The phases of a training, each with the last row of metrics that it wrote."""
+def phases(job: Job) -> Iterator[tuple[str, Figures]]:
+    """The phases of a training, each with what was last known of the agent when it ended."""
     recipe: Any = job.recipe
     annealed = max(recipe.camera_steps + recipe.exploration_steps, recipe.model.likelihood_anneal_steps)
     ends = {"asleep": recipe.sleep_steps} if recipe.sleep_steps else {"with exploration and annealing": annealed}
     for phase, end in ends.items():
         rows = [row for row in job.rows() if row["iteration"] <= end]
         yield phase, rows[-1] if rows else {}
-    yield "by the unbiased ELBO", job.evaluation() | {"iteration": recipe.max_steps}
+    yield "by the ELBO alone", job.evaluation() | {"iteration": recipe.max_steps}

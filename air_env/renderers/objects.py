@@ -63,7 +63,12 @@ class ObjectRenderer(SolidRenderer):
         """The canvases after each of N = 1 objects."""
         return self.draw(canvas, z_where[:, 0], z_what[:, 0])[:, None]
 
-    def boxes(self, z_where: Float[Tensor, "*batch 3"], z_what: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch 4"]:
+    def boxes(
+        self,
+        z_where: Float[Tensor, "*batch 3"],
+        z_what: Int[Tensor, "*batch"],
+        scale: Float[Tensor, "*batch"] | None = None,
+    ) -> Float[Tensor, "*batch 4"]:
         """What the outlines of objects span, ``(x0, y0, x1, y1)`` in image coordinates."""
         camera = z_where.new_tensor(CAMERA).expand_as(z_where)
-        return self.outlines(z_what, z_where[..., :2], z_where[..., 2], camera)
+        return self.outlines(z_what, z_where[..., :2], z_where[..., 2], camera, scale)

@@ -91,15 +91,26 @@ class SolidRenderer(nn.Module):
         position: Float[Tensor, "*batch 2"],
         yaw: Float[Tensor, "*batch"],
         camera: Float[Tensor, "*batch 3"],
+        scale: Float[Tensor, "*batch"] | None = None,
     ) -> Float[Tensor, "*batch 4"]:
-        """What the outlines of objects span, ``(x0, y0, x1, y1)`` in image coordinates."""
+        """What the outlines of objects span, ``(x0, y0, x1, y1)`` in image coordinates.
+
+        Args:
+            z_what: Categories.
+            position: On the plane, in the scene's unit.
+            yaw: Turn in radians.
+            camera: Position of the camera.
+            scale: Size relative to the kind's; by default 1.
+        """
+        scale = torch.ones_like(yaw) if scale is None else scale
         boxes = position.new_empty(*z_what.shape, 4)
         for k, name in enumerate(self.config.kinds):
             rows = z_what == k
             x, y, z = torch.from_numpy(mesh_of(KINDS[name]).positions).to(position).unbind(1)
             cos, sin = yaw[rows][:, None].cos(), yaw[rows][:, None].sin()
+            x, y, z = (scale[rows][:, None] * part for part in (x, y, z))
             x, y = cos * x - sin * y + position[rows][:, :1], sin * x + cos * y + position[rows][:, 1:]
-            corners = torch.stack([x, y, z.expand_as(x)], -1)
+            corners = torch.stack([x, y, z], -1)
             places = project(corners, camera[rows][:, None], self.drawer.field_of_view)
             boxes[rows] = torch.cat([places.amin(1), places.amax(1)], -1)
         return boxes

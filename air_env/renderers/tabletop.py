@@ -105,7 +105,8 @@ class TabletopRenderer(SolidRenderer):
         z_where: Float[Tensor, "batch step 2"],
         z_what: Int[Tensor, "batch step"],
         z_camera: Float[Tensor, "batch 1"],
+        scale: Float[Tensor, "batch step"] | None = None,
     ) -> Float[Tensor, "batch step 4"]:
         """What the outlines of objects span, ``(x0, y0, x1, y1)`` in image coordinates."""
         camera = self.camera(z_camera)[:, None].expand(*z_what.shape, 3)
-        return self.outlines(z_what, z_where, torch.zeros_like(z_where[..., 0]), camera)
+        return self.outlines(z_what, z_where, torch.zeros_like(z_where[..., 0]), camera, scale)

@@ -30,7 +30,7 @@ class ObjectScene(SolidScene):
         pose = low + (high - low) * torch.rand(num_scenes, 3, generator=generator)
         scenes = self._perturbed(renderer.scenes(pose, kind), generator)
         there = count[:, None] > 0
-        boxes = (renderer.boxes(pose, kind) + 1).clamp(0, 2) * (self.image_size / 2)
+        boxes = (renderer.boxes(pose, kind, scenes.scale[:, 0]) + 1).clamp(0, 2) * (self.image_size / 2)
         return SceneDataset(
             images=self._images(replace(scenes, kind=torch.where(there, scenes.kind, -1)), renderer),
             count=count,

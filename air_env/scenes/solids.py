@@ -26,7 +26,7 @@ class SolidScene:
     reach: float = 1.0
     """Largest distance of an object's x and y from the origin, in the scene's unit."""
     colour_spread: float = 0.0
-    """Standard deviation of the channels of an object's colour, from 0 to 1."""
+    """Standard deviation of the channels of an object's colour, from 0 to 1; also of a table's."""
     size_spread: float = 0.0
     """Largest difference of an object's size from its kind's, as a share of it."""
     light_spread: float = 0.0

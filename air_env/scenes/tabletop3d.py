@@ -17,13 +17,17 @@ from air_env.scenes.base import SceneDataset, Split
 from air_env.scenes.solids import SolidScene
 
 _OVERLAP = 0.1
+"""How much nearer than where they touch two items may stand, as a share of that distance."""
+_MOST_TRIES = 1_000
+"""Of placing the items of scenes; all of them fit long before where there is room."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TabletopScene(SolidScene):
-    """Images of items on a table; kinds, places and the camera's angle are uniform, and items do not run into another.
+    """Images of items on a table; kinds, places and the camera's angle are uniform.
 
-    Items hide each other, and the nearer ones of the farther.
+    Items do not run into each other by more than a tenth (of their kinds' sizes, which perturbations may change), and
+    nearer ones hide farther ones.
     """
 
     repetitions: bool = True
@@ -46,6 +50,9 @@ class TabletopScene(SolidScene):
         """Draws scenes; the same arguments give the same scenes. The splits differ in their arrangements only.
 
         The order of the items says nothing.
+
+        Raises:
+            ValueError: There is no room for so many items within reach.
         """
         renderer, generator, count = self._begin(split, num_scenes, seed)
         assert isinstance(renderer, TabletopRenderer)
@@ -63,7 +70,7 @@ class TabletopScene(SolidScene):
         changed = self._perturbed(scenes, generator)
         # The table keeps its size: things stand on it.
         size = torch.cat([changed.scale[:, :-1], scenes.scale[:, -1:]], 1)
-        boxes = (renderer.boxes(place, kind, angle) + 1).clamp(0, 2) * (self.image_size / 2)
+        boxes = (renderer.boxes(place, kind, angle, size[:, :-1]) + 1).clamp(0, 2) * (self.image_size / 2)
         return SceneDataset(
             images=self._images(replace(changed, scale=size), renderer),
             count=count,
@@ -80,11 +87,16 @@ class TabletopScene(SolidScene):
         apart = (1 - _OVERLAP) * (widths[:, :, None] + widths[:, None])
         place = torch.zeros(len(there), slots, 2)
         again = torch.arange(len(there))
-        while len(again):
+        for _ in range(_MOST_TRIES):
             place[again] = self.reach * (2 * torch.rand(len(again), slots, 2, generator=generator) - 1)
             near = torch.cdist(place[again], place[again]) < apart[again]
             again = again[(near & both[again]).flatten(1).any(1)]
-        return place
+            if len(again) == 0:
+                return place
+        raise ValueError(
+            f"{int(there[again].sum(1).max())} items do not fit within reach {self.reach} of the table's middle; take "
+            f"a larger reach (at most 1.5), or fewer items by counts"
+        )
 
 
 def tabletop3d(
