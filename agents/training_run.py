@@ -172,8 +172,7 @@ class TrainingRun(ABC, Generic[R, T]):
         refuse_occupied(directory)
         run = cls(directory, recipe, data_dir, device, max_minutes, probe)
         with nascent(directory) as run.directory:
-            text = json.dumps(asdict(recipe), indent=2) + "\n"
-            write_text_atomically(run.directory / CONFIG_FILE, text)
+            write_text_atomically(run.directory / CONFIG_FILE, json.dumps(asdict(recipe), indent=2) + "\n")
             run.save()
         run.directory = directory
         return run
@@ -289,8 +288,7 @@ class TrainingRun(ABC, Generic[R, T]):
         return {self.objective: mean}
 
     def _check_finite(self) -> None:
-        parameters = all(parameter.isfinite().all() for parameter in self._module.parameters())
-        if not parameters or not self._sum.isfinite():
+        if not (self._sum.isfinite() and all(part.isfinite().all() for part in self._module.parameters())):
             raise FloatingPointError(
                 f"the {self.objective.replace('elbo', 'ELBO')} or a weight is not finite at iteration "
                 f"{self.trainer.iteration} with {self._description}: training diverged; lower the learning rate. The "
@@ -299,26 +297,24 @@ class TrainingRun(ABC, Generic[R, T]):
 
     def _log(self, objective: float, tensorboard: SummaryWriter) -> float:
         """Evaluates on held-out scenes and writes a row of metrics; returns the seconds that the probe took."""
-        trainer = self.trainer
         self._check_finite()
         row = {
-            "iteration": trainer.iteration,
+            "iteration": self.trainer.iteration,
             "minutes": round(self.minutes, 3),
             **self._objectives(objective),
             **self._measure(),
-            "learning_rate": trainer.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.trainer.optimizer.param_groups[0]["lr"],
         }
-        probing = 0.0
+        begun = time.monotonic()
         if self._probe is not None:
-            begun = time.monotonic()
             # Plain numbers: nothing else can be read back from a checkpoint.
-            row |= {name: float(value) for name, value in self._probe(trainer).items()}
-            probing = time.monotonic() - begun
+            row |= {name: float(value) for name, value in self._probe(self.trainer).items()}
+        probing = time.monotonic() - begun
         self._rows.append(row)
         for name in list(row)[2:]:
-            tensorboard.add_scalar(name, row[name], trainer.iteration)
+            tensorboard.add_scalar(name, row[name], self.trainer.iteration)
         write_atomically(self.directory / METRICS_FILE, lambda path: write_rows(self._rows, path))
         # At the 1st, 2nd, 4th, 8th, ... evaluation.
-        if (trainer.iteration // self.recipe.evaluate_every).bit_count() == 1:
+        if (self.trainer.iteration // self.recipe.evaluate_every).bit_count() == 1:
             self._picture()
         return probing
