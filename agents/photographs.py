@@ -1,21 +1,38 @@
-"""People's own pictures, made into what agents take: square, small, on black."""
+"""People's own pictures, made into what agents take: square, small, on black.
+
+Where a table is in its picture is found by trying: the agent explains many views, and the one is taken of which it
+explains most.
+"""
 
 import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torch import Tensor
+
+from agents.agent import Agent
+from air_env.explanation import Explanation
+from air_env.model import Images
 
 Invert = Literal["auto", "yes", "no"]
 Pixels = NDArray[np.floating]
+Window = tuple[int, int, int]
 Crop = tuple[int, int, int, int]
 """Left, top, right and bottom border in pixels of a file."""
 
+_SCALES, _RIGHT, _DOWN = (1.0, 1.04, 1.08, 1.12, 1.16), (-0.06, -0.03, 0.0, 0.03, 0.06), (-0.09, -0.06, -0.03)
+"""Sides of squares relative to how wide a table is in its picture, and their middles relative to its own."""
+_COARSE, _BLACK = 100, 0.15
+"""Side in pixels of a small picture, and the brightness above which something is seen in it."""
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
@@ -27,14 +44,14 @@ class Picture:
     Attributes:
         path: The file.
         size: Width and height in pixels of the part that is looked at, turned as its EXIF orientation says.
-        corner: Left and upper border of that part in pixels of the file.
+        window: Left and upper border, and side, of the square that became `pixels`, in pixels of the file.
         inverted: Whether it was dark on light.
         pixels: ``[channel, side, side]`` in [0, 1], bright on black.
     """
 
     path: Path
     size: tuple[int, int]
-    corner: tuple[int, int]
+    window: Window
     inverted: bool
     pixels: Pixels
 
@@ -46,12 +63,13 @@ def read_pictures(
     channels: int = 1,
     solid: bool = False,
     crop: Crop | None = None,
+    agent: Agent | None = None,
 ) -> tuple[list[Picture], list[str]]:
     """Reads files, and says what is wrong with those that cannot be read."""
     pictures, complaints = [], []
     for path in paths:
         try:
-            pictures.append(read_picture(path, side, invert, channels, solid, crop))
+            pictures.append(read_picture(path, side, invert, channels, solid, crop, agent))
         except ValueError as error:
             complaints.append(str(error))
     return pictures, complaints
@@ -64,6 +82,7 @@ def read_picture(
     channels: int = 1,
     solid: bool = False,
     crop: Crop | None = None,
+    agent: Agent | None = None,
 ) -> Picture:
     """Reads a file: turned upright, bright on black, padded to a square and scaled.
 
@@ -74,6 +93,7 @@ def read_picture(
         channels: 1 for grey, 3 for RGB.
         solid: Whether objects have colours and shades of their own, which must stay as they are.
         crop: The part to look at; by default all of it.
+        agent: Looks for the table in the picture; by default that is all of it.
 
     Raises:
         ValueError: The file is missing, damaged or not a picture, or has no such part.
@@ -81,7 +101,7 @@ def read_picture(
     try:
         with Image.open(path, formats=_FORMATS) as file:
             image = ImageOps.exif_transpose(file)
-            colour, alpha = colour_and_alpha(image if crop is None else image.crop(crop), channels)
+            image.load()
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; check its name") from error
     except Image.UnidentifiedImageError as error:
@@ -91,11 +111,15 @@ def read_picture(
     if crop is not None and not (0 <= crop[0] < crop[2] <= image.width and 0 <= crop[1] < crop[3] <= image.height):
         raise ValueError(
             f"{path} is {image.width} pixels wide and {image.height} high, which does not hold the part {crop} (left, "
-            f"top, right, bottom)"
+            f"top, right, bottom); choose left < right and top < bottom within it"
         )
+    colour, alpha = colour_and_alpha(image if crop is None else image.crop(crop), channels)
     pixels, inverted = (cut_out(colour, alpha), False) if solid else bright_on_black(colour, alpha, invert)
     height, width, _ = pixels.shape
-    return Picture(path, (width, height), (0, 0) if crop is None else crop[:2], inverted, fit(pixels, side))
+    left, top = (0, 0) if crop is None else crop[:2]
+    x, y, square = around((width, height)) if agent is None else window_of_table(agent, pixels)
+    view = fit(look_at(pixels, (x, y, square)), side)
+    return Picture(path, (width, height), (x + left, y + top, square), inverted, view)
 
 
 def colour_and_alpha(image: Image.Image, channels: int) -> tuple[Pixels, Pixels]:
@@ -135,7 +159,7 @@ def cut_out(colour: Pixels, alpha: Pixels) -> Pixels:
     pixels = alpha * colour
     level = np.median(border(pixels), 0)
     # The median does not mind what runs over the border; 4.5 times it is three standard deviations of Gaussian noise.
-    grain = 4.5 * np.median(np.abs(border(pixels) - level).max(-1))
+    grain = 4.5 * np.median(np.abs(border(pixels) - level), 0).max()
     different = np.abs(pixels - level).max(-1, keepdims=True) - grain
     # From 1 to 5 hundredths further, so that rims stay soft.
     return (pixels * np.clip((different - 0.01) / 0.04, 0, 1)).astype(np.float32)
@@ -146,18 +170,59 @@ def border(pixels: Pixels) -> Pixels:
     return np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
 
 
-def fit(pixels: Pixels, side: int) -> Pixels:
-    """Centres a picture in a black square, and scales that with antialiasing: ``[channel, side, side]``."""
-    height, width, _ = pixels.shape
-    square = max(height, width)
-    left, top = offset((width, height))
-    padded = np.pad(pixels, ((top, square - height - top), (left, square - width - left), (0, 0)))
-    bands = (Image.fromarray(band) for band in np.moveaxis(padded, -1, 0))
-    scaled = [np.asarray(band.resize((side, side), Image.Resampling.BICUBIC)) for band in bands]
-    return np.stack(scaled).clip(0, 1)
-
-
-def offset(size: tuple[int, int]) -> tuple[int, int]:
-    """Columns and rows of padding before a picture of this width and height in its square."""
+def around(size: tuple[int, int]) -> Window:
+    """The square around all of a picture of this width and height."""
     width, height = size
-    return max(height - width, 0) // 2, max(width - height, 0) // 2
+    return -(max(height - width, 0) // 2), -(max(width - height, 0) // 2), max(width, height)
+
+
+def look_at(pixels: Pixels, window: Window) -> Pixels:
+    """A square of a picture, black beyond its borders."""
+    x, y, side = window
+    height, width, channels = pixels.shape
+    view = np.zeros((side, side, channels), pixels.dtype)
+    rows, columns = (slice(max(0, start), max(0, min(end, start + side))) for start, end in ((y, height), (x, width)))
+    part = pixels[rows, columns]
+    top, left = max(0, -y), max(0, -x)
+    view[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return view
+
+
+def fit(pixels: Pixels, side: int) -> Pixels:
+    """Scales a square picture with antialiasing: ``[channel, side, side]``."""
+    bands = (Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0))
+    return np.stack([np.asarray(band.resize((side, side), Image.Resampling.BICUBIC)) for band in bands]).clip(0, 1)
+
+
+def window_of_table(agent: Agent, pixels: Pixels) -> Window:
+    """The square of a picture in which a table lies as in the agent's scenes.
+
+    Of squares around what is not black, of several sizes and places, that of which the agent explains most.
+    """
+    height, width, _ = pixels.shape
+    left, top, square = whole = around((width, height))
+    # Single pixels that differ from the background are lost in the mean.
+    rows, columns = (fit(look_at(pixels, whole), _COARSE).max(0) > _BLACK).nonzero()
+    if len(rows) == 0:
+        return whole
+    (x0, x1), (y0, y1) = (
+        square / _COARSE * np.array([places.min(), places.max() + 1]) + start
+        for places, start in ((columns, left), (rows, top))
+    )
+    windows = []
+    for scale, right, down in product(_SCALES, _RIGHT, _DOWN):
+        side = scale * max(x1 - x0, 1.0)
+        x, y = (x0 + x1) / 2 + right * side, (y0 + y1) / 2 + down * side
+        windows.append((round(x - side / 2), round(y - side / 2), max(1, round(side))))
+    image_side = agent.model.image_shape[-1]
+    images = torch.from_numpy(np.stack([fit(look_at(pixels, window), image_side) for window in windows]))
+    return windows[int(explained_shares(images, agent.explain(images)).argmax())]
+
+
+def explained_shares(images: Images, z: Explanation) -> Float[Tensor, "batch"]:
+    """``1 - |x - reconstruction|^2 / |x|^2``, at least 0: how much of images is explained."""
+    assert z.reconstruction is not None
+    missed = (images - z.reconstruction.cpu()).square().sum((1, 2, 3))
+    # Nothing is missed of a black picture that is left black.
+    there = images.square().sum((1, 2, 3)).clamp_min(torch.finfo(images.dtype).tiny)
+    return (1 - missed / there).clamp_min(0)

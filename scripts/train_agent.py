@@ -144,7 +144,9 @@ def train(run: Run) -> bool:
         def show(row: dict[str, float]) -> None:
             bar.update(run.trainer.iteration - bar.n)
             if row:
-                bar.set_postfix(elbo=f"{row['elbo']:.1f}", count_accuracy=f"{row['count_accuracy']:.3f}", refresh=False)
+                objective = "elbo" if "elbo" in row else "log_q_dream"
+                shown = {objective: f"{row[objective]:.1f}", "count_accuracy": f"{row['count_accuracy']:.3f}"}
+                bar.set_postfix(shown, refresh=False)
 
         with patient_interrupt() as interrupted:
             run.train(interrupted=interrupted, progress=show)

@@ -116,7 +116,7 @@ def test_nearer_items_hide_others():
 
 
 def test_items_that_have_no_room_are_refused():
-    with pytest.raises(ValueError, match=r"3 items do not fit within reach 0\.1 .* a larger reach"):
+    with pytest.raises(ValueError, match=r"no room was found for 3 items within reach 0\.1 .* a larger reach"):
         make_scene("tabletop3d", renderer="raycast", reach=0.1).dataset("train", 20)
 
 
@@ -463,7 +463,7 @@ def test_dreams_have_no_elbo(tmp_path):
     run = Run.start(tmp_path / "run", recipe)
     run.train()
     asleep, awake = read_rows(tmp_path / "run")
-    assert math.isnan(asleep["elbo"])
+    assert "elbo" not in asleep
     assert math.isfinite(asleep["log_q_dream"])
     assert math.isfinite(awake["elbo"])
     assert "log_q_dream" not in awake

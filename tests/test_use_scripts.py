@@ -5,7 +5,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -292,6 +292,37 @@ def test_only_the_part_that_is_named_is_looked_at(tmp_path):
     np.testing.assert_array_equal(box, [[11, 7, 51, 47]])
     with pytest.raises(ValueError, match=r"is 60 pixels wide and 50 high, .* \(11, 7, 51, 51\)"):
         photographs.read_picture(path, 20, crop=(11, 7, 51, 51))
+    for crop in ((51, 7, 11, 47), (11, 47, 51, 7), (-1, 7, 39, 47), (0, 0, 10**6, 10**6)):
+        with pytest.raises(ValueError, match="choose left < right and top < bottom within it"):
+            photographs.read_picture(path, 20, crop=crop)
+
+
+@pytest.mark.parametrize(("left", "top", "scale"), [(0, 0, 4), (37, 90, 4), (20, 5, 7)])
+def test_a_table_is_found_in_its_picture(left, top, scale):
+    scene = {"renderer": "raycast", "counts": (2,)}
+    target = make_scene("tabletop3d", **scene).dataset("test", 1, 1).float_images()
+    side = 32 * scale
+    table = make_scene("tabletop3d", **scene, image_size=side).dataset("test", 1, 1).float_images()[0]
+    picture = np.zeros((side + 100, side + 80, 3), np.float32)
+    picture[top : top + side, left : left + side] = table.permute(1, 2, 0)
+
+    class Knows:
+        """An agent that draws what there is to see, whatever it is shown."""
+
+        model = SimpleNamespace(image_shape=(3, 32, 32))
+
+        def explain(self, images):
+            none = torch.zeros(len(images), 1)
+            return Explanation(none, none[..., None], none.long(), target.expand_as(images))
+
+    x, y, found = photographs.window_of_table(Knows(), picture)
+    assert abs(found - side) <= 0.05 * side
+    assert abs(x + found / 2 - left - side / 2) <= 0.03 * side
+    assert abs(y + found / 2 - top - side / 2) <= 0.03 * side
+
+
+def test_an_empty_picture_is_looked_at_as_it_is():
+    assert photographs.window_of_table(None, np.zeros((40, 60, 3), np.float32)) == (0, -10, 60)
 
 
 def test_a_table_is_described_by_kinds_and_camera(run_script, tmp_path):
@@ -311,7 +342,9 @@ def test_a_table_is_described_by_kinds_and_camera(run_script, tmp_path):
     assert len(result["kinds"]) == 2
     assert all(f"{kind}(" in out for kind in result["kinds"])
     assert len(result["z_camera"]) == 1
-    assert "table" in err  # an untrained agent explains little
+    # An untrained agent explains little.
+    assert "less than 0.9" in err
+    assert "--crop" in err
     status, _, _ = run_script(explain_images, *arguments, "--invert", "no")
     assert "--invert is not for agents of three-dimensional objects" in str(status)
 
@@ -384,7 +417,7 @@ def test_the_explained_share_is_that_of_the_pictures_energy():
     images = torch.tensor([[3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [0.0, 0.0]])[:, None, None]
     canvas = torch.tensor([[3.0, 4.0], [0.0, 4.0], [0.0, 0.0], [-9.0, 0.0], [0.0, 0.0]])[:, None, None]
     z = Explanation(torch.zeros(5, 1), torch.zeros(5, 1, 3), torch.zeros(5, 1, 4), canvas)
-    assert explain_images.explained_shares(images, z).tolist() == pytest.approx([1, 1 - 9 / 25, 0, 0, 1])
+    assert photographs.explained_shares(images, z).tolist() == pytest.approx([1, 1 - 9 / 25, 0, 0, 1])
 
 
 def test_pictures_unlike_the_agents_scenes_are_warned_of(run_script, tmp_path):

@@ -117,12 +117,12 @@ def refined(job: Job, experiment: Experiment) -> Callable[[Images], Explanation]
     return lambda images: refine(agent, images, agent.explain(images), steps=steps)
 
 
-def prepared(job: Job) -> Agent:
-    """An agent whose renderer is compiled, where it was for training."""
-    agent: Any = job.load("cpu")
+def prepared(job: Job) -> Any:
+    """What was trained, with a renderer that is compiled where it was for training."""
+    trained: Any = job.load("cpu")
     if getattr(job.recipe, "compile", False):
-        agent.model.renderer.compile()
-    return agent
+        trained.model.renderer.compile()
+    return trained
 
 
 def _kinds(job: Job) -> tuple[Kind, ...]:

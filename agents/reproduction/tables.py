@@ -1,6 +1,7 @@
 """What Figure 7 measures: how crockery on a table is recovered, and in which order it is attended to."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.photographs import cut_out, fit
+from agents.photographs import cut_out, fit, look_at, window_of_table
+from agents.recipes import Recipe
 from agents.reproduction.experiment import Experiment
 from agents.reproduction.jobs import Job
 from agents.reproduction.measurements import Figures
@@ -35,11 +37,11 @@ SCENARIOS = {"repeated": "kinds repeat", "distinct": "every kind at most once"}
 KINDS_ON_TABLE = TabletopConfig().kinds
 NUM_THREADS = 2
 REACH = 1.6
-MARGINS = (0.0, 0.05, 0.1, 0.15)
-"""Shares of a picture that are cut off at each side."""
+MARGINS = (0.25, 0.0, -0.05, -0.1)
+"""What is added to a picture at each side, black, or cut off there, as shares of its side."""
 _BINS = 16
-_DETAIL = 4
-"""Pixels of a photograph for one of an agent's image, in both directions."""
+_DETAIL, _NUM_PHOTOGRAPHS = 4, 50
+"""Pixels of a large picture for one of an agent's image, in both directions; and how many there are."""
 
 
 def job_name(scenario: str, run: str) -> str:
@@ -65,8 +67,10 @@ def seeds_of(run: str, experiment: Experiment) -> tuple[int, ...]:
 
 
 def explain(job: Job) -> Callable[[Images], Explanation]:
-    """How a trained network explains images."""
-    return prepared(job).explain
+    """How a trained network explains images; all of them draw with one ray for each pixel."""
+    trained = prepared(job)
+    trained.model.renderer.drawer = replace(trained.model.renderer.drawer, samples=1)
+    return trained.explain
 
 
 def measure_tables(job: Job, experiment: Experiment, scenario: str) -> Figures:
@@ -74,9 +78,11 @@ def measure_tables(job: Job, experiment: Experiment, scenario: str) -> Figures:
     scenes = scenes_of(experiment, scenario)
     z, seconds = timed(explain(job), scenes.float_images(), num_threads=NUM_THREADS)
     figures = judge(z, scenes, _kinds(job))
+    # Nothing is compiled for the others, so that their speed says nothing.
+    speed = {"images_per_second": len(scenes) / seconds} if isinstance(job.recipe, Recipe) else {}
     for n in scenes.count.unique().tolist():
         figures[f"count_accuracy_{n}"] = (z.count == n)[scenes.count == n].double().mean().item()
-    return figures | {"images_per_second": len(scenes) / seconds}
+    return figures | speed
 
 
 def measure_transfer(job: Job, experiment: Experiment, scenario: str, condition: str) -> Figures:
@@ -85,20 +91,23 @@ def measure_transfer(job: Job, experiment: Experiment, scenario: str, condition:
     return judge(explain(job)(scenes.float_images()), scenes, _kinds(job))
 
 
-def measure_crops(job: Job, experiment: Experiment, scenario: str) -> Figures:
-    """Count accuracies on large pictures of which the margins of `MARGINS` are cut off, as people's own are read."""
-    agent, method = job.agent(), explain(job)
+def measure_photographs(job: Job, experiment: Experiment, scenario: str) -> Figures:
+    """Count accuracies on large pictures in which the table has to be found, by their margin beside the usual one."""
+    agent, method = prepared(job), explain(job)
     side = agent.model.config.image_size
-    scenes = scenes_of(experiment, scenario, num_scenes=experiment.scale.num_far, image_size=_DETAIL * side)
-    pictures = scenes.float_images().permute(0, 2, 3, 1).numpy()
-    accuracies = []
+    large = _DETAIL * side
+    scenes = scenes_of(experiment, scenario, num_scenes=_NUM_PHOTOGRAPHS, image_size=large)
+    accuracies = {}
     for margin in MARGINS:
-        cut = round(margin * _DETAIL * side)
-        kept = pictures[:, cut : _DETAIL * side - cut, cut : _DETAIL * side - cut]
-        images = np.stack([fit(cut_out(picture, np.ones_like(picture[..., :1])), side) for picture in kept])
-        z = method(torch.from_numpy(images))
-        accuracies.append((z.count == scenes.count).double().mean().item())
-    return {"count_accuracy": accuracies}
+        window = (round(-margin * large), round(-margin * large), round((1 + 2 * margin) * large))
+        views = []
+        for image in scenes.float_images().permute(0, 2, 3, 1).numpy():
+            picture = look_at(image, window)
+            picture = cut_out(picture, np.ones_like(picture[..., :1]))
+            views.append(fit(look_at(picture, window_of_table(agent, picture)), side))
+        count = method(torch.from_numpy(np.stack(views))).count
+        accuracies[f"{100 * margin:+.0f} %"] = (count == scenes.count).double().mean().item()
+    return accuracies
 
 
 def measure_policy(job: Job, experiment: Experiment, scenario: str) -> Figures:
@@ -144,11 +153,11 @@ def kind_shares(z: Explanation) -> Float[Tensor, "step kind"]:
 
 
 def phases(job: Job) -> Iterator[tuple[str, Figures]]:
-    """The phases of a training, each with what was last known of the agent when it ended."""
+    """The phases of a training: of the first, the last row of metrics that it wrote; the finished agent."""
     recipe: Any = job.recipe
     annealed = max(recipe.camera_steps + recipe.exploration_steps, recipe.model.likelihood_anneal_steps)
-    ends = {"asleep": recipe.sleep_steps} if recipe.sleep_steps else {"with exploration and annealing": annealed}
+    ends = {"asleep": recipe.sleep_steps} if recipe.sleep_steps else {"exploring and annealed": annealed}
     for phase, end in ends.items():
         rows = [row for row in job.rows() if row["iteration"] <= end]
         yield phase, rows[-1] if rows else {}
-    yield "by the ELBO alone", job.evaluation() | {"iteration": recipe.max_steps}
+    yield "then, nothing but the ELBO", job.evaluation() | {"iteration": recipe.max_steps}

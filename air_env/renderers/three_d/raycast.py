@@ -78,9 +78,10 @@ class RaycastRenderer(View):
             if missing := (size - len(part)) * (cast is not _cast):
                 # The kernel is made for one size.
                 part = part.map(partial(_padded, missing=missing))
-            # Not of a kernel, which is made for its shapes; and asking a GPU means waiting for it.
-            known = self.shapes or (cast is _cast and part.kind.device.type == "cpu" and _shapes_of(part.kind))
-            shapes = known or ("any",) * part.kind.shape[1]
+            shapes = self.shapes or ("any",) * part.kind.shape[1]
+            if not self.shapes and cast is _cast and part.kind.device.type == "cpu":
+                # Not for a kernel, which is made for its shapes; and asking a GPU means waiting for it.
+                shapes = _shapes_of(part.kind)
             settings = (self.background, self.light, self.ambient, shapes)
             images.append(cast(*(getattr(part, field.name).contiguous() for field in fields(part)), *rays, *settings))
         pixels = torch.cat(images)[: len(scenes)]
