@@ -1,9 +1,10 @@
-"""Makes Figure 3, 4, 5 or 6 of the paper: trains what is missing, measures it, and writes a page with every seed.
+"""Makes Figure 3, 4, 5, 6 or 7 of the paper: trains what is missing, measures it, and writes a page with every seed.
 
     python scripts/reproduce_paper.py figure3 --data-dir D              # learning to count; hours on one core
     python scripts/reproduce_paper.py figure4 --data-dir D --workers 2  # more digits than ever seen: AIR, DAIR, DRAW
     python scripts/reproduce_paper.py figure5 --data-dir D --seeds 0    # how many labels a representation saves
     python scripts/reproduce_paper.py figure6 --workers 2               # kinds and poses of objects; needs OpenGL
+    python scripts/reproduce_paper.py figure7 --workers 2               # crockery on tables, a camera; needs OpenGL
     python scripts/reproduce_paper.py figure3 --scale smoke             # seconds, to see that it works
 
 Runs are kept in RUNS/SCALE/NAME-SEED, and figures share them. Finished ones are used, interrupted ones go on, and what
