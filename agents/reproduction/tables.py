@@ -30,7 +30,7 @@ RUNS = {
 }
 """Run -> what a table calls it."""
 AGENTS = ("elbo", "sleep")
-NUM_SEEDS_SUPERVISED = 3
+NUM_SEEDS_SUPERVISED = 2
 """Seeds, of those that agents are trained with, of networks to compare with."""
 SCENARIOS = {"repeated": "kinds repeat", "distinct": "every kind at most once"}
 """Scenario -> what a table calls it."""
