@@ -6,7 +6,7 @@ explains most.
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -26,6 +26,7 @@ from air_env.model import Images
 Invert = Literal["auto", "yes", "no"]
 Pixels = NDArray[np.floating]
 Window = tuple[int, int, int]
+"""Left and upper border, and side, of a square; it may reach beyond the picture."""
 Crop = tuple[int, int, int, int]
 """Left, top, right and bottom border in pixels of a file."""
 
@@ -43,7 +44,7 @@ class Picture:
 
     Attributes:
         path: The file.
-        size: Width and height in pixels of the part that is looked at, turned as its EXIF orientation says.
+        size: Its width and height in pixels, as it is shown (turned as its EXIF orientation says).
         window: Left and upper border, and side, of the square that became `pixels`, in pixels of the file.
         inverted: Whether it was dark on light.
         pixels: ``[channel, side, side]`` in [0, 1], bright on black.
@@ -56,20 +57,12 @@ class Picture:
     pixels: Pixels
 
 
-def read_pictures(
-    paths: Sequence[Path],
-    side: int,
-    invert: Invert = "auto",
-    channels: int = 1,
-    solid: bool = False,
-    crop: Crop | None = None,
-    agent: Agent | None = None,
-) -> tuple[list[Picture], list[str]]:
-    """Reads files, and says what is wrong with those that cannot be read."""
+def read_all(paths: Sequence[Path], read: Callable[[Path], Picture]) -> tuple[list[Picture], list[str]]:
+    """Reads files, as `read_picture` does, and says what is wrong with those that cannot be read."""
     pictures, complaints = [], []
     for path in paths:
         try:
-            pictures.append(read_picture(path, side, invert, channels, solid, crop, agent))
+            pictures.append(read(path))
         except ValueError as error:
             complaints.append(str(error))
     return pictures, complaints
@@ -119,7 +112,7 @@ def read_picture(
     left, top = (0, 0) if crop is None else crop[:2]
     x, y, square = around((width, height)) if agent is None else window_of_table(agent, pixels)
     view = fit(look_at(pixels, (x, y, square)), side)
-    return Picture(path, (width, height), (x + left, y + top, square), inverted, view)
+    return Picture(path, image.size, (x + left, y + top, square), inverted, view)
 
 
 def colour_and_alpha(image: Image.Image, channels: int) -> tuple[Pixels, Pixels]:

@@ -21,6 +21,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +35,7 @@ from PIL import Image
 from agents import Agent, load_agent
 from agents.checkpoints import write_atomically, write_text_atomically
 from agents.devices import pick_device
-from agents.photographs import Invert, Picture, explained_shares, read_pictures
+from agents.photographs import Invert, Picture, explained_shares, read_all, read_picture
 from air_env.explanation import Explanation
 from air_env.frames import scene_frame
 from air_env.model import Images
@@ -45,7 +46,7 @@ _MAX_CAPTION = 26
 _DOUBTFUL = 0.8
 """Explained share below which a count is not to be trusted: that of 1 in 100 scenes of two digits."""
 _DOUBTFUL_TABLE = 0.9
-"""The same of tables (our choice): 1 in 100 scenes are below 0.96, pictures like photographs lie around 0.9."""
+"""The same of tables (our choice): 1 in 100 scenes are below 0.964, pictures like photographs lie around 0.9."""
 _REMEDY = "crop it to the objects, resize them, or thicken their strokes"
 _REMEDY_TABLE = (
     "a whole square table, and nothing else (--crop), on a plain background, seen from 37 degrees above, with colours "
@@ -95,8 +96,16 @@ def explain_files(arguments: Arguments) -> list[str]:
     if solid and arguments.invert != "auto":
         raise ValueError("--invert is not for agents of three-dimensional objects, whose colours stay as they are")
     kinds = agent.model.renderer.config.kinds if isinstance(agent.model.renderer, SolidRenderer) else ()
-    options = (side, arguments.invert, channels, solid, arguments.crop)
-    pictures, complaints = read_pictures(arguments.images, *options, agent if agent.model.camera_dim else None)
+    read = partial(
+        read_picture,
+        side=side,
+        invert=arguments.invert,
+        channels=channels,
+        solid=solid,
+        crop=arguments.crop,
+        agent=agent if agent.model.camera_dim else None,
+    )
+    pictures, complaints = read_all(arguments.images, read)
     if pictures:
         images = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
         z = agent.explain(images, arguments.num_steps)

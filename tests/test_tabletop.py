@@ -20,7 +20,7 @@ from agents.estimators import CategoryValues
 from agents.estimators.base import category_surrogate, expected_categories
 from agents.evaluation import evaluate
 from agents.inverse_graphics import InverseGraphics, InverseGraphicsConfig
-from agents.recipes import get_recipe
+from agents.recipes import Recipe, get_recipe
 from agents.results import read_rows
 from agents.rollout import unstopped_rollout
 from agents.run import Run
@@ -469,16 +469,15 @@ def test_dreams_have_no_elbo(tmp_path):
     assert "log_q_dream" not in awake
 
 
+def quick_recipe(**changes) -> Recipe:
+    recipe = replace(get_recipe("tabletop3d"), compile=False, batch_size=32, num_train=200)
+    return replace(recipe, learning_rate=3e-3, decay=0.0, **changes)
+
+
 def test_items_are_learned_where_the_camera_is_known():
     scene = make_scene("tabletop3d", renderer="raycast", image_size=16, num_steps=1, counts=(1,), turn=0.0)
     scenes = scene.dataset("train", 200)
-    recipe = replace(
-        get_recipe("tabletop3d"),
-        compile=False,
-        batch_size=32,
-        num_train=200,
-        learning_rate=3e-3,
-        decay=0.0,
+    recipe = quick_recipe(
         camera_steps=0,
         exploration_steps=100,
         model=replace(TABLE, num_steps=1, likelihood_scale=0.1, renderer=replace(TABLE.renderer, camera_sd=0.01)),
@@ -502,13 +501,7 @@ def test_items_are_learned_where_the_camera_is_known():
 def test_a_short_training_learns(sleep):
     scene = make_scene("tabletop3d", renderer="raycast", image_size=16, num_steps=1, counts=(0,))
     scenes = scene.dataset("train", 200)
-    recipe = replace(
-        get_recipe("tabletop3d"),
-        compile=False,
-        batch_size=32,
-        num_train=200,
-        learning_rate=3e-3,
-        decay=0.0,
+    recipe = quick_recipe(
         model=replace(TABLE, num_steps=1),
         agent=SMALL,
         sleep_steps=250 * sleep,

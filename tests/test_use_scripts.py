@@ -288,6 +288,7 @@ def test_only_the_part_that_is_named_is_looked_at(tmp_path):
     whole = photographs.read_picture(save_png(tmp_path / "part.png", square_picture(0, 255, (40, 40))), 20)
     part = photographs.read_picture(path, 20, crop=(11, 7, 51, 47))
     np.testing.assert_array_equal(part.pixels, whole.pixels)
+    assert part.size == (60, 50)
     box = explain_images.to_file_pixels(np.array([[0.0, 0, 20, 20]]), part, 20)
     np.testing.assert_array_equal(box, [[11, 7, 51, 47]])
     with pytest.raises(ValueError, match=r"is 60 pixels wide and 50 high, .* \(11, 7, 51, 51\)"):
