@@ -24,21 +24,21 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from agents.devices import pick_device
-from agents.estimator_benchmark.cell import FAILED, TO_BE_TRAINED, Cell
-from agents.estimator_benchmark.cluster import LocalCluster, SlurmCluster
-from agents.estimator_benchmark.cost import measure_costs
-from agents.estimator_benchmark.frozen import SCENES, capture
-from agents.estimator_benchmark.judging import judge
-from agents.estimator_benchmark.machine import describe_machine
-from agents.estimator_benchmark.probe import probe
-from agents.estimator_benchmark.properties_page import write_page
-from agents.estimator_benchmark.report import write_report
-from agents.estimator_benchmark.specs import load_estimator
-from agents.estimator_benchmark.sweep import Sweep, run_sweep
-from agents.estimators import ESTIMATORS
-from agents.recipes import Recipe, get_recipe
-from agents.results import read_run
+from air_agents.estimator_benchmark.cell import FAILED, TO_BE_TRAINED, Cell
+from air_agents.estimator_benchmark.cost import measure_costs
+from air_agents.estimator_benchmark.frozen import SCENES, capture
+from air_agents.estimator_benchmark.judging import judge
+from air_agents.estimator_benchmark.probe import probe
+from air_agents.estimator_benchmark.properties_page import write_page
+from air_agents.estimator_benchmark.report import write_report
+from air_agents.estimator_benchmark.specs import load_estimator
+from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
+from air_agents.estimators import ESTIMATORS
+from air_agents.jobs.cluster import LocalCluster, SlurmCluster
+from air_agents.jobs.devices import pick_device
+from air_agents.jobs.machine import describe_machine
+from air_agents.pages.results import read_run
+from air_agents.training.recipes import Recipe, get_recipe
 
 _CHANGES = ("categories", "max_steps", "exploration_steps", "evaluate_every", "batch_size")
 _LOCAL_WORKERS = 2
@@ -50,7 +50,7 @@ class Train:
     """Trains every estimator with every seed; the same command continues what was stopped."""
 
     recipe: Annotated[str, tyro.conf.Positional] = "digits"
-    """Named settings (agents/recipes.py): digits, multi_mnist, sprites, objects3d (a black-box renderer), ..."""
+    """Named settings (agents/training/recipes.py): digits, multi_mnist, sprites, objects3d, ..."""
     estimators: Annotated[tuple[str, ...], tyro.conf.arg(help=_ESTIMATORS_HELP)]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the recipe; each is a run of every estimator."""

@@ -30,14 +30,14 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from agents import AIR, AgentConfig
-from agents.benchmarking import Measurement, Workload, measure
-from agents.checkpoints import write_text_atomically
-from agents.devices import pick_device
-from agents.recipes import get_recipe
-from agents.trainer import Trainer
+from air_agents import AIR, AgentConfig
+from air_agents.jobs.devices import pick_device
+from air_agents.jobs.timing import Measurement, Workload, measure
+from air_agents.training.checkpoints import write_text_atomically
+from air_agents.training.recipes import get_recipe
+from air_agents.training.trainer import Trainer
 from air_env import AIRSceneEnv, AIRSceneVectorEnv, SceneConfig, SceneModel, World
-from air_env.renderers.three_d import (
+from air_env.renderers.backends import (
     KINDS,
     PyrenderRenderer,
     RaycastRenderer,
@@ -159,7 +159,7 @@ def stable_baselines(setting: Setting) -> Iterator[Workload]:
     try:
         from stable_baselines3.common.vec_env import DummyVecEnv
 
-        from agents.sb3 import AIRSceneVecEnv
+        from air_agents.sb3 import AIRSceneVecEnv
     except ModuleNotFoundError:
         return
     world = World(SceneModel(SceneConfig()).to(setting.device), setting.scenes)

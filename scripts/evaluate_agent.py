@@ -4,7 +4,7 @@
     python scripts/evaluate_agent.py runs/multi_mnist-half_critic-0 --counts 3 4 --num-steps 6
     python scripts/evaluate_agent.py runs/multi_mnist-half_critic-0 --json
 
-The table and the JSON hold what `agents.evaluation.evaluate` says they hold.
+The table and the JSON hold what `air_agents.evaluation.metrics.evaluate` says they hold.
 """
 
 import json
@@ -19,10 +19,10 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from agents import load_agent
-from agents.checkpoints import scene_of, write_text_atomically
-from agents.devices import pick_device
-from agents.evaluation import evaluate
+from air_agents import load_agent
+from air_agents.evaluation.metrics import evaluate
+from air_agents.jobs.devices import pick_device
+from air_agents.training.checkpoints import scene_of, write_text_atomically
 from air_env.scenes import make_scene
 
 _LINES = (

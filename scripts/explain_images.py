@@ -32,10 +32,10 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image
 
-from agents import Agent, load_agent
-from agents.checkpoints import write_atomically, write_text_atomically
-from agents.devices import pick_device
-from agents.photographs import Invert, Picture, explained_shares, read_all, read_picture
+from air_agents import Agent, load_agent
+from air_agents.evaluation.photographs import Invert, Picture, explained_shares, read_all, read_picture
+from air_agents.jobs.devices import pick_device
+from air_agents.training.checkpoints import write_atomically, write_text_atomically
 from air_env.explanation import Explanation
 from air_env.frames import scene_frame
 from air_env.model import Images

@@ -24,13 +24,13 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from agents.devices import pick_device
-from agents.reproduction.experiment import Experiment
-from agents.reproduction.figures import FIGURES, get_figure
-from agents.reproduction.measurements import measure_all
-from agents.reproduction.page import Page
-from agents.reproduction.scales import SCALES
-from agents.reproduction.training import train_all
+from air_agents.jobs.devices import pick_device
+from air_agents.jobs.schedule import train_all
+from air_agents.reproduction.experiment import Experiment
+from air_agents.reproduction.figures import FIGURES, get_figure
+from air_agents.reproduction.measurements import measure_all
+from air_agents.reproduction.page import Page
+from air_agents.reproduction.scales import SCALES
 from air_env.scenes import make_scene
 
 _FIGURE_HELP = f"One of {', '.join(FIGURES)}."

@@ -16,8 +16,8 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from agents.checkpoints import write_atomically, write_text_atomically
-from agents.results import Finished, read_run
+from air_agents.pages.results import Finished, read_run
+from air_agents.training.checkpoints import write_atomically, write_text_atomically
 
 COLUMNS = (
     "images",

@@ -18,13 +18,13 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from agents.devices import pick_device
-from agents.estimators import ESTIMATORS
-from agents.recipes import RECIPES, Recipe, get_recipe
-from agents.run import Run
+from air_agents.estimators import ESTIMATORS
+from air_agents.jobs.devices import pick_device
+from air_agents.training.agent_run import Run
+from air_agents.training.recipes import RECIPES, Recipe, get_recipe
 
 _RECIPE = "digits"
-_RECIPE_HELP = f"Named settings (agents/recipes.py): {', '.join(RECIPES)}; default: {_RECIPE}."
+_RECIPE_HELP = f"Named settings (agents/training/recipes.py): {', '.join(RECIPES)}; default: {_RECIPE}."
 _ESTIMATORS_HELP = f"Gradient of the stop action: {', '.join(ESTIMATORS)}. Default: the recipe's."
 _PRINTED = (
     *("count_accuracy", "count_accuracy_sampled", "identity_accuracy", "position_error", "rotation_error", "box_iou"),

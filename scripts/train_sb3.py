@@ -14,11 +14,11 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from agents.devices import pick_device
+from air_agents.jobs.devices import pick_device
 
 try:
-    from agents.sb3.algorithms import ALGORITHMS, Settings, make_settings
-    from agents.sb3.run import Run
+    from air_agents.sb3.algorithms import ALGORITHMS, Settings, make_settings
+    from air_agents.sb3.run import Run
 except ModuleNotFoundError as error:
     sys.exit(f'error: {error}; install the extra: pip install -e ".[sb3]"')
 

@@ -18,9 +18,9 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from agents import load_agent
-from agents.checkpoints import scene_of, write_atomically
-from agents.devices import pick_device
+from air_agents import load_agent
+from air_agents.jobs.devices import pick_device
+from air_agents.training.checkpoints import scene_of, write_atomically
 from air_env import AIRSceneEnv, Explanation, World
 from air_env.frames import Frame
 from air_env.scenes import make_scene

@@ -32,13 +32,13 @@ def _holds_array(hint: Any) -> bool:
     return is_array or any(_holds_array(part) for part in get_args(hint))
 
 
-install_import_hook(["air_env", "agents"], "conftest.check_shapes")
+install_import_hook(["air_env", "air_agents"], "conftest.check_shapes")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips the tests of OpenGL where there is none, or fails them where there has to be (`.ci/run` says so)."""
     if item.get_closest_marker("opengl") is not None:
-        from air_env.renderers.three_d import why_no_opengl
+        from air_env.renderers.backends import why_no_opengl
 
         if (reason := why_no_opengl()) is not None:
             (pytest.fail if os.environ.get("AIR_ENV_REQUIRE_OPENGL") else pytest.skip)(reason)

@@ -30,7 +30,7 @@ from tiny import (
     z_score,
 )
 
-from agents.air import AIR
+from air_agents.inference.air import AIR
 from air_env import AIRSceneEnv, AIRSceneVectorEnv, SceneModel, SpriteConfig, World, make_scene
 from air_env.actions import ACTION_MODES, LATENT_BOUND, FlatLatents, FlatPosterior, make_action_mode
 

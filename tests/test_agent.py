@@ -21,11 +21,11 @@ from tiny import (
 )
 from torch import Tensor, nn
 
-from agents import AIR, load_agent
-from agents import agent as agent_module
-from agents.air import AgentConfig, AgentState, Exploration
-from agents.cores import CORES
-from agents.evaluation import evaluate
+from air_agents import AIR, load_agent
+from air_agents.evaluation.metrics import evaluate
+from air_agents.inference import agent as agent_module
+from air_agents.inference.air import AgentConfig, AgentState, Exploration
+from air_agents.inference.cores import CORES
 from air_env.explanation import Explanation
 from air_env.scenes import make_scene
 

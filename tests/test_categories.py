@@ -18,11 +18,11 @@ from tiny import (
 )
 from torch import Tensor, nn
 
-from agents.air import AIR, Exploration
-from agents.episodes import sample_episodes
-from agents.estimators.enumeration import expected_loss
-from agents.networks import Categorical
-from agents.rollout import Rollout, context_dim, unstopped_rollout
+from air_agents.estimators.enumeration import expected_loss
+from air_agents.inference.air import AIR, Exploration
+from air_agents.inference.episodes import sample_episodes
+from air_agents.inference.posteriors import Categorical
+from air_agents.inference.rollout import Rollout, context_dim, unstopped_rollout
 from air_env.model import SceneConfig
 from air_env.priors import CategoricalPrior
 from air_env.renderers import SpriteConfig

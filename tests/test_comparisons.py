@@ -11,8 +11,7 @@ from test_run import files_of, rows_of
 from tiny import RECIPE as AIR_RECIPE
 from tiny import SCENE_OPTIONS, SIDE, assert_equal, float64, generator, make_images, normal, z_score
 
-from agents.checkpoints import AGENT_FILE
-from agents.comparisons import (
+from air_agents.comparisons import (
     COMPARISONS,
     DRAW,
     TASKS,
@@ -29,10 +28,11 @@ from agents.comparisons import (
     load_comparison,
     training,
 )
-from agents.comparisons.attention import Grid, Stroke
-from agents.comparisons.training import MODEL_FILE
-from agents.recipes import RECIPES
-from agents.run import CONFIG_FILE, EVALUATION_FILE, RESUME_FILE, Run
+from air_agents.comparisons.attention import Grid, Stroke
+from air_agents.comparisons.training import MODEL_FILE
+from air_agents.training.agent_run import CONFIG_FILE, EVALUATION_FILE, RESUME_FILE, Run
+from air_agents.training.checkpoints import AGENT_FILE
+from air_agents.training.recipes import RECIPES
 from air_env.likelihoods import Gaussian
 from air_env.scenes import SceneDataset
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.estimators import ESTIMATORS
-from agents.recipes import RECIPES
+from air_agents.estimators import ESTIMATORS
+from air_agents.training.recipes import RECIPES
 from air_env.scenes import SCENES
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +21,7 @@ def examples() -> list[doctest.DocTest]:
     parser, found = doctest.DocTestParser(), []
     for path in sorted(path for package in ("air_env", "agents") for path in (ROOT / package).rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        module = f"air_{module}" if module.startswith("agents") else module
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
                 name = module if isinstance(node, ast.Module) else f"{module}.{node.name}"

@@ -404,7 +404,7 @@ def test_frames_take_grey_and_coloured_images_of_any_size():
 def test_import_registers_the_environment_and_loads_little():
     code = (
         "import sys, air_env, gymnasium; assert 'AIRScene-v0' in gymnasium.registry; "
-        "print([m for m in ('sklearn', 'matplotlib', 'stable_baselines3', 'agents') if m in sys.modules])"
+        "print([m for m in ('sklearn', 'matplotlib', 'stable_baselines3', 'air_agents') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny import assert_equal
 
-from agents.estimators import ESTIMATORS, Estimator
-from agents.estimators.base import logit_gradient_loss, score_function_loss
-from agents.estimators.enumeration import NotEnumerable, draws, objective, outcomes
-from agents.estimators.problem import count
-from agents.estimators.testing import check_estimator, randomised, toy_problem
+from air_agents.estimators import ESTIMATORS, Estimator
+from air_agents.estimators.base import logit_gradient_loss, score_function_loss
+from air_agents.estimators.enumeration import NotEnumerable, draws, objective, outcomes
+from air_agents.estimators.problem import count
+from air_agents.estimators.testing import check_estimator, randomised, toy_problem
 
 
 class Sound(Estimator):

@@ -23,11 +23,11 @@ from tiny import (
 )
 from torch import Tensor, nn
 
-from agents.estimators import ESTIMATORS, Estimator, StopProblem, make_estimator
-from agents.estimators.base import RETURN_SCALE
-from agents.estimators.enumeration import NotEnumerable, expected_loss, outcomes, scripted
-from agents.estimators.testing import check_estimator, randomised, toy_problem
-from agents.rollout import context_dim
+from air_agents.estimators import ESTIMATORS, Estimator, StopProblem, make_estimator
+from air_agents.estimators.base import RETURN_SCALE
+from air_agents.estimators.enumeration import NotEnumerable, expected_loss, outcomes, scripted
+from air_agents.estimators.testing import check_estimator, randomised, toy_problem
+from air_agents.inference.rollout import context_dim
 
 CONTEXT = 4
 LEARNED = {"nvil": "baseline", "half_critic": "gain"}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tiny import AGENT, NUM_STEPS, SCENE, SIDE, WHAT, generator, make_agent, make_scenes
 from torch import Tensor
 
-from agents.air import AIR
-from agents.evaluation import compare, count_accuracy, evaluate, match
+from air_agents.evaluation.metrics import compare, count_accuracy, evaluate, match
+from air_agents.inference.air import AIR
 from air_env import geometry
 from air_env.explanation import Explanation
 from air_env.priors import CountPrior
@@ -134,7 +134,7 @@ def test_evaluation_follows_the_generator_alone(metrics):
 
 
 def test_evaluation_in_parts_is_that_of_the_whole(metrics, monkeypatch):
-    monkeypatch.setattr("agents.evaluation._BATCH", 25)
+    monkeypatch.setattr("air_agents.evaluation.metrics._BATCH", 25)
     parts = evaluate(make_agent().float(), make_scenes(60), num_samples=5, generator=generator())
     exact = [name for name in metrics if name.startswith(("count_accuracy", "confusion", "box"))]
     exact.remove("count_accuracy_sampled")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tiny import NUM_STEPS, WHAT, WHERE, assert_equal, generator, make_agent, make_scenes
 from torch import Tensor
 
-from agents.comparisons.heads import Fitting, around, fit_head, from_left_to_right, objects
+from air_agents.comparisons.heads import Fitting, around, fit_head, from_left_to_right, objects
 from air_env.geometry import place
 
 QUICK = Fitting(few=100)

@@ -28,14 +28,14 @@ from tiny import (
 )
 from torch import Tensor, nn
 
-from agents.air import AIR
-from agents.episodes import dream
-from agents.estimators import ESTIMATORS, StopProblem, make_estimator
-from agents.estimators.base import score_function_loss
-from agents.estimators.enumeration import expected_loss, outcomes, scripted
-from agents.estimators.multi_sample import leave_one_out, mean_signal
-from agents.rollout import Rollout, context_dim, unstopped_rollout
-from agents.trainer import Trainer
+from air_agents.estimators import ESTIMATORS, StopProblem, make_estimator
+from air_agents.estimators.base import score_function_loss
+from air_agents.estimators.enumeration import expected_loss, outcomes, scripted
+from air_agents.estimators.multi_sample import leave_one_out, mean_signal
+from air_agents.inference.air import AIR
+from air_agents.inference.episodes import dream
+from air_agents.inference.rollout import Rollout, context_dim, unstopped_rollout
+from air_agents.training.trainer import Trainer
 from air_env.explanation import Explanation
 from air_env.model import SceneConfig
 from air_env.priors import CountPrior

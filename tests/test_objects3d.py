@@ -12,22 +12,22 @@ from gymnasium.utils.env_checker import check_env
 from tiny import assert_equal, float64, generator
 from torch.distributions import Normal
 
-from agents import load_agent, save_agent
-from agents.agent import Exploration
-from agents.comparisons import PoseRegressor, PoseRegressorConfig
-from agents.comparisons.descent import explain_directly, refine
-from agents.episodes import sample_episodes
-from agents.evaluation import evaluate, pose_errors
-from agents.inverse_graphics import InverseGraphics, InverseGraphicsConfig
-from agents.recipes import get_recipe
-from agents.rollout import unstopped_rollout
-from agents.trainer import Trainer
+from air_agents import load_agent, save_agent
+from air_agents.comparisons import PoseRegressor, PoseRegressorConfig
+from air_agents.comparisons.descent import explain_directly, refine
+from air_agents.evaluation.metrics import evaluate, pose_errors
+from air_agents.inference.agent import Exploration
+from air_agents.inference.episodes import sample_episodes
+from air_agents.inference.objects3d import InverseGraphics, InverseGraphicsConfig
+from air_agents.inference.rollout import unstopped_rollout
+from air_agents.training.recipes import get_recipe
+from air_agents.training.trainer import Trainer
 from air_env.explanation import Explanation
 from air_env.model import SceneConfig, SceneModel
 from air_env.priors import GaussianPrior, PosePrior
 from air_env.renderers import ObjectsConfig, solids
-from air_env.renderers.three_d import KINDS, OpenGLError, PyrenderRenderer, RaycastRenderer
-from air_env.renderers.three_d.camera import CAMERA, project, unproject
+from air_env.renderers.backends import KINDS, OpenGLError, PyrenderRenderer, RaycastRenderer
+from air_env.renderers.backends.camera import CAMERA, project, unproject
 from air_env.scenes import make_scene
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World, make_world

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from air_env.renderers.three_d import (
+from air_env.renderers.backends import (
     KINDS,
     OpenGLError,
     PyrenderRenderer,

@@ -21,12 +21,12 @@ from tiny import (
 )
 from torch import Tensor, nn
 
-from agents.estimators import StopProblem
-from agents.estimators.base import RETURN_SCALE
-from agents.estimators.enumeration import expected_loss, scripted
-from agents.estimators.ppo import PPO
-from agents.rollout import Rollout, context_dim, unstopped_rollout
-from agents.trainer import Trainer
+from air_agents.estimators import StopProblem
+from air_agents.estimators.base import RETURN_SCALE
+from air_agents.estimators.enumeration import expected_loss, scripted
+from air_agents.estimators.ppo import PPO
+from air_agents.inference.rollout import Rollout, context_dim, unstopped_rollout
+from air_agents.training.trainer import Trainer
 
 
 def make_ppo(features: int, *, training: bool = False) -> PPO:

@@ -17,19 +17,19 @@ import torch
 from PIL import Image
 from tiny import RECIPE, assert_equal, generator, make_scenes
 
-from agents.estimator_benchmark import frozen as frozen_module
-from agents.estimator_benchmark import properties as properties_module
-from agents.estimator_benchmark.cost import Cost, measure_costs
-from agents.estimator_benchmark.frozen import SCENES, STAGES, capture, load_frozen
-from agents.estimator_benchmark.measures import count_likelihoods, logit_variance, moments
-from agents.estimator_benchmark.probe import probe
-from agents.estimator_benchmark.properties import PARTS, Properties, make_fitted, measure, parts
-from agents.estimator_benchmark.properties_page import bias_table, cost_table, variance_table, write_page
-from agents.estimator_benchmark.scaling import Point, changed, points
-from agents.estimators import ESTIMATORS, make_estimator
-from agents.estimators.enumeration import objective, outcomes
-from agents.estimators.testing import randomised, toy_problem
-from agents.trainer import Trainer
+from air_agents.estimator_benchmark import frozen as frozen_module
+from air_agents.estimator_benchmark import properties as properties_module
+from air_agents.estimator_benchmark.cost import Cost, measure_costs
+from air_agents.estimator_benchmark.frozen import SCENES, STAGES, capture, load_frozen
+from air_agents.estimator_benchmark.measures import count_likelihoods, logit_variance, moments
+from air_agents.estimator_benchmark.probe import probe
+from air_agents.estimator_benchmark.properties import PARTS, Properties, make_fitted, measure, parts
+from air_agents.estimator_benchmark.properties_page import bias_table, cost_table, variance_table, write_page
+from air_agents.estimator_benchmark.scaling import Point, changed, points
+from air_agents.estimators import ESTIMATORS, make_estimator
+from air_agents.estimators.enumeration import objective, outcomes
+from air_agents.estimators.testing import randomised, toy_problem
+from air_agents.training.trainer import Trainer
 from air_env.likelihoods import LIKELIHOODS
 
 ROOT = Path(__file__).parents[1]
@@ -414,7 +414,7 @@ def test_the_page_shows_the_worst_stage_and_the_sheet_every_one(tmp_path):
 
 
 OWN = """
-from agents.estimators.score_function import StopNow
+from air_agents.estimators.score_function import StopNow
 
 class Mine(StopNow):
     pass

@@ -26,12 +26,12 @@ from tiny import (
 )
 from torch import Tensor, nn
 
-from agents.estimators import Estimator, StopProblem, make_estimator
-from agents.estimators.base import RETURN_SCALE, logit_gradient_loss
-from agents.estimators.control_variates import TEMPERATURE
-from agents.estimators.problem import count
-from agents.estimators.relaxed import conditional_z
-from agents.rollout import context_dim
+from air_agents.estimators import Estimator, StopProblem, make_estimator
+from air_agents.estimators.base import RETURN_SCALE, logit_gradient_loss
+from air_agents.estimators.control_variates import TEMPERATURE
+from air_agents.estimators.problem import count
+from air_agents.estimators.relaxed import conditional_z
+from air_agents.inference.rollout import context_dim
 
 CONTEXT = 4
 ANTITHETIC = ["arm", "disarm"]

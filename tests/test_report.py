@@ -12,10 +12,10 @@ from PIL import Image
 from test_sweep import load_script
 from tiny import RECIPE as TINY
 
-from agents.estimator_benchmark import report
-from agents.estimator_benchmark.outcomes import Outcome, mean_interval, rate_interval, read_sweep
-from agents.estimator_benchmark.record import Record, keep_record
-from agents.estimator_benchmark.report import write_report
+from air_agents.estimator_benchmark import report
+from air_agents.estimator_benchmark.outcomes import Outcome, mean_interval, rate_interval, read_sweep
+from air_agents.estimator_benchmark.record import Record, keep_record
+from air_agents.estimator_benchmark.report import write_report
 
 RECIPE = replace(TINY, max_steps=300, evaluate_every=100)
 COLUMNS = ("iteration", "minutes", "elbo", "count_accuracy", "learning_rate", "likelihoods", "added_variance",

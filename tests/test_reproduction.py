@@ -1,4 +1,4 @@
-"""`scripts/reproduce_paper.py` and `agents.reproduction`: from trainings to pages, and scanning policies."""
+"""`scripts/reproduce_paper.py` and `air_agents.reproduction`: from trainings to pages, and scanning policies."""
 
 import csv
 import importlib.util
@@ -14,18 +14,18 @@ import pytest
 import torch
 from PIL import Image
 
-from agents import run as agent_run
-from agents.comparisons import training as comparison_training
-from agents.reproduction import generalisation, measurements
-from agents.reproduction.experiment import Experiment
-from agents.reproduction.figures import FIGURES
-from agents.reproduction.jobs import Job
-from agents.reproduction.measurements import Measurement, measure_all
-from agents.reproduction.policy import blend, first_attended, heat_maps, predictability
-from agents.reproduction.representation import describe
-from agents.reproduction.scales import SCALES, get_scale
-from agents.reproduction.training import train_all
-from agents.training_run import TrainingRun
+from air_agents.comparisons import training as comparison_training
+from air_agents.jobs.job import Job
+from air_agents.jobs.schedule import train_all
+from air_agents.reproduction import generalisation, measurements
+from air_agents.reproduction.experiment import Experiment
+from air_agents.reproduction.figures import FIGURES
+from air_agents.reproduction.measurements import Measurement, measure_all
+from air_agents.reproduction.policy import blend, first_attended, heat_maps, predictability
+from air_agents.reproduction.representation import describe
+from air_agents.reproduction.scales import SCALES, get_scale
+from air_agents.training import agent_run
+from air_agents.training.run import TrainingRun
 from air_env import geometry
 from air_env.explanation import Explanation
 from air_env.scenes import SceneDataset, make_scene

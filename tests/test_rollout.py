@@ -17,11 +17,11 @@ from tiny import (
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
-from agents.air import AIR
-from agents.cores import CORES
-from agents.episodes import sample_episodes
-from agents.networks import Gaussian
-from agents.rollout import Rollout, context_dim, unstopped_rollout
+from air_agents.inference.air import AIR
+from air_agents.inference.cores import CORES
+from air_agents.inference.episodes import sample_episodes
+from air_agents.inference.posteriors import Gaussian
+from air_agents.inference.rollout import Rollout, context_dim, unstopped_rollout
 from air_env.priors import CountPrior
 
 BATCH = 4

@@ -17,12 +17,13 @@ from test_checkpoints import Bomb, small_disk
 from tiny import RECIPE as TINY
 from tiny import assert_equal
 
-from agents import load_agent, run
-from agents.checkpoints import AGENT_FILE, load_recipe
-from agents.cores import CORES
-from agents.evaluation import evaluate
-from agents.run import CONFIG_FILE, EVALUATION_FILE, FIELDS, METRICS_FILE, RESUME_FILE, Run
-from agents.trainer import Trainer
+from air_agents import load_agent
+from air_agents.evaluation.metrics import evaluate
+from air_agents.inference.cores import CORES
+from air_agents.training import agent_run as run
+from air_agents.training.agent_run import CONFIG_FILE, EVALUATION_FILE, FIELDS, METRICS_FILE, RESUME_FILE, Run
+from air_agents.training.checkpoints import AGENT_FILE, load_recipe
+from air_agents.training.trainer import Trainer
 from air_env.priors import CountPrior
 
 RECIPE = replace(TINY, evaluate_every=4)
@@ -434,8 +435,9 @@ KILLED = """
 import os, random, signal, sys, time
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from agents import load_agent, run, training_run
-from agents.run import Run
+from air_agents import load_agent
+from air_agents.training import agent_run as run, run as training_run
+from air_agents.training.agent_run import Run
 from air_env.scenes.digits import load_digits
 from tiny import RECIPE
 from dataclasses import replace

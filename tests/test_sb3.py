@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormali
 from tiny import assert_equal
 
 import air_env
-from agents.sb3 import (
+from air_agents.sb3 import (
     AIRSceneVecEnv,
     HybridDistribution,
     HybridPolicy,
@@ -33,7 +33,7 @@ from agents.sb3 import (
     run,
     save_algorithm,
 )
-from agents.sb3.evaluation import act_at_random, stop_at_once
+from air_agents.sb3.evaluation import act_at_random, stop_at_once
 from air_env import geometry
 from air_env.flat_actions import LatentBox
 from air_env.world import make_world

@@ -17,11 +17,12 @@ import torch
 from tiny import RECIPE, assert_equal
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from agents import load_agent, run
-from agents.checkpoints import load_recipe
-from agents.estimators import ESTIMATORS
-from agents.recipes import RECIPES
-from agents.run import Run
+from air_agents import load_agent
+from air_agents.estimators import ESTIMATORS
+from air_agents.training import agent_run as run
+from air_agents.training.agent_run import Run
+from air_agents.training.checkpoints import load_recipe
+from air_agents.training.recipes import RECIPES
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train_agent.py"
 

@@ -17,12 +17,12 @@ import pytest
 from test_sweep import load_script, with_few_scenes
 from tiny import RECIPE
 
-from agents import load_agent
-from agents.estimator_benchmark.cell import MACHINE_FILE, Cell
-from agents.estimator_benchmark.cluster import SlurmCluster
-from agents.estimator_benchmark.sweep import Sweep, run_sweep
-from agents.recipes import RECIPES
-from agents.run import METRICS_FILE, Run
+from air_agents import load_agent
+from air_agents.estimator_benchmark.cell import MACHINE_FILE, Cell
+from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
+from air_agents.jobs.cluster import SlurmCluster
+from air_agents.training.agent_run import METRICS_FILE, Run
+from air_agents.training.recipes import RECIPES
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CONFIGURATION = """

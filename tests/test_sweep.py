@@ -18,24 +18,25 @@ import torch
 from filelock import FileLock
 from tiny import NUM_STEPS, RECIPE, assert_equal
 
-from agents import load_agent, run
-from agents.estimator_benchmark import cell as cell_module
-from agents.estimator_benchmark import specs
-from agents.estimator_benchmark.cell import FAILED_FILE, MACHINE_FILE, Cell, is_held, train_cell
-from agents.estimator_benchmark.cluster import Cluster, LocalCluster
-from agents.estimator_benchmark.probe import probe
-from agents.estimator_benchmark.record import read_record
-from agents.estimator_benchmark.specs import load_estimator
-from agents.estimator_benchmark.sweep import Sweep, run_sweep
-from agents.estimators import ESTIMATORS
-from agents.recipes import RECIPES
-from agents.results import read_rows
-from agents.run import Run
+from air_agents import load_agent
+from air_agents.estimator_benchmark import cell as cell_module
+from air_agents.estimator_benchmark import specs
+from air_agents.estimator_benchmark.cell import FAILED_FILE, MACHINE_FILE, Cell, is_held, train_cell
+from air_agents.estimator_benchmark.probe import probe
+from air_agents.estimator_benchmark.record import read_record
+from air_agents.estimator_benchmark.specs import load_estimator
+from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
+from air_agents.estimators import ESTIMATORS
+from air_agents.jobs.cluster import Cluster, LocalCluster
+from air_agents.pages.results import read_rows
+from air_agents.training import agent_run as run
+from air_agents.training.agent_run import Run
+from air_agents.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 TINY = replace(RECIPE, max_steps=4, evaluate_every=2)
 ESTIMATOR_FILE = """
-from agents.estimators.score_function import StopNow
+from air_agents.estimators.score_function import StopNow
 
 class Mine(StopNow):
     pass
@@ -257,7 +258,7 @@ def test_an_estimator_from_a_file_is_trained_like_the_one_that_it_is(tmp_path, e
         ("nvil=FILE:Mine", "estimator 'nvil' is already registered; give .* another name"),
         ("mine=nowhere.py:Mine", "there is no file .*nowhere.py; check the path"),
         ("mine=FILE:Yours", "defines no Yours; check the name"),
-        ("mine=FILE:NOT_A_CLASS", "NOT_A_CLASS in .* is no estimator; derive it from agents.estimators.Estimator"),
+        ("mine=FILE:NOT_A_CLASS", "NOT_A_CLASS in .* is no estimator; derive it from air_agents.estimators.Estimator"),
         ("mine=FOLDER/notes.txt:Mine", "is no Python file"),
         ("mine=FOLDER/wrong.py:Mine", r"wrong.py cannot be imported \(SyntaxError.*correct it"),
         ("mine=FILE", "makes no sense; give a registered name .*name=path.py:ClassName"),
@@ -448,9 +449,9 @@ import json, os, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from agents.estimator_benchmark.cluster import LocalCluster
-from agents.estimator_benchmark.sweep import Sweep, run_sweep
-from agents.run import Run
+from air_agents.jobs.cluster import LocalCluster
+from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
+from air_agents.training.agent_run import Run
 from tiny import RECIPE
 
 directory, found = Path(sys.argv[1]), []
@@ -460,8 +461,8 @@ sweep = Sweep(replace(RECIPE, max_steps=120, evaluate_every=5), ("nvil",), (0,))
 def slowly(function, *arguments):
     # In the worker: few scenes, and iterations that last long enough to be interrupted.
     import time
-    from agents import run
-    from agents.trainer import Trainer
+    from air_agents.training import agent_run as run
+    from air_agents.training.trainer import Trainer
     run._NUM_TEST, run._NUM_FINAL, run._NUM_PICTURED, step = 16, 16, 2, Trainer.step
     def slow_step(*arguments):
         time.sleep(0.03)
@@ -531,7 +532,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(tmp_pa
 
 def with_few_scenes(function: Callable[..., object], *arguments: object) -> None:
     """Calls a function in a worker, which knows nothing of the patches here."""
-    from agents import run
+    from air_agents.training import agent_run as run
 
     run._NUM_TEST, run._NUM_FINAL, run._NUM_PICTURED = 16, 16, 2
     function(*arguments)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny import assert_equal
 
-from agents.comparisons import TableRegressor, TableRegressorConfig, get_comparison
-from agents.comparisons.tables import canonical
-from agents.comparisons.training import ComparisonTrainer
-from agents.reproduction.scales import get_scale
-from agents.reproduction.tables import REACH, kind_shares, place_maps
+from air_agents.comparisons import TableRegressor, TableRegressorConfig, get_comparison
+from air_agents.comparisons.tables import canonical
+from air_agents.comparisons.training import ComparisonTrainer
+from air_agents.reproduction.scales import get_scale
+from air_agents.reproduction.tables import REACH, kind_shares, place_maps
 from air_env.explanation import Explanation
 from air_env.scenes import make_scene
 

@@ -12,26 +12,26 @@ from gymnasium.utils.env_checker import check_env
 from tiny import assert_equal, float64, generator, z_score
 from torch.distributions import Normal
 
-from agents import load_agent, save_agent
-from agents.agent import Exploration, mode_of
-from agents.air import AIR, AgentConfig
-from agents.episodes import dream, sample_episodes
-from agents.estimators import CategoryValues
-from agents.estimators.base import category_surrogate, expected_categories
-from agents.evaluation import evaluate
-from agents.inverse_graphics import InverseGraphics, InverseGraphicsConfig
-from agents.recipes import Recipe, get_recipe
-from agents.results import read_rows
-from agents.rollout import unstopped_rollout
-from agents.run import Run
-from agents.tabletop import TabletopAgent, TabletopAgentConfig
-from agents.trainer import Trainer
+from air_agents import load_agent, save_agent
+from air_agents.estimators import CategoryValues
+from air_agents.estimators.base import category_surrogate, expected_categories
+from air_agents.evaluation.metrics import evaluate
+from air_agents.inference.agent import Exploration, mode_of
+from air_agents.inference.air import AIR, AgentConfig
+from air_agents.inference.episodes import dream, sample_episodes
+from air_agents.inference.objects3d import InverseGraphics, InverseGraphicsConfig
+from air_agents.inference.rollout import unstopped_rollout
+from air_agents.inference.tabletop3d import TabletopAgent, TabletopAgentConfig
+from air_agents.pages.results import read_rows
+from air_agents.training.agent_run import Run
+from air_agents.training.recipes import Recipe, get_recipe
+from air_agents.training.trainer import Trainer
 from air_env.explanation import Explanation
 from air_env.model import Action, SceneConfig, SceneModel
 from air_env.priors import CountPrior
 from air_env.renderers import TabletopConfig
-from air_env.renderers.three_d import KINDS, RaycastRenderer
-from air_env.renderers.three_d.camera import CAMERA, orbit, project
+from air_env.renderers.backends import KINDS, RaycastRenderer
+from air_env.renderers.backends.camera import CAMERA, orbit, project
 from air_env.scenes import make_scene
 from air_env.testing import check_environment
 from air_env.vector_env import AIRSceneVectorEnv

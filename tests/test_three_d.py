@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from air_env.renderers.three_d import KINDS, RaycastRenderer, SceneBatch, render_with_gradient
-from air_env.renderers.three_d.meshes import mesh_of
-from air_env.renderers.three_d.raycast import directions
+from air_env.renderers.backends import KINDS, RaycastRenderer, SceneBatch, render_with_gradient
+from air_env.renderers.backends.meshes import mesh_of
+from air_env.renderers.backends.raycast import directions
 
 CUBE, SPHERE, CYLINDER = range(3)
 RENDERER = RaycastRenderer()
@@ -223,8 +223,8 @@ def test_the_compiled_kernel_draws_the_same_images():
     # In a process of its own: there, annotations are not checked, which compilers do not understand.
     program = """
 import torch
-from air_env.renderers.three_d import RaycastRenderer, SceneBatch
-from air_env.renderers.three_d.raycast import _compiled_cast
+from air_env.renderers.backends import RaycastRenderer, SceneBatch
+from air_env.renderers.backends.raycast import _compiled_cast
 generator = torch.Generator().manual_seed(0)
 kind = torch.randint(-1, 3, (70, 2), generator=generator)
 scenes = SceneBatch.of(kind, torch.randn(70, 2, 2, generator=generator), torch.randn(70, 2, generator=generator))

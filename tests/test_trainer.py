@@ -9,10 +9,10 @@ import torch
 from tiny import NUM_STEPS, RECIPE, assert_equal, count_probabilities, make_scenes
 from torch import Tensor
 
-from agents.checkpoints import from_json
-from agents.estimators import ESTIMATORS
-from agents.recipes import RECIPES, Recipe, get_recipe
-from agents.trainer import Trainer
+from air_agents.estimators import ESTIMATORS
+from air_agents.training.checkpoints import from_json
+from air_agents.training.recipes import RECIPES, Recipe, get_recipe
+from air_agents.training.trainer import Trainer
 from air_env.priors import CountPrior
 from air_env.renderers import PatchRenderer
 

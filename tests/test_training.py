@@ -7,10 +7,11 @@ import pytest
 import torch
 from tiny import RECIPE
 
-from agents import load_agent, run
-from agents.evaluation import evaluate
-from agents.recipes import get_recipe
-from agents.run import Run
+from air_agents import load_agent
+from air_agents.evaluation.metrics import evaluate
+from air_agents.training import agent_run as run
+from air_agents.training.agent_run import Run
+from air_agents.training.recipes import get_recipe
 
 
 @pytest.mark.slow

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from agents import AIR, AgentConfig, load_agent, photographs, save_agent
-from agents.cores import CORES
-from agents.recipes import Recipe
-from agents.tabletop import TabletopAgent, TabletopAgentConfig
+from air_agents import AIR, AgentConfig, load_agent, save_agent
+from air_agents.evaluation import photographs
+from air_agents.inference.cores import CORES
+from air_agents.inference.tabletop3d import TabletopAgent, TabletopAgentConfig
+from air_agents.training.recipes import Recipe
 from air_env import PatchConfig, SceneConfig, SpriteConfig
 from air_env.explanation import Explanation
 from air_env.renderers import TabletopConfig
@@ -489,7 +490,7 @@ def test_an_output_folder_that_cannot_be_made_is_an_error(run_script, agent_file
 
 
 def test_benchmark_reports_speed_and_share_of_a_matrix_product(run_script, tmp_path, monkeypatch):
-    monkeypatch.setattr("agents.benchmarking._MATMUL_SIDE", 256)
+    monkeypatch.setattr("air_agents.jobs.timing._MATMUL_SIDE", 256)
     options = ("--threads", 1, "--only", "explain", "--seconds", 0.01, "--device", "cpu")
     status, out, _ = run_script(benchmark_speed, *options, "--json", "--output-dir", tmp_path / "speed")
     assert status is None

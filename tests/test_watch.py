@@ -13,9 +13,9 @@ from gymnasium.wrappers import RecordEpisodeStatistics, RecordVideo
 from PIL import Image, ImageSequence
 from tiny import RECIPE, make_agent, make_scenes
 
-from agents import load_agent, save_agent
-from agents.recipes import Recipe
-from agents.tabletop import TabletopAgentConfig
+from air_agents import load_agent, save_agent
+from air_agents.inference.tabletop3d import TabletopAgentConfig
+from air_agents.training.recipes import Recipe
 from air_env import Explanation, World
 from air_env.frames import COLOURS
 from air_env.model import SceneConfig

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agents.air import AIR, AgentConfig
-from agents.recipes import Recipe
-from agents.rollout import Rollout, unstopped_rollout
+from air_agents.inference.air import AIR, AgentConfig
+from air_agents.inference.rollout import Rollout, unstopped_rollout
+from air_agents.training.recipes import Recipe
 from air_env.model import SceneConfig, SceneModel
 from air_env.renderers import PatchConfig
 from air_env.scenes import ComposedScene, SceneDataset, make_scene

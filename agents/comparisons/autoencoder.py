@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.comparisons.convolutions import strided
 from air_env.likelihoods import LIKELIHOODS
 from air_env.scenes import SceneDataset
+
+from .convolutions import strided
 
 _BATCH = 500
 

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.comparisons.convolutions import strided
-from agents.comparisons.tasks import accuracy, get_task
 from air_env.scenes import SceneDataset
+
+from .convolutions import strided
+from .tasks import accuracy, get_task
 
 _BATCH = 500
 

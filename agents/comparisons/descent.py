@@ -5,10 +5,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from agents.agent import Agent
 from air_env.explanation import Explanation
 from air_env.model import Images, SceneModel
 from air_env.priors import CategoricalPrior
+
+from ..inference.agent import Agent
 
 
 def explain_directly(

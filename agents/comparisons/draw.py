@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.comparisons.attention import WINDOW, Grid, Stroke
 from air_env.likelihoods import LIKELIHOODS
 from air_env.scenes import SceneDataset
+
+from .attention import WINDOW, Grid, Stroke
 
 _BATCH = 256
 _NUM_IWAE = 1_000

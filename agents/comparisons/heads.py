@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from agents.air import AIR
 from air_env.model import Images
 from air_env.scenes import SceneDataset
+
+from ..inference.air import AIR
 
 Head = Callable[[Tensor], Float[Tensor, "scene class"]]
 

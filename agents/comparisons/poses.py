@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.agent import mode_of
-from agents.evaluation import compare, kinds_of
-from agents.inverse_graphics import InverseGraphics, InverseGraphicsConfig
 from air_env.explanation import Explanation
 from air_env.model import Images, SceneConfig
 from air_env.renderers import ObjectsConfig
 from air_env.scenes import SceneDataset
+
+from ..evaluation.metrics import compare, kinds_of
+from ..inference.agent import mode_of
+from ..inference.objects3d import InverseGraphics, InverseGraphicsConfig
 
 _BATCH = 500
 
@@ -84,7 +85,7 @@ class PoseRegressor(nn.Module):
         return reconstruction
 
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
-        """Accuracy of the kinds, and errors of the poses, as `agents.evaluation.evaluate` has them."""
+        """Accuracy of the kinds, and errors of the poses, as `air_agents.evaluation.metrics.evaluate` has them."""
         z = self.explain(scenes.float_images(self.network.heights.device))
         return {
             name: values.double().mean().item() for name, values in compare(z, scenes, kinds_of(self.network)).items()

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.comparisons.convolutions import strided
-from agents.evaluation import compare
 from air_env.explanation import Explanation
 from air_env.model import Images, SceneConfig, SceneModel, masked
 from air_env.renderers import TabletopConfig
-from air_env.renderers.three_d import KINDS
+from air_env.renderers.backends import KINDS
 from air_env.scenes import SceneDataset
+
+from ..evaluation.metrics import compare
+from .convolutions import strided
 
 ORDERS = ("arbitrary", "canonical")
 """How the items of a scene follow each other: as they come, or by kind and, of one kind, from left to right."""
@@ -131,7 +132,7 @@ class TableRegressor(nn.Module):
         return reconstruction
 
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
-        """Accuracies and errors, as `agents.evaluation.evaluate` has them."""
+        """Accuracies and errors, as `air_agents.evaluation.metrics.evaluate` has them."""
         kinds = tuple(KINDS[name] for name in self.config.renderer.kinds)
         z = self.infer(scenes.float_images(self.model.log_p_count.device))
         return {name: values.double().mean().item() for name, values in compare(z, scenes, kinds).items()}

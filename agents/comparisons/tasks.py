@@ -5,8 +5,9 @@ from collections.abc import Callable
 from jaxtyping import Int
 from torch import Tensor
 
-from agents.training_settings import refuse_unknown
 from air_env.scenes import SceneDataset
+
+from ..training.settings import refuse_unknown
 
 Targets = Int[Tensor, "scene"]
 

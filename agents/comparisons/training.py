@@ -7,7 +7,7 @@
     resume.pt             everything the next iteration depends on
     pictures/             scenes beside reconstructions at stages of training, of models that reconstruct
 
-What any training run has is in `agents.training_run`.
+What any training run has is in `air_agents.training.run`.
 """
 
 import json
@@ -22,17 +22,18 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from agents.checkpoints import from_json, read_weights, write_atomically
-from agents.comparisons.autoencoder import Autoencoder, AutoencoderConfig
-from agents.comparisons.classifiers import Classifier, ClassifierConfig
-from agents.comparisons.draw import DRAW, DRAWConfig
-from agents.comparisons.poses import PoseRegressor, PoseRegressorConfig
-from agents.comparisons.tables import TableRegressor, TableRegressorConfig
-from agents.pictures import scenes_beside_reconstructions
-from agents.training_run import TrainingRun
-from agents.training_settings import TrainingSettings, refuse_unknown
 from air_env.explanation import Explanation
 from air_env.scenes import SceneDataset, make_scene
+
+from ..evaluation.pictures import scenes_beside_reconstructions
+from ..training.checkpoints import from_json, read_weights, write_atomically
+from ..training.run import TrainingRun
+from ..training.settings import TrainingSettings, refuse_unknown
+from .autoencoder import Autoencoder, AutoencoderConfig
+from .classifiers import Classifier, ClassifierConfig
+from .draw import DRAW, DRAWConfig
+from .poses import PoseRegressor, PoseRegressorConfig
+from .tables import TableRegressor, TableRegressorConfig
 
 MODEL_FILE = "model.safetensors"
 _FORMAT = "air-env comparison 1"

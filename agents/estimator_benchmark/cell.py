@@ -21,11 +21,11 @@ from typing import Literal
 import torch
 from filelock import FileLock, Timeout
 
-from agents.checkpoints import write_text_atomically
-from agents.estimator_benchmark.machine import describe_machine
-from agents.estimator_benchmark.specs import load_estimator
-from agents.recipes import Recipe
-from agents.run import EVALUATION_FILE, RESUME_FILE, Probe, Run
+from ..jobs.machine import describe_machine
+from ..training.agent_run import EVALUATION_FILE, RESUME_FILE, Probe, Run
+from ..training.checkpoints import write_text_atomically
+from ..training.recipes import Recipe
+from .specs import load_estimator
 
 FAILED_FILE, MACHINE_FILE = "failed.json", "machine.json"
 JOBS_FOLDER = "jobs"

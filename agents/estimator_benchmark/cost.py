@@ -8,10 +8,11 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from agents.estimator_benchmark.frozen import narrow
-from agents.recipes import get_recipe
-from agents.trainer import Trainer
 from air_env.scenes import make_scene
+
+from ..training.recipes import get_recipe
+from ..training.trainer import Trainer
+from .frozen import narrow
 
 _NUM_TRAIN, _REPEATS = 256, 9
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from agents.estimator_benchmark.outcomes import SUCCESS, Outcome, SweepResults, median, rate_interval
+from .outcomes import SUCCESS, Outcome, SweepResults, median, rate_interval
 
 Style = Literal["-", "--", ":", "-."]
 _STYLES: tuple[Style, ...] = ("-", "--", ":", "-.")

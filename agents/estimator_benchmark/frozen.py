@@ -24,13 +24,6 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
-from agents.air import AIR, AgentConfig, Exploration
-from agents.checkpoints import from_json, read_weights, write_atomically
-from agents.estimators import Estimator, StopProblem
-from agents.evaluation import count_accuracy
-from agents.recipes import Recipe, get_recipe
-from agents.rollout import unstopped_rollout
-from agents.trainer import Trainer
 from air_env.model import SceneConfig
 from air_env.renderers import PatchConfig
 from air_env.scenes import SceneDataset, make_scene
@@ -38,10 +31,18 @@ from air_env.spaces import to_images
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
 
+from ..estimators import Estimator, StopProblem
+from ..evaluation.metrics import count_accuracy
+from ..inference.air import AIR, AgentConfig, Exploration
+from ..inference.rollout import unstopped_rollout
+from ..training.checkpoints import from_json, read_weights, write_atomically
+from ..training.recipes import Recipe, get_recipe
+from ..training.trainer import Trainer
+
 STAGES = ("init", "early", "stuck", "converged")
 SCENES = ("digits", "multi_mnist", "sprites")
 _FORMAT = "air-env frozen problems 1"
-_SHIPPED = resources.files("agents") / "estimator_benchmark" / "problems"
+_SHIPPED = resources.files("air_agents") / "estimator_benchmark" / "problems"
 _SHEET = 24
 """Images in a row and in a column of the sheet."""
 _NUM_TEST, _LOOK_EVERY, _STUCK_STEPS = 500, 50, 750

@@ -7,12 +7,12 @@ from multiprocessing import get_context
 
 import torch
 
-from agents.estimator_benchmark.frozen import STAGES, load_frozen
-from agents.estimator_benchmark.properties import Properties, measure
-from agents.estimator_benchmark.scaling import Point, points
-from agents.estimator_benchmark.specs import Spec, load_estimator
-from agents.estimators import ESTIMATORS
-from agents.estimators.testing import check_estimator
+from ..estimators import ESTIMATORS
+from ..estimators.testing import check_estimator
+from .frozen import STAGES, load_frozen
+from .properties import Properties, measure
+from .scaling import Point, points
+from .specs import Spec, load_estimator
 
 SCALED = (
     "half_critic",

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.estimators import Estimator, StopProblem
-from agents.estimators.enumeration import draws, objective, output_gradient
+from ..estimators import Estimator, StopProblem
+from ..estimators.enumeration import draws, objective, output_gradient
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from agents.estimator_benchmark.cell import Cell
-from agents.estimator_benchmark.record import Record, read_record
-from agents.results import read_rows, read_run
+from ..pages.results import read_rows, read_run
+from .cell import Cell
+from .record import Record, read_record
 
 SUCCESS = 0.95
 """Held-out count accuracy from which a run has learned to count (our choice)."""

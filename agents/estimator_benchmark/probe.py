@@ -4,10 +4,10 @@ from contextlib import suppress
 
 import torch
 
-from agents.air import Exploration
-from agents.estimator_benchmark.measures import count_likelihoods, logit_variance
-from agents.estimators.enumeration import NotEnumerable
-from agents.trainer import Trainer
+from ..estimators.enumeration import NotEnumerable
+from ..inference.air import Exploration
+from ..training.trainer import Trainer
+from .measures import count_likelihoods, logit_variance
 
 
 def probe(trainer: Trainer) -> dict[str, float]:

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.air import AIR
-from agents.estimator_benchmark.frozen import FrozenAgent
-from agents.estimator_benchmark.measures import Moments, count_likelihoods, logit_variance, moments
-from agents.estimators import Estimator, StopProblem, make_estimator
-from agents.rollout import context_dim
+from ..estimators import Estimator, StopProblem, make_estimator
+from ..inference.air import AIR
+from ..inference.rollout import context_dim
+from .frozen import FrozenAgent
+from .measures import Moments, count_likelihoods, logit_variance, moments
 
 PARTS = ("stop_head", "trunk", "decoder")
 """Of an agent: the head of ``z_pres``; the rest of the inference network; the renderer, if it learns."""

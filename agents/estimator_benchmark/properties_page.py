@@ -10,10 +10,10 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from agents.checkpoints import write_atomically, write_text_atomically
-from agents.estimator_benchmark.cost import Cost
-from agents.estimator_benchmark.properties import NUM_PARTICLES, PARTS, Properties
-from agents.estimator_benchmark.scaling import Point
+from ..training.checkpoints import write_atomically, write_text_atomically
+from .cost import Cost
+from .properties import NUM_PARTICLES, PARTS, Properties
+from .scaling import Point
 
 _HOW_TO_READ = """\
 Everything is given the path of continuous latents: what an estimator *adds* by sampling presences (and, for sprites,

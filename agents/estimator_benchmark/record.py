@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agents.checkpoints import from_json, write_text_atomically
-from agents.recipes import Recipe
+from ..training.checkpoints import from_json, write_text_atomically
+from ..training.recipes import Recipe
 
 SWEEP_FILE = "sweep.json"
 

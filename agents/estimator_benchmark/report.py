@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agents.checkpoints import write_atomically, write_text_atomically
-from agents.estimator_benchmark.figures import draw_figures
-from agents.estimator_benchmark.outcomes import (
+from ..training.checkpoints import write_atomically, write_text_atomically
+from .figures import draw_figures
+from .outcomes import (
     COLLAPSE,
     PARTS,
     SUCCESS,

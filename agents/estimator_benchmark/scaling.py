@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.estimator_benchmark.frozen import FrozenAgent, in_double_precision
-from agents.estimator_benchmark.measures import moments
-from agents.estimator_benchmark.properties import make_fitted
-from agents.estimators import Estimator, StopProblem
 from air_env.likelihoods import LIKELIHOODS
+
+from ..estimators import Estimator, StopProblem
+from .frozen import FrozenAgent, in_double_precision
+from .measures import moments
+from .properties import make_fitted
 
 NUM_STEPS = (1, 2, 3, 4, 6, 8, 12)
 SHARPNESS = (0.25, 0.5, 1.0, 2.0, 4.0)

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.estimators import ESTIMATORS, Estimator
+from ..estimators import ESTIMATORS, Estimator
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Spec:
         if not (isinstance(found, type) and issubclass(found, Estimator)):
             raise ValueError(
                 f"estimator {self.name!r}: {self.class_name} in {file} is no estimator; derive it from "
-                "agents.estimators.Estimator"
+                "air_agents.estimators.Estimator"
             )
         return found
 

@@ -18,15 +18,16 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from agents.estimator_benchmark.cell import FAILED, TO_BE_TRAINED, Cell, train_cell
-from agents.estimator_benchmark.cluster import Cluster
-from agents.estimator_benchmark.machine import describe_machine
-from agents.estimator_benchmark.record import Record, keep_record
-from agents.estimator_benchmark.specs import Spec
-from agents.recipes import Recipe
-from agents.run import Probe
-from agents.trainer import Trainer
 from air_env.scenes import make_scene
+
+from ..jobs.cluster import Cluster
+from ..jobs.machine import describe_machine
+from ..training.agent_run import Probe
+from ..training.recipes import Recipe
+from ..training.trainer import Trainer
+from .cell import FAILED, TO_BE_TRAINED, Cell, train_cell
+from .record import Record, keep_record
+from .specs import Spec
 
 _LOCK_FILE = ".lock"
 

@@ -1,19 +1,19 @@
 """Estimators of the gradient of the stop action."""
 
-from agents.estimators.antithetic import ARM, DisARM
-from agents.estimators.balance import ExactWake, TrajectoryBalance
-from agents.estimators.base import Estimator
-from agents.estimators.control_variates import REBAR, RELAX, MuProp
-from agents.estimators.exact import Exact
-from agents.estimators.multi_sample import OVIS, VIMCO
-from agents.estimators.ppo import PPO
-from agents.estimators.problem import CategoryValues, StopProblem
-from agents.estimators.relaxed import Concrete, RaoBlackwellSTGumbel, STGumbel
-from agents.estimators.score_function import NVIL, HalfCritic, MovingAverage, Reinforce, StopNow
-from agents.estimators.several_counts import RLOO, VarGrad
-from agents.estimators.straight_through import ReinMax, StraightThrough
-from agents.estimators.thermodynamic import TVO
-from agents.estimators.wake_sleep import Defensive, WakeSleep, WakeWake
+from .antithetic import ARM, DisARM
+from .balance import ExactWake, TrajectoryBalance
+from .base import Estimator
+from .control_variates import REBAR, RELAX, MuProp
+from .exact import Exact
+from .multi_sample import OVIS, VIMCO
+from .ppo import PPO
+from .problem import CategoryValues, StopProblem
+from .relaxed import Concrete, RaoBlackwellSTGumbel, STGumbel
+from .score_function import NVIL, HalfCritic, MovingAverage, Reinforce, StopNow
+from .several_counts import RLOO, VarGrad
+from .straight_through import ReinMax, StraightThrough
+from .thermodynamic import TVO
+from .wake_sleep import Defensive, WakeSleep, WakeWake
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     "half_critic": HalfCritic,

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.estimators.base import Estimator, logit_gradient_loss
-from agents.estimators.problem import StopProblem, count
+from .base import Estimator, logit_gradient_loss
+from .problem import StopProblem, count
 
 
 class ARM(Estimator):

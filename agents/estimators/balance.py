@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.estimators.base import RETURN_SCALE, Estimator, category_surrogate, expected_categories, value_network
-from agents.estimators.problem import StopProblem
+from .base import RETURN_SCALE, Estimator, category_surrogate, expected_categories, value_network
+from .problem import StopProblem
 
 
 class TrajectoryBalance(Estimator):

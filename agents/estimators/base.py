@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from agents.estimators.problem import StopProblem
+from .problem import StopProblem
 
 RETURN_SCALE = 100.0
 """Nats per unit of a baseline network's output: returns are hundreds of nats, networks like units."""

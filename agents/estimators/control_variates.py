@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.estimators.base import RETURN_SCALE, Estimator, logit_gradient_loss, soft_and_slope, value_network
-from agents.estimators.problem import StopProblem, count
-from agents.estimators.relaxed import logistic, relaxation_slope
+from .base import RETURN_SCALE, Estimator, logit_gradient_loss, soft_and_slope, value_network
+from .problem import StopProblem, count
+from .relaxed import logistic, relaxation_slope
 
 TEMPERATURE = 0.3
 """Of the relaxation (our choice)."""

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agents.estimators.base import Estimator
-from agents.estimators.problem import StopProblem, count
+from .base import Estimator
+from .problem import StopProblem, count
 
 Outcome = tuple[int, ...]
 """What one draw came to, for the particles of an image: their counts, or the presences of all their steps."""

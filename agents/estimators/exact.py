@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.estimators.base import Estimator, expected_categories
-from agents.estimators.problem import StopProblem
+from .base import Estimator, expected_categories
+from .problem import StopProblem
 
 
 class Exact(Estimator):

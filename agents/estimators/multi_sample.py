@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agents.estimators.base import Estimator
-from agents.estimators.problem import StopProblem
+from .base import Estimator
+from .problem import StopProblem
 
 NUM_PARTICLES = 5
 """K (our choice, the least of the 5 to 50 that are usual)."""

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agents.estimators.base import RETURN_SCALE, Estimator, category_surrogate, value_network
-from agents.estimators.problem import StopProblem
+from .base import RETURN_SCALE, Estimator, category_surrogate, value_network
+from .problem import StopProblem
 
 MAX_LOG_RATIO = 20.0
 """Ratios beyond ``exp(20)`` have no gradient (Deviation: they would overflow)."""

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.estimators.base import Estimator, category_surrogate
-from agents.estimators.problem import StopProblem, count
-from agents.estimators.straight_through import straight_through_loss
+from .base import Estimator, category_surrogate
+from .problem import StopProblem, count
+from .straight_through import straight_through_loss
 
 
 class Concrete(Estimator):

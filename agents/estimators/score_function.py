@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.estimators.base import RETURN_SCALE, Estimator, score_function_loss, squared_error, value_network
-from agents.estimators.problem import StopProblem
+from .base import RETURN_SCALE, Estimator, score_function_loss, squared_error, value_network
+from .problem import StopProblem
 
 
 class Reinforce(Estimator):

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.estimators.base import Estimator, category_surrogate
-from agents.estimators.problem import StopProblem
+from .base import Estimator, category_surrogate
+from .problem import StopProblem
 
 NUM_SAMPLES = 4
 """K (our choice)."""

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.estimators.base import Estimator, logit_gradient_loss, soft_and_slope
-from agents.estimators.problem import StopProblem, count
+from .base import Estimator, logit_gradient_loss, soft_and_slope
+from .problem import StopProblem, count
 
 
 class StraightThrough(Estimator):

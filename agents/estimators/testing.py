@@ -1,6 +1,6 @@
 """The gate that every estimator passes: `check_estimator`, also for one's own.
 
-    from agents.estimators.testing import check_estimator
+    from .testing import check_estimator
 
     check_estimator(MyEstimator)
 
@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agents.estimators.base import Estimator
-from agents.estimators.enumeration import NotEnumerable, expected_loss, objective, outcomes, output_gradient, scripted
-from agents.estimators.problem import StopProblem
 from air_env.testing.expectations import expect
+
+from .base import Estimator
+from .enumeration import NotEnumerable, expected_loss, objective, outcomes, output_gradient, scripted
+from .problem import StopProblem
 
 NUM_STEPS, CONTEXT = 3, 4
 _LATENT, _PIXELS = 3, 4

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.estimators.base import Estimator
-from agents.estimators.multi_sample import NUM_PARTICLES, per_particle
-from agents.estimators.problem import StopProblem
-from agents.estimators.wake_sleep import log_joint, log_posterior
+from .base import Estimator
+from .multi_sample import NUM_PARTICLES, per_particle
+from .problem import StopProblem
+from .wake_sleep import log_joint, log_posterior
 
 
 class TVO(Estimator):

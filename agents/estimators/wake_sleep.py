@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agents.estimators.base import Estimator
-from agents.estimators.multi_sample import NUM_PARTICLES, per_particle
-from agents.estimators.problem import StopProblem
+from .base import Estimator
+from .multi_sample import NUM_PARTICLES, per_particle
+from .problem import StopProblem
 
 
 class WakeWake(Estimator):

@@ -5,9 +5,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from agents.reproduction.jobs import Job
-from agents.reproduction.scales import Scale, get_scale
 from air_env.scenes import SceneDataset
+
+from ..jobs.job import Job
+from .scales import Scale, get_scale
 
 TEST_SEED = 100_000
 """Of the held-out scenes, which are the same for all models and seeds, and no run's own."""

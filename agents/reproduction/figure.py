@@ -2,10 +2,10 @@
 
 from typing import Protocol
 
-from agents.reproduction.experiment import Experiment
-from agents.reproduction.jobs import Job
-from agents.reproduction.measurements import Measurement, Results
-from agents.reproduction.page import Page
+from ..jobs.job import Job
+from .experiment import Experiment
+from .measurements import Measurement, Results
+from .page import Page
 
 
 class Figure(Protocol):

@@ -7,19 +7,19 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agents.evaluation import count_accuracy
-from agents.reproduction.experiment import Experiment
-from agents.reproduction.jobs import Job
-from agents.reproduction.measurements import Figures, Measurement, Results
-from agents.reproduction.page import Page, how_it_was_made, number, table
-from agents.reproduction.policy import CUES, blend, heat_maps, predictability
-from agents.reproduction.tiles import figure_of, read_picture
+from ..evaluation.metrics import count_accuracy
+from ..jobs.job import Job
+from .experiment import Experiment
+from .measurements import Figures, Measurement, Results
+from .page import Page, how_it_was_made, number, table
+from .policy import CUES, blend, heat_maps, predictability
+from .tiles import figure_of, read_picture
 
 CHANCE = 0.25
 """Of counts from 0 to 3 (paper: 25 %)."""
 _NUM_STAGES, _NUM_PICTURED, _NUM_MAPS = 4, 7, 3
 _PICTURE_SCALE, _PICTURE_GAP = 3, 4
-"""Of what `agents.pictures` draws."""
+"""Of what `air_agents.evaluation.pictures` draws."""
 
 _DIFFERENCES = """\
 - The paper does not state the likelihood, the count prior and the sizes of the digits; ours are in the README.

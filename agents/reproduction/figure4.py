@@ -8,8 +8,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agents.reproduction.experiment import Experiment
-from agents.reproduction.generalisation import (
+from air_env.scenes import SceneDataset
+
+from ..jobs.job import Job
+from .experiment import Experiment
+from .generalisation import (
     CONDITIONS,
     FAR_COUNTS,
     FAR_STEPS,
@@ -21,11 +24,9 @@ from agents.reproduction.generalisation import (
     measure_far,
     small_digits,
 )
-from agents.reproduction.jobs import Job
-from agents.reproduction.measurements import Figures, Measurement, Results
-from agents.reproduction.page import Page, how_it_was_made, number, table
-from agents.reproduction.tiles import figure_of, stack, strip
-from air_env.scenes import SceneDataset
+from .measurements import Figures, Measurement, Results
+from .page import Page, how_it_was_made, number, table
+from .tiles import figure_of, stack, strip
 
 _AGENTS, _MODELS = ("air", "dair"), ("air", "dair", "draw")
 _COLOURS = {"air": "C0", "dair": "C1", "draw": "C2"}

@@ -6,11 +6,11 @@ from statistics import mean
 
 from matplotlib.figure import Figure
 
-from agents.reproduction.experiment import Experiment
-from agents.reproduction.jobs import Job
-from agents.reproduction.measurements import Figures, Measurement, Results
-from agents.reproduction.page import Page, how_it_was_made, number, table
-from agents.reproduction.representation import REPRESENTATIONS, TASKS, guessing, measure_head, measure_pixels
+from ..jobs.job import Job
+from .experiment import Experiment
+from .measurements import Figures, Measurement, Results
+from .page import Page, how_it_was_made, number, table
+from .representation import REPRESENTATIONS, TASKS, guessing, measure_head, measure_pixels
 
 _PIXELS = "CNN on pixels"
 _COLOURS = {"AIR": "C0", "DRAW": "C2", "autoencoder": "C3", _PIXELS: "C7"}

@@ -6,10 +6,10 @@ from statistics import mean
 import matplotlib.figure
 import torch
 
-from agents.reproduction.experiment import Experiment
-from agents.reproduction.jobs import Job
-from agents.reproduction.measurements import Figures, Measurement, Results
-from agents.reproduction.objects import (
+from ..jobs.job import Job
+from .experiment import Experiment
+from .measurements import Figures, Measurement, Results
+from .objects import (
     CONDITIONS,
     DIRECT,
     REFINED,
@@ -22,8 +22,8 @@ from agents.reproduction.objects import (
     measure_refined,
     measure_transfer,
 )
-from agents.reproduction.page import Page, how_it_was_made, number, table
-from agents.reproduction.tiles import figure_of, stack, strip
+from .page import Page, how_it_was_made, number, table
+from .tiles import figure_of, stack, strip
 
 _TRAININGS = {"exact": "as they are", "perturbed": "with other colours, sizes and light"}
 _COLUMNS = {

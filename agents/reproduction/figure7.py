@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from statistics import mean
 
-from agents.reproduction.experiment import Experiment
-from agents.reproduction.jobs import Job
-from agents.reproduction.measurements import Figures, Measurement, Results
-from agents.reproduction.objects import CONDITIONS
-from agents.reproduction.page import Page, how_it_was_made, number, table
-from agents.reproduction.policy import CUES
-from agents.reproduction.table_pictures import frames, plans, policy_maps, reconstructions
-from agents.reproduction.tables import (
+from ..jobs.job import Job
+from .experiment import Experiment
+from .measurements import Figures, Measurement, Results
+from .objects import CONDITIONS
+from .page import Page, how_it_was_made, number, table
+from .policy import CUES
+from .table_pictures import frames, plans, policy_maps, reconstructions
+from .tables import (
     AGENTS,
     KINDS_ON_TABLE,
     MARGINS,

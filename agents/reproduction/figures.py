@@ -1,12 +1,12 @@
 """The figures of the paper that are made again."""
 
-from agents.reproduction.figure import Figure
-from agents.reproduction.figure3 import CountingFigure
-from agents.reproduction.figure4 import GeneralisationFigure
-from agents.reproduction.figure5 import RepresentationFigure
-from agents.reproduction.figure6 import InverseGraphicsFigure
-from agents.reproduction.figure7 import TableFigure
-from agents.training_settings import refuse_unknown
+from ..training.settings import refuse_unknown
+from .figure import Figure
+from .figure3 import CountingFigure
+from .figure4 import GeneralisationFigure
+from .figure5 import RepresentationFigure
+from .figure6 import InverseGraphicsFigure
+from .figure7 import TableFigure
 
 FIGURES: dict[str, Figure] = {
     "figure3": CountingFigure(),

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.agent import Agent
-from agents.comparisons import DRAW
-from agents.evaluation import evaluate
-from agents.reproduction.experiment import TEST_SEED, Experiment
-from agents.reproduction.measurements import Figures
 from air_env.scenes import SceneDataset
+
+from ..comparisons import DRAW
+from ..evaluation.metrics import evaluate
+from ..inference.agent import Agent
+from .experiment import TEST_SEED, Experiment
+from .measurements import Figures
 
 _BATCH = 250
 

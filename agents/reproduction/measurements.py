@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agents.checkpoints import write_text_atomically
-from agents.reproduction.jobs import Job
+from ..jobs.job import Job
+from ..training.checkpoints import write_text_atomically
 
 MEASURED_FOLDER = "measured"
 

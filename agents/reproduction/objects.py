@@ -11,17 +11,18 @@ from typing import Any
 
 import torch
 
-from agents.agent import Agent
-from agents.comparisons.descent import explain_directly, refine
-from agents.comparisons.poses import PoseRegressor
-from agents.evaluation import compare, kinds_of
-from agents.reproduction.experiment import TEST_SEED, Experiment
-from agents.reproduction.jobs import Job
-from agents.reproduction.measurements import Figures
 from air_env.explanation import Explanation
 from air_env.model import Images
-from air_env.renderers.three_d import Kind, PyrenderRenderer, RaycastRenderer
+from air_env.renderers.backends import Kind, PyrenderRenderer, RaycastRenderer
 from air_env.scenes import SceneDataset, SolidScene, make_scene
+
+from ..comparisons.descent import explain_directly, refine
+from ..comparisons.poses import PoseRegressor
+from ..evaluation.metrics import compare, kinds_of
+from ..inference.agent import Agent
+from ..jobs.job import Job
+from .experiment import TEST_SEED, Experiment
+from .measurements import Figures
 
 RUNS = {
     "exact": "AIR, exact",

@@ -12,9 +12,9 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 
-from agents.checkpoints import write_atomically, write_text_atomically
-from agents.reproduction.experiment import Experiment
-from agents.reproduction.jobs import Job
+from ..jobs.job import Job
+from ..training.checkpoints import write_atomically, write_text_atomically
+from .experiment import Experiment
 
 DPI = 110
 Picture = UInt8[np.ndarray, "_ _ 3"]

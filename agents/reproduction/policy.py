@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from agents.evaluation import match
 from air_env import geometry
 from air_env.explanation import Explanation
 from air_env.scenes import SceneDataset
+
+from ..evaluation.metrics import match
 
 CUES = ("position", "identity", "size")
 _NUM_CLASSES = 10

@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.air import AIR
-from agents.comparisons import DRAW, Autoencoder
-from agents.comparisons.heads import fit_head, objects
-from agents.comparisons.tasks import accuracy, get_task
-from agents.reproduction.experiment import Experiment
-from agents.reproduction.jobs import Job
-from agents.reproduction.measurements import Figures
 from air_env.scenes import SceneDataset
+
+from ..comparisons import DRAW, Autoencoder
+from ..comparisons.heads import fit_head, objects
+from ..comparisons.tasks import accuracy, get_task
+from ..inference.air import AIR
+from ..jobs.job import Job
+from .experiment import Experiment
+from .measurements import Figures
 
 TASKS = {"sum": "sum of the two digits", "order": "left digit smaller than the right one"}
 """Name of a task -> what is asked."""

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agents.air import AgentConfig
-from agents.comparisons import (
+from air_env.renderers import PatchConfig
+from air_env.scenes import Scene, make_scene
+
+from ..comparisons import (
     AutoencoderConfig,
     ClassifierConfig,
     ComparisonRecipe,
@@ -18,13 +20,12 @@ from agents.comparisons import (
     TableRegressorConfig,
     get_comparison,
 )
-from agents.comparisons.heads import Fitting
-from agents.inverse_graphics import InverseGraphicsConfig
-from agents.recipes import Recipe, get_recipe
-from agents.tabletop import TabletopAgentConfig
-from agents.training_settings import refuse_unknown
-from air_env.renderers import PatchConfig
-from air_env.scenes import Scene, make_scene
+from ..comparisons.heads import Fitting
+from ..inference.air import AgentConfig
+from ..inference.objects3d import InverseGraphicsConfig
+from ..inference.tabletop3d import TabletopAgentConfig
+from ..training.recipes import Recipe, get_recipe
+from ..training.settings import refuse_unknown
 
 AnyRecipe = Recipe | ComparisonRecipe
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from agents.reproduction.experiment import Experiment
-from agents.reproduction.measurements import Figures
-from agents.reproduction.page import Picture
-from agents.reproduction.tables import KINDS_ON_TABLE, REACH, RUNS, explain, job_name, scenes_of
-from agents.reproduction.tiles import figure_of, stack, strip
+from .experiment import Experiment
+from .measurements import Figures
+from .page import Picture
+from .tables import KINDS_ON_TABLE, REACH, RUNS, explain, job_name, scenes_of
+from .tiles import figure_of, stack, strip
 
 _NUM_PICTURED, _NUM_ANIMATED, _NUM_PLANS = 10, 6, 6
 _COLOURS = ("0.6", "tab:blue", "gold")

@@ -9,18 +9,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.photographs import cut_out, fit, look_at, window_of_table
-from agents.recipes import Recipe
-from agents.reproduction.experiment import Experiment
-from agents.reproduction.jobs import Job
-from agents.reproduction.measurements import Figures
-from agents.reproduction.objects import AS_TRAINED, held_out, judge, prepared, timed
-from agents.reproduction.policy import predictability
 from air_env.explanation import Explanation
 from air_env.model import Images
 from air_env.renderers import TabletopConfig
-from air_env.renderers.three_d import KINDS, Kind
+from air_env.renderers.backends import KINDS, Kind
 from air_env.scenes import SceneDataset
+
+from ..evaluation.photographs import cut_out, fit, look_at, window_of_table
+from ..jobs.job import Job
+from ..training.recipes import Recipe
+from .experiment import Experiment
+from .measurements import Figures
+from .objects import AS_TRAINED, held_out, judge, prepared, timed
+from .policy import predictability
 
 RUNS = {
     "elbo": "AIR, by the ELBO alone",

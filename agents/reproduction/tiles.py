@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from agents.reproduction.page import DPI, Picture
 from air_env.explanation import Explanation
 from air_env.frames import draw_windows
+
+from .page import DPI, Picture
 
 _GAP = 3
 _LABELS, _TITLE = 140, 26

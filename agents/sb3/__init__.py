@@ -3,10 +3,10 @@
 Needs the extra ``sb3``: ``pip install -e ".[sb3]"``.
 """
 
-from agents.sb3.algorithms import ALGORITHMS, Settings, load_algorithm, make_algorithm, make_settings, save_algorithm
-from agents.sb3.evaluation import evaluate_policy
-from agents.sb3.policy import HybridDistribution, HybridPolicy, SceneExtractor
-from agents.sb3.vec_env import AIRSceneVecEnv
+from .algorithms import ALGORITHMS, Settings, load_algorithm, make_algorithm, make_settings, save_algorithm
+from .evaluation import evaluate_policy
+from .policy import HybridDistribution, HybridPolicy, SceneExtractor
+from .vec_env import AIRSceneVecEnv
 
 __all__ = [
     "ALGORITHMS",

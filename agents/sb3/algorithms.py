@@ -19,10 +19,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from agents.checkpoints import from_json, read_weights, write_atomically
-from agents.sb3.policy import HybridPolicy, SceneExtractor
-from agents.sb3.vec_env import ACTION_MODES, AIRSceneVecEnv
 from air_env.scenes import SCENES
+
+from ..training.checkpoints import from_json, read_weights, write_atomically
+from .policy import HybridPolicy, SceneExtractor
+from .vec_env import ACTION_MODES, AIRSceneVecEnv
 
 POLICY_FILE = "policy.safetensors"
 _FORMAT = "air-env stable-baselines3 1"

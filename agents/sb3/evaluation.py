@@ -7,10 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.evaluation import compare
 from air_env.explanation import Explanation
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
+
+from ..evaluation.metrics import compare
 
 Act = Callable[[dict[str, NDArray]], NDArray]
 """From a batch of observations to a batch of actions."""
@@ -28,7 +29,8 @@ def evaluate_policy(act: Act, world: World, action_mode: str, *, seed: int = 0) 
         seed: Of what the environment draws, where the action is a distribution.
 
     Returns:
-        Means: ``count_accuracy``, ``box_iou`` and ``identity_accuracy`` as `agents.evaluation.evaluate` has them, NaN
+        Means: ``count_accuracy``, ``box_iou`` and ``identity_accuracy`` as `air_agents.evaluation.metrics.evaluate` has
+        them, NaN
         where nothing was counted correctly; ``return`` in nats.
     """
     totals: dict[str, list[Tensor]] = {}

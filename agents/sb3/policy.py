@@ -12,8 +12,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from agents.cores import SpatialSoftmax
 from air_env.geometry import WHERE_DIM
+
+from ..inference.cores import SpatialSoftmax
 
 
 class SceneExtractor(BaseFeaturesExtractor):

@@ -29,12 +29,13 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
-from agents.checkpoints import from_json, write_atomically, write_text_atomically
-from agents.sb3.algorithms import POLICY_FILE, Settings, make_algorithm, save_algorithm
-from agents.sb3.evaluation import Act, act_at_random, evaluate_policy, stop_at_once
-from agents.sb3.policy import HybridPolicy
-from agents.sb3.vec_env import AIRSceneVecEnv
 from air_env.world import World, make_world
+
+from ..training.checkpoints import from_json, write_atomically, write_text_atomically
+from .algorithms import POLICY_FILE, Settings, make_algorithm, save_algorithm
+from .evaluation import Act, act_at_random, evaluate_policy, stop_at_once
+from .policy import HybridPolicy
+from .vec_env import AIRSceneVecEnv
 
 CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, RESUME_FILE = "config.json", "metrics.csv", "evaluation.json", "resume.pt"
 FIELDS: tuple[str, ...] = ("steps", "images", "minutes", "return", "count_accuracy", "return_test")

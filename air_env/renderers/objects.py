@@ -6,9 +6,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from air_env.priors import PosePrior
+from air_env.renderers.backends import SceneBatch, render_with_gradient
+from air_env.renderers.backends.camera import CAMERA
 from air_env.renderers.solids import SolidRenderer, SolidsConfig
-from air_env.renderers.three_d import SceneBatch, render_with_gradient
-from air_env.renderers.three_d.camera import CAMERA
 
 
 @dataclass(frozen=True)

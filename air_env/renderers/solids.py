@@ -15,16 +15,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from air_env.priors import CategoricalPrior
-from air_env.renderers.base import check_kinds
-from air_env.renderers.three_d import (
+from air_env.renderers.backends import (
     KINDS,
     OpenGLError,
     PyrenderRenderer,
     RaycastRenderer,
     why_no_opengl,
 )
-from air_env.renderers.three_d.camera import project
-from air_env.renderers.three_d.meshes import mesh_of
+from air_env.renderers.backends.camera import project
+from air_env.renderers.backends.meshes import mesh_of
+from air_env.renderers.base import check_kinds
 
 RENDERERS_3D = ("auto", "pyrender", "raycast")
 """What may draw objects: auto is pyrender where there is OpenGL, and the ray caster elsewhere."""

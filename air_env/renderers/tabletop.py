@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from air_env.priors import GaussianPrior
+from air_env.renderers.backends import KINDS, RaycastRenderer, SceneBatch, render_with_gradient
+from air_env.renderers.backends.camera import orbit
 from air_env.renderers.solids import SolidRenderer, SolidsConfig
-from air_env.renderers.three_d import KINDS, RaycastRenderer, SceneBatch, render_with_gradient
-from air_env.renderers.three_d.camera import orbit
 
 _TABLE = list(KINDS).index("table")
 

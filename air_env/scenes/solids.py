@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from air_env.renderers import SolidRenderer, SolidsConfig
-from air_env.renderers.three_d import PyrenderRenderer, RaycastRenderer, SceneBatch
+from air_env.renderers.backends import PyrenderRenderer, RaycastRenderer, SceneBatch
 from air_env.scene_config import SceneConfig
 from air_env.scenes.base import Split, check_request
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from air_env.priors import CountPrior
 from air_env.renderers import TabletopConfig, TabletopRenderer
-from air_env.renderers.three_d import KINDS
+from air_env.renderers.backends import KINDS
 from air_env.scene_config import SceneConfig
 from air_env.scenes.base import SceneDataset, Split
 from air_env.scenes.solids import SolidScene

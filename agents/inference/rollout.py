@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.agent import Agent, Camera, Choose
-from agents.episodes import dream
-from agents.estimators import CategoryValues, StopProblem
-from agents.estimators.base import RETURN_SCALE
-from agents.networks import Categorical, Gaussian, Posterior, repeated, stack
 from air_env.model import Images, RewardTerms
 from air_env.vector_env import AIRSceneVectorEnv
+
+from ..estimators import CategoryValues, StopProblem
+from ..estimators.base import RETURN_SCALE
+from .agent import Agent, Camera, Choose
+from .episodes import dream
+from .posteriors import Categorical, Gaussian, Posterior, repeated, stack
 
 
 def context_dim(agent: Agent) -> int:

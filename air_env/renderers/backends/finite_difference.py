@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from air_env.renderers.three_d.scene import SceneBatch
+from air_env.renderers.backends.scene import SceneBatch
 
 
 class Renderer3D(Protocol):

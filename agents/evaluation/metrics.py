@@ -9,16 +9,17 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from agents.agent import Agent
-from agents.episodes import sample_episodes
-from agents.rollout import Rollout, unstopped_rollout
 from air_env import geometry
 from air_env.explanation import Explanation
 from air_env.renderers import SolidRenderer
-from air_env.renderers.three_d import KINDS, Kind
+from air_env.renderers.backends import KINDS, Kind
 from air_env.scenes import SceneDataset
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
+
+from ..inference.agent import Agent
+from ..inference.episodes import sample_episodes
+from ..inference.rollout import Rollout, unstopped_rollout
 
 _BATCH = 500
 

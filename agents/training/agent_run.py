@@ -2,13 +2,13 @@
 
     config.json           the recipe
     metrics.csv           one row per evaluation, with what a probe adds; also in tensorboard/. While the agent is
-                          asleep, log_q_dream is what `agents.episodes.dream` gives, and there is no elbo
+                          asleep, log_q_dream is what `air_agents.inference.episodes.dream` gives, and there is no elbo
     agent.safetensors     the agent (`load_agent`)
     evaluation.json       the finished agent on held-out scenes
     resume.pt             everything the next iteration depends on
     pictures/             scenes with windows beside reconstructions at stages of training; the curve
 
-What any training run has is in `agents.training_run`.
+What any training run has is in `air_agents.training.run`.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,15 +16,16 @@ from contextlib import contextmanager
 
 import torch
 
-from agents.agent import Agent, Exploration
-from agents.checkpoints import AGENT_FILE, save_agent, write_atomically
-from agents.evaluation import accuracies, evaluate
-from agents.pictures import count_accuracy_curve, scenes_beside_reconstructions
-from agents.recipes import Recipe
-from agents.run_directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, RESUME_FILE
-from agents.trainer import Trainer
-from agents.training_run import Progress, TrainingRun
 from air_env.scenes import make_scene
+
+from ..evaluation.metrics import accuracies, evaluate
+from ..evaluation.pictures import count_accuracy_curve, scenes_beside_reconstructions
+from ..inference.agent import Agent, Exploration
+from .checkpoints import AGENT_FILE, save_agent, write_atomically
+from .directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, RESUME_FILE
+from .recipes import Recipe
+from .run import Progress, TrainingRun
+from .trainer import Trainer
 
 FIELDS: tuple[str, ...] = ("iteration", "minutes", "elbo", "count_accuracy", "learning_rate")
 """Columns of metrics.csv, before those of a probe."""

@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from agents.agent import Agent, Choose, Latents, select
-from agents.networks import Categorical, Gaussian, repeated
 from air_env import geometry
 from air_env.model import Images, SceneConfig
 from air_env.renderers import ObjectRenderer
-from air_env.renderers.three_d import KINDS
-from air_env.renderers.three_d.camera import CAMERA, unproject
+from air_env.renderers.backends import KINDS
+from air_env.renderers.backends.camera import CAMERA, unproject
+
+from .agent import Agent, Choose, Latents, select
+from .posteriors import Categorical, Gaussian, repeated
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A directory appears whole, with loadable weights in it, and every file in it is replaced atomically, so that a run
 killed at any moment can be used and resumed, to the same numbers. What is trained says how to step, what to measure
-and how to save it: `agents.run.Run` for AIR, `agents.comparisons.ComparisonRun` for what it is compared with.
+and how to save it: `Run` for AIR, `ComparisonRun` for what it is compared with.
 """
 
 import json
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.checkpoints import write_atomically, write_text_atomically
-from agents.run_directory import (
+from .checkpoints import write_atomically, write_text_atomically
+from .directory import (
     CONFIG_FILE,
     EVALUATION_FILE,
     METRICS_FILE,

@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass, field, replace
 
-from agents.agent import Exploration
-from agents.air import AgentConfig
-from agents.estimators import ESTIMATORS
-from agents.inverse_graphics import InverseGraphicsConfig
-from agents.tabletop import TabletopAgentConfig
-from agents.training_settings import TrainingSettings, refuse_unknown
 from air_env.model import SceneConfig
 from air_env.priors import CountPrior
 from air_env.renderers import ObjectsConfig, PatchConfig, TabletopConfig
 from air_env.scenes.objects3d import objects3d
 from air_env.scenes.sprites import sprites
 from air_env.scenes.tabletop3d import tabletop3d
+
+from ..estimators import ESTIMATORS
+from ..inference.agent import Exploration
+from ..inference.air import AgentConfig
+from ..inference.objects3d import InverseGraphicsConfig
+from ..inference.tabletop3d import TabletopAgentConfig
+from .settings import TrainingSettings, refuse_unknown
 
 CATEGORIES = ("score_function", "exact")
 _NEXT_TO_NOTHING = 1e-4

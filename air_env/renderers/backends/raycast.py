@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from air_env.renderers.three_d.camera import camera_axes
-from air_env.renderers.three_d.kinds import KINDS
-from air_env.renderers.three_d.scene import SceneBatch, View
+from air_env.renderers.backends.camera import camera_axes
+from air_env.renderers.backends.kinds import KINDS
+from air_env.renderers.backends.scene import SceneBatch, View
 
 Vectors = tuple[Tensor, Tensor, Tensor]
 """x, y and z, each ``[batch, ray]``."""

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.networks import Categorical, Gaussian, Posterior
 from air_env.explanation import Explanation
 from air_env.model import Images, SceneConfig, SceneModel, masked
 from air_env.priors import CategoricalPrior
 from air_env.spaces import to_images
+
+from .posteriors import Categorical, Gaussian, Posterior
 
 _EXPLAIN_BATCH = 1024
 

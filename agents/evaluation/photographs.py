@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from agents.agent import Agent
 from air_env.explanation import Explanation
 from air_env.model import Images
+
+from ..inference.agent import Agent
 
 Invert = Literal["auto", "yes", "no"]
 Pixels = NDArray[np.floating]

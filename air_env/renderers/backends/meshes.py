@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from air_env.renderers.three_d.kinds import Kind
+from air_env.renderers.backends.kinds import Kind
 
 SEGMENTS, RINGS = 64, 24
 """Of a circle, and of the height of what is curved: enough that corners are not seen."""

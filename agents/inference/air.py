@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.agent import Agent, Choose, Exploration, Latents, select
-from agents.cores import CORES
-from agents.networks import CategoricalHead, Gaussian, GaussianHead, Posterior
 from air_env import geometry
 from air_env.model import Images, SceneConfig
+
+from .agent import Agent, Choose, Exploration, Latents, select
+from .cores import CORES
+from .posteriors import CategoricalHead, Gaussian, GaussianHead, Posterior
 
 
 @dataclass(frozen=True)

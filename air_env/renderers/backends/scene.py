@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from air_env.renderers.three_d.camera import CAMERA
-from air_env.renderers.three_d.kinds import KINDS
+from air_env.renderers.backends.camera import CAMERA
+from air_env.renderers.backends.kinds import KINDS
 
 
 @dataclass(frozen=True)

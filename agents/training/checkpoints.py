@@ -18,16 +18,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from agents.agent import Agent
-from agents.air import AgentConfig
-from agents.inverse_graphics import InverseGraphicsConfig
-from agents.recipes import Recipe
-from agents.tabletop import TabletopAgentConfig
 from air_env.model import SceneConfig
+
+from ..inference.agent import Agent
+from ..inference.air import AgentConfig
+from ..inference.objects3d import InverseGraphicsConfig
+from ..inference.tabletop3d import TabletopAgentConfig
+from .recipes import Recipe
 
 AGENT_FILE = "agent.safetensors"
 _FORMAT = "air-env agent 1"
-_WEIGHTS = resources.files("agents") / "weights"
+_WEIGHTS = resources.files("air_agents") / "weights"
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ A scene is a `SceneBatch`; whatever turns one into images is a `Renderer3D`. Ren
 comes from `render_with_gradient`, by finite differences.
 """
 
-from air_env.renderers.three_d.finite_difference import Renderer3D, render_with_gradient
-from air_env.renderers.three_d.kinds import KINDS, Kind
-from air_env.renderers.three_d.opengl import OpenGLError, PyrenderRenderer, why_no_opengl
-from air_env.renderers.three_d.raycast import RaycastRenderer
-from air_env.renderers.three_d.scene import SceneBatch, View
+from air_env.renderers.backends.finite_difference import Renderer3D, render_with_gradient
+from air_env.renderers.backends.kinds import KINDS, Kind
+from air_env.renderers.backends.opengl import OpenGLError, PyrenderRenderer, why_no_opengl
+from air_env.renderers.backends.raycast import RaycastRenderer
+from air_env.renderers.backends.scene import SceneBatch, View
 
 __all__ = [
     "KINDS",

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agents.agent import Agent
-from agents.networks import Gaussian, Posterior
 from air_env.explanation import Explanation
 from air_env.vector_env import AIRSceneVectorEnv
+
+from .agent import Agent
+from .posteriors import Gaussian, Posterior
 
 
 @dataclass(frozen=True)

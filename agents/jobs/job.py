@@ -16,17 +16,17 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 
-from agents.agent import Agent
-from agents.checkpoints import AGENT_FILE, from_json, load_agent, write_text_atomically
-from agents.comparisons import ComparisonRun, load_comparison
-from agents.comparisons.training import MODEL_FILE
-from agents.estimator_benchmark.cell import FAILED_FILE, JOBS_FOLDER, MACHINE_FILE
-from agents.estimator_benchmark.machine import describe_machine
-from agents.recipes import Recipe
-from agents.reproduction.scales import AnyRecipe
-from agents.results import read_rows
-from agents.run import Run
-from agents.run_directory import CONFIG_FILE, EVALUATION_FILE
+from ..comparisons import ComparisonRun, load_comparison
+from ..comparisons.training import MODEL_FILE
+from ..estimator_benchmark.cell import FAILED_FILE, JOBS_FOLDER, MACHINE_FILE
+from ..inference.agent import Agent
+from ..pages.results import read_rows
+from ..reproduction.scales import AnyRecipe
+from ..training.agent_run import Run
+from ..training.checkpoints import AGENT_FILE, from_json, load_agent, write_text_atomically
+from ..training.directory import CONFIG_FILE, EVALUATION_FILE
+from ..training.recipes import Recipe
+from .machine import describe_machine
 
 _SECONDS_BETWEEN_TRIES = 0.5
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from agents.estimator_benchmark.cell import stop_request
-from agents.estimator_benchmark.cluster import Cluster, LocalCluster
-from agents.reproduction.jobs import Job
+from ..estimator_benchmark.cell import stop_request
+from .cluster import Cluster, LocalCluster
+from .job import Job
 
 Progress = Callable[[float, str], object]
 """Called with the number of runs that are done, in parts of one, and what goes on."""

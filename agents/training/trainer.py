@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.episodes import dream
-from agents.estimators import StopProblem, make_estimator
-from agents.recipes import Recipe
-from agents.rollout import context_dim, unstopped_rollout
 from air_env.scenes import SceneDataset
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
+
+from ..estimators import StopProblem, make_estimator
+from ..inference.episodes import dream
+from ..inference.rollout import context_dim, unstopped_rollout
+from .recipes import Recipe
 
 
 class Trainer:

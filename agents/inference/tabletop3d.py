@@ -19,13 +19,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.agent import Agent, Camera, Choose, Latents, select
-from agents.inverse_graphics import glimpses_at, of_kind, pixel_centres
-from agents.networks import Categorical, Gaussian
 from air_env.model import Images, SceneConfig
 from air_env.renderers import TabletopRenderer
-from air_env.renderers.three_d import KINDS
-from air_env.renderers.three_d.camera import unproject
+from air_env.renderers.backends import KINDS
+from air_env.renderers.backends.camera import unproject
+
+from .agent import Agent, Camera, Choose, Latents, select
+from .objects3d import glimpses_at, of_kind, pixel_centres
+from .posteriors import Categorical, Gaussian
 
 
 @dataclass(frozen=True)

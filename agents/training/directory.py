@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from agents.checkpoints import from_json
+from .checkpoints import from_json
 
 CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, RESUME_FILE = "config.json", "metrics.csv", "evaluation.json", "resume.pt"
 

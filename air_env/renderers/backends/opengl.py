@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from air_env.renderers.three_d import opengl_process
-from air_env.renderers.three_d.kinds import KINDS
-from air_env.renderers.three_d.meshes import mesh_of
-from air_env.renderers.three_d.scene import SceneBatch, View
+from air_env.renderers.backends import opengl_process
+from air_env.renderers.backends.kinds import KINDS
+from air_env.renderers.backends.meshes import mesh_of
+from air_env.renderers.backends.scene import SceneBatch, View
 
 _REMEDY = "install the extra and a driver (pip install air-env[opengl]; Debian: apt install libegl1 libgl1-mesa-dri)"
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from agents.estimator_benchmark.cell import JOBS_FOLDER
+from ..estimator_benchmark.cell import JOBS_FOLDER
 
 _MINUTES = 60 * 24 * 365
 _LOG = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""An agent and scenes in, held-out metrics and pictures out."""

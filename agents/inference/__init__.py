@@ -1,0 +1,1 @@
+"""The inference network ``q(z, n | x)``: one agent for each kind of scene."""

@@ -1,0 +1,1 @@
+"""Jobs: runs of minutes or hours, on this machine or on a cluster."""

@@ -1,0 +1,1 @@
+"""Pages of results: tables, CSV files and figures."""
