@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from air_env.registry import Registry
+
 Images = Float[Tensor, "*batch channel height width"]
 BroadcastImages = Float[Tensor, "*#batch channel height width"]
 
@@ -109,9 +111,7 @@ class Bernoulli:
         return torch.bernoulli(canvas.clamp(self.scale, 1 - self.scale), generator=generator)
 
 
-LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
-    "gaussian": Gaussian,
-    "laplace": Laplace,
-    "bernoulli": Bernoulli,
-}
+LIKELIHOODS: Registry[Callable[..., Likelihood]] = Registry(
+    "likelihood", {"gaussian": Gaussian, "laplace": Laplace, "bernoulli": Bernoulli}
+)
 """Name -> constructor with one optional argument, the scale."""

@@ -38,8 +38,6 @@ class SceneConfig:
     ``z_where`` is a pose with a prior of its own."""
 
     def __post_init__(self) -> None:
-        if self.likelihood not in LIKELIHOODS:
-            raise ValueError(f"likelihood {self.likelihood!r} is unknown; choose one of {', '.join(LIKELIHOODS)}")
         for name, smallest in (("image_size", 1), ("num_steps", 1), ("likelihood_anneal_steps", 0)):
             if not isinstance(getattr(self, name), Integral) or getattr(self, name) < smallest:
                 raise ValueError(f"{name} must be a whole number of at least {smallest}, got {getattr(self, name)!r}")
@@ -54,7 +52,7 @@ class SceneConfig:
 
     def make_likelihood(self, iteration: int | None = None) -> Likelihood:
         """The likelihood that the settings name, at an iteration of training; None is the final one."""
-        make = LIKELIHOODS[self.likelihood]
+        make = LIKELIHOODS.find(self.likelihood)
         final = make() if self.likelihood_scale is None else make(self.likelihood_scale)
         if iteration is None or self.initial_likelihood_scale is None or iteration >= self.likelihood_anneal_steps:
             return final

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import fields
 
+from air_env.registry import Registry
 from air_env.scenes.base import Scene, SceneDataset, Split
 from air_env.scenes.composer import ComposedScene, Glyphs
 from air_env.scenes.digits import digits
@@ -13,13 +14,16 @@ from air_env.scenes.solids import SolidScene
 from air_env.scenes.sprites import sprites
 from air_env.scenes.tabletop3d import TabletopScene, tabletop3d
 
-SCENES: dict[str, Callable[..., Scene]] = {
-    "digits": digits,
-    "multi_mnist": multi_mnist,
-    "sprites": sprites,
-    "objects3d": objects3d,
-    "tabletop3d": tabletop3d,
-}
+SCENES: Registry[Callable[..., Scene]] = Registry(
+    "scene",
+    {
+        "digits": digits,
+        "multi_mnist": multi_mnist,
+        "sprites": sprites,
+        "objects3d": objects3d,
+        "tabletop3d": tabletop3d,
+    },
+)
 """Name -> function that makes the scene; all take `data_dir` and the options of their scene."""
 
 
@@ -33,15 +37,14 @@ def make_scene(name: str, **options) -> Scene:
         name: One of `SCENES`.
         options: `data_dir`, `counts`, `object_size`, ... as the scene takes them.
     """
-    if name not in SCENES:
-        raise ValueError(f"scene {name!r} is unknown; choose one of {', '.join(SCENES)}")
-    parameters = inspect.signature(SCENES[name]).parameters
+    make = SCENES.find(name)
+    parameters = inspect.signature(make).parameters
     composed = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     valid = _OPTIONS if composed else set(parameters)
     if unknown := options.keys() - valid - parameters.keys():
         names, known = ", ".join(map(repr, sorted(unknown))), ", ".join(sorted(valid))
         raise ValueError(f"scene option {names} is unknown; choose from {known}")
-    return SCENES[name](**options)
+    return make(**options)
 
 
 __all__ = [
