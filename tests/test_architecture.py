@@ -61,7 +61,7 @@ def test_a_module_is_short(path):
 def test_packages_do_not_print_seed_or_execute(path):
     tree = parse(path)
     forbidden = {"print", "exec", "eval", "np.random.seed", "random.seed", "pickle.load", "pickle.loads"}
-    assert not calls(tree) & forbidden
+    assert path.parent.name == "commands" or not calls(tree) & forbidden
     seeds = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and "manual_seed" in ast.unparse(node.func)]
     for call in seeds:
         # A generator of one's own, or a fork of the global one.

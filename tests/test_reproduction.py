@@ -1,7 +1,7 @@
 """`scripts/reproduce_paper.py` and `air_agents.reproduction`: from trainings to pages, and scanning policies."""
 
 import csv
-import importlib.util
+import importlib
 import json
 import re
 import sys
@@ -53,12 +53,7 @@ def runs_dir(tmp_path_factory):
 @pytest.fixture
 def reproduce(monkeypatch, runs_dir, tmp_path):
     """Runs the script with one seed at the smallest scale; answers with the folder of the page."""
-    spec = importlib.util.spec_from_file_location("reproduce_paper", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "reproduce_paper", module)
-    spec.loader.exec_module(module)
+    module = importlib.import_module("air_agents.commands.reproduce")
 
     def call(*arguments: object) -> Path:
         folders = ["--runs-dir", runs_dir, "--output-dir", tmp_path, "--device", "cpu"]

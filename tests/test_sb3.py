@@ -1,6 +1,6 @@
 """Stable-Baselines3: the adapter gives the environment's numbers; every algorithm trains, saves, loads, evaluates."""
 
-import importlib.util
+import importlib
 import json
 import math
 import subprocess
@@ -402,12 +402,7 @@ def test_settings_that_make_no_sense_are_refused(changes, message):
 @pytest.fixture
 def train_sb3(monkeypatch, tmp_path):
     """Runs the script in an empty working directory, evaluated on few scenes."""
-    spec = importlib.util.spec_from_file_location("train_sb3", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "train_sb3", module)
-    spec.loader.exec_module(module)
+    module = importlib.import_module("air_agents.commands.train_sb3")
     monkeypatch.chdir(tmp_path)
     for name, value in {"_NUM_EVALUATIONS": 3, "_NUM_TEST": 16, "_NUM_FINAL": 16}.items():
         monkeypatch.setattr(run, name, value)

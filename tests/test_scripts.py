@@ -1,7 +1,7 @@
 """`scripts/train_agent.py`: a run from the command line, resumed, interrupted, refused."""
 
 import csv
-import importlib.util
+import importlib
 import itertools
 import json
 import signal
@@ -40,12 +40,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def train_agent(monkeypatch, tmp_path):
     """Runs the script in an empty working directory."""
-    spec = importlib.util.spec_from_file_location("train_agent", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "train_agent", module)
-    spec.loader.exec_module(module)
+    module = importlib.import_module("air_agents.commands.train")
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> None:

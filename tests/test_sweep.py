@@ -1,6 +1,6 @@
 """Sweeps: every cell an ordinary run, none trained twice, failures kept, and an end without orphans."""
 
-import importlib.util
+import importlib
 import json
 import os
 import signal
@@ -548,12 +548,8 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def load_script() -> ModuleType:
-    """Scripts are not a package: each is loaded from its file."""
-    spec = importlib.util.spec_from_file_location("benchmark_estimators", ROOT / "scripts" / "benchmark_estimators.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["benchmark_estimators"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """The command."""
+    module = importlib.import_module("air_agents.commands.benchmark_estimators")
     return module
 
 

@@ -1,7 +1,6 @@
 """The scripts for using an agent: evaluate_agent, explain_images, benchmark_speed, summarise_runs."""
 
 import csv
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -14,6 +13,10 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from air_agents import AIR, AgentConfig, load_agent, save_agent
+from air_agents.commands import benchmark_speed
+from air_agents.commands import evaluate as evaluate_agent
+from air_agents.commands import explain as explain_images
+from air_agents.commands import summarise as summarise_runs
 from air_agents.evaluation import photographs
 from air_agents.inference.cores import CORES
 from air_agents.inference.tabletop3d import TabletopAgent, TabletopAgentConfig
@@ -27,21 +30,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 SIDE = 12
 
 
-def load_script(name: str) -> ModuleType:
-    """Scripts are not a package: each is loaded from its file."""
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-evaluate_agent = load_script("evaluate_agent")
-explain_images = load_script("explain_images")
-benchmark_speed = load_script("benchmark_speed")
-summarise_runs = load_script("summarise_runs")
-SCRIPTS_TO_USE = [evaluate_agent, explain_images, benchmark_speed, summarise_runs]
+SCRIPTS_TO_USE: list[ModuleType] = [evaluate_agent, explain_images, benchmark_speed, summarise_runs]
 
 
 @pytest.fixture(autouse=True)

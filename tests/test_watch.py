@@ -1,7 +1,7 @@
 """Films: watch_agent, and Gymnasium's own recorders on the environment."""
 
 import gc
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 
@@ -37,12 +37,8 @@ def collect_pipes():
 
 @pytest.fixture(scope="module")
 def watch_agent():
-    """Scripts are not a package: it is loaded from its file."""
-    spec = importlib.util.spec_from_file_location("watch_agent", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["watch_agent"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """The command."""
+    module = importlib.import_module("air_agents.commands.watch")
     return module
 
 

@@ -1,0 +1,274 @@
+"""Benchmarks gradient estimators of the stop action.
+
+python scripts/benchmark_estimators.py properties                      # bias, variance and cost, in minutes
+python scripts/benchmark_estimators.py properties --estimators exact nvil mine=path.py:MyEstimator
+python scripts/benchmark_estimators.py train --estimators exact nvil rloo --seeds 0 1 2 --output-dir runs/benchmark
+python scripts/benchmark_estimators.py train objects3d --categories score_function --estimators half_critic rloo nvil
+python scripts/benchmark_estimators.py train --estimators mine=path.py:MyEstimator --output-dir runs/mine
+python scripts/benchmark_estimators.py report runs/benchmark --output-dir docs/results --name estimators_digits
+"""
+
+import shlex
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from ..estimator_benchmark.cell import FAILED, TO_BE_TRAINED, Cell
+from ..estimator_benchmark.cost import measure_costs
+from ..estimator_benchmark.frozen import SCENES, capture
+from ..estimator_benchmark.judging import judge
+from ..estimator_benchmark.probe import probe
+from ..estimator_benchmark.properties_page import write_page
+from ..estimator_benchmark.report import write_report
+from ..estimator_benchmark.specs import load_estimator
+from ..estimator_benchmark.sweep import Sweep, run_sweep
+from ..estimators import ESTIMATORS
+from ..jobs.cluster import LocalCluster, SlurmCluster
+from ..jobs.devices import pick_device
+from ..jobs.machine import describe_machine
+from ..pages.results import read_run
+from ..training.recipes import Recipe, get_recipe
+
+_CHANGES = ("categories", "max_steps", "exploration_steps", "evaluate_every", "batch_size")
+_LOCAL_WORKERS = 2
+_ESTIMATORS_HELP = f"Of {', '.join(ESTIMATORS)}; or name=path.py:ClassName for a class of your own."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Trains every estimator with every seed; the same command continues what was stopped."""
+
+    recipe: Annotated[str, tyro.conf.Positional] = "digits"
+    """Named settings (agents/training/recipes.py): digits, multi_mnist, sprites, objects3d, ..."""
+    estimators: Annotated[tuple[str, ...], tyro.conf.arg(help=_ESTIMATORS_HELP)]
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Of the recipe; each is a run of every estimator."""
+    categories: str | None = None
+    """Gradient of the category, where z_what is one: score_function (by the estimator's baselines) or exact. Default:
+    the recipe's."""
+    max_steps: int | None = None
+    """Iterations of each run; default: the recipe's."""
+    exploration_steps: int | None = None
+    """Iterations over which exploration fades; 0 does without. Default: the recipe's."""
+    evaluate_every: int = 50
+    """Iterations between evaluations, in which the estimator is measured, too."""
+    batch_size: int | None = None
+    """Images per iteration; default: the recipe's."""
+    max_minutes: float | None = None
+    """Budget of each run."""
+    threads: int = 1
+    """Of torch, in each run."""
+    workers: int | None = None
+    """Runs at a time; default: 2 on this machine, all at once on Slurm."""
+    cluster: Literal["local", "slurm"] = "local"
+    """Where to train."""
+    slurm_partition: str | None = None
+    """Where to submit to; default: Slurm's."""
+    slurm_minutes: int = 24 * 60
+    """Time limit of a job; a run is saved shortly before, and continued by the same command."""
+    slurm_options: tuple[str, ...] = ()
+    """Further options of sbatch, such as account=mine qos=low mem=4G."""
+    retry_failed: bool = False
+    """Begins failed runs afresh."""
+    data_dir: Path | None = None
+    """Folder that holds mnist/ and so on; default: AIR_DATA_DIR, else a cached download."""
+    output_dir: Path = Path("runs/benchmark")
+    """Folder of the sweep; each run is ESTIMATOR-SEED in it."""
+
+    def run(self) -> int:
+        """Trains, prints what came of it, and returns the exit status."""
+        sweep = self.sweep()
+        workers = _LOCAL_WORKERS if self.workers is None and self.cluster == "local" else self.workers
+        num_cells = len(sweep.estimators) * len(sweep.seeds)
+        with _terminated_as_interrupted(), tqdm(total=num_cells, unit="run", dynamic_ncols=True) as bar:
+            ended: Counter[str] = Counter()
+
+            def show(cell: Cell) -> None:
+                ended[cell.status()] += 1
+                bar.update()
+                bar.set_postfix(ended)
+
+            cells = run_sweep(
+                sweep,
+                self.output_dir,
+                self.make_cluster,
+                workers=workers,
+                probe=probe,
+                retry_failed=self.retry_failed,
+                progress=show,
+            )
+        print(f"\n{table(cells)}\n")
+        for cell in cells:
+            if cell.status() in FAILED:
+                print(f"{cell.name} {cell.status()}: {cell.failure()['error']}")
+            elif cell.status() in TO_BE_TRAINED:
+                print(f"{cell.name} was lost with its worker; see {cell.jobs}, and give the same command again")
+        print(f"\n{self.output_dir}/ holds a run directory for each; report them with:")
+        print(f"python scripts/benchmark_estimators.py report {self.output_dir}")
+        return int(any(cell.status() not in ("finished", "diverged") for cell in cells))
+
+    def sweep(self) -> Sweep:
+        """What is to be compared."""
+        changes = {name: getattr(self, name) for name in _CHANGES if getattr(self, name) is not None}
+        recipe: Recipe = replace(get_recipe(self.recipe), **changes)
+        data_dir = None if self.data_dir is None else str(self.data_dir.resolve())
+        return Sweep(recipe, self.estimators, self.seeds, self.max_minutes, self.threads, data_dir)
+
+    def make_cluster(self, directory: Path) -> LocalCluster | SlurmCluster:
+        """Where to train."""
+        if self.cluster == "local":
+            return LocalCluster(directory)
+        if wrong := [option for option in self.slurm_options if not option.partition("=")[2]]:
+            raise ValueError(f"--slurm-options must be like account=mine, got {', '.join(wrong)}")
+        options = dict(option.split("=", 1) for option in self.slurm_options)
+        return SlurmCluster(
+            directory,
+            partition=self.slurm_partition,
+            minutes=self.slurm_minutes,
+            cpus=self.threads,
+            options=options,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Properties:
+    """Measures bias, variance and cost of estimators on frozen problems, against the enumerated gradient."""
+
+    estimators: Annotated[tuple[str, ...], tyro.conf.arg(help=_ESTIMATORS_HELP)] = tuple(ESTIMATORS)
+    scenes: tuple[str, ...] = SCENES
+    """Whose agents are judged: digits, multi_mnist, sprites."""
+    workers: int = _LOCAL_WORKERS
+    """Processes at a time, each with one thread."""
+    scaling: bool = True
+    """Whether to measure how variance depends on N, on saturation and on the likelihood."""
+    costs: bool = True
+    """Whether to time training steps, one estimator beside the other."""
+    device: str = "auto"
+    """Of the timed training steps: cpu, cuda, ...; auto takes a GPU if there is one."""
+    output_dir: Path = Path("summary")
+    """Folder for NAME.md, NAME.csv and the figures."""
+    name: str = "estimator_properties"
+    """Of the files, and the title of the page."""
+    note: str = ""
+    """A sentence for the page."""
+
+    def run(self) -> int:
+        """Measures, writes the page, and returns the exit status."""
+        begun = time.monotonic()
+        with tqdm(desc="problems", unit="task", dynamic_ncols=True) as bar:
+
+            def show(done: int, of: int) -> None:
+                bar.total = of
+                bar.update(done - bar.n)
+
+            judgement = judge(self.estimators, self.scenes, workers=self.workers, scaling=self.scaling, progress=show)
+        device, costs = pick_device(self.device), {}
+        if self.costs:
+            torch.set_num_threads(1)
+            with tqdm(desc="timing", unit="repeat", dynamic_ncols=True) as bar:
+                costs = measure_costs([load_estimator(spec) for spec in self.estimators], device, bar.update)
+        machine = describe_machine()
+        how = (
+            f"`{shlex.join(['python', 'scripts/benchmark_estimators.py', *sys.argv[1:]])}` in "
+            f"{(time.monotonic() - begun) / 60:.1f} minutes, {self.workers} processes of one thread; "
+            f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, commit {machine['commit']}. "
+            f"Training steps were timed on {device}."
+        )
+        notes = [note for note in (self.note, how) if note]
+        paths = write_page(judgement.properties, costs, judgement.points, self.output_dir, self.name, notes)
+        print(f"wrote {', '.join(map(str, paths))}")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capture:
+    """Trains narrow agents and freezes them at four stages: how the shipped problems were made."""
+
+    scene: Annotated[str, tyro.conf.Positional]
+    """Of digits, multi_mnist, sprites."""
+    max_steps: int | None = None
+    """Iterations of training; default: the recipe's (sprites: 2000 for the shipped ones)."""
+    data_dir: Path | None = None
+    """Folder that holds mnist/ and so on; default: AIR_DATA_DIR, else a cached download."""
+    output_dir: Path = Path("frozen")
+    """Folder for SCENE.safetensors and SCENE.png."""
+
+    def run(self) -> int:
+        """Trains, writes the files, and returns the exit status."""
+        path = self.output_dir / f"{self.scene}.safetensors"
+        data_dir = None if self.data_dir is None else str(self.data_dir)
+        torch.set_flush_denormal(True)
+        with tqdm(unit="look", dynamic_ncols=True) as bar:
+
+            def show(name: str, iteration: int, accuracy: float) -> None:
+                bar.update()
+                bar.set_postfix_str(f"{name}, iteration {iteration}, count accuracy {accuracy:.3f}")
+
+            capture(self.scene, path, data_dir=data_dir, max_steps=self.max_steps, progress=show)
+        print(f"wrote {path} and {path.with_suffix('.png')}")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Makes a page, a sheet and figures of sweeps, in which failed runs count as failed."""
+
+    sweeps: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP...")]
+    """Directories that `train` made; each becomes a section."""
+    output_dir: Path = Path("summary")
+    """Folder for NAME.md, NAME.csv and NAME.png."""
+    name: str = "estimators"
+    """Of the files, and the title of the page."""
+    note: str = ""
+    """A sentence for the page."""
+
+    def run(self) -> int:
+        """Writes the files, and returns the exit status."""
+        paths = write_report(self.sweeps, self.output_dir, self.name, self.note)
+        print(f"wrote {', '.join(map(str, paths))}")
+        return 0
+
+
+def table(cells: Sequence[Cell]) -> str:
+    """A line for each estimator: what became of its seeds, and the median accuracy of those that finished."""
+    lines = [f"{'estimator':24s}{'finished':>10s}{'diverged':>10s}{'crashed':>10s}{'lost':>10s}{'accuracy':>10s}"]
+    for name in dict.fromkeys(cell.recipe.estimator for cell in cells):
+        own = [cell for cell in cells if cell.recipe.estimator == name]
+        ended = Counter("lost" if cell.status() in TO_BE_TRAINED else cell.status() for cell in own)
+        finished = [read_run(cell.directory).metrics["count_accuracy"] for cell in own if cell.status() == "finished"]
+        accuracy = f"{median(value or 0.0 for value in finished):.3f}" if finished else "-"
+        counts = "".join(f"{ended[status]:10d}" for status in ("finished", "diverged", "crashed", "lost"))
+        lines.append(f"{name:24s}{counts}{accuracy:>10s}")
+    return "\n".join(lines)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does: workers save and end."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main() -> None:
+    """The command."""
+    arguments = tyro.cli(Properties | Train | Report | Capture, description=__doc__)
+    try:
+        sys.exit(arguments.run())
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; what was saved last is whole, and the same command continues")

@@ -1,0 +1,139 @@
+"""Measures a trained agent on held-out scenes, made of objects that no agent was trained on.
+
+    python scripts/evaluate_agent.py digits
+    python scripts/evaluate_agent.py runs/multi_mnist-half_critic-0 --counts 3 4 --num-steps 6
+    python scripts/evaluate_agent.py runs/multi_mnist-half_critic-0 --json
+
+The table and the JSON hold what `air_agents.evaluation.metrics.evaluate` says they hold.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from air_env.scenes import make_scene
+
+from .. import load_agent
+from ..evaluation.metrics import evaluate
+from ..jobs.devices import pick_device
+from ..training.checkpoints import scene_of, write_text_atomically
+
+_LINES = (
+    ("count accuracy", "count_accuracy"),
+    ("  of sampled counts", "count_accuracy_sampled"),
+    ("identity accuracy", "identity_accuracy"),
+    ("position error", "position_error"),
+    ("rotation error", "rotation_error"),
+    ("  of cubes", "rotation_error_cube"),
+    ("  of cylinders", "rotation_error_cylinder"),
+    ("box IoU", "box_iou"),
+    ("  with tight boxes", "box_iou_tight"),
+    ("ELBO", "elbo"),
+    ("  log p(x | z)", "log_likelihood"),
+    ("  KL of z_where", "kl_where"),
+    ("  KL of z_what", "kl_what"),
+    ("  KL of the count", "kl_count"),
+    ("IWAE bound", "iwae"),
+)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measures a trained agent on held-out scenes."""
+
+    agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
+    """A run directory, an agent.safetensors file, or the name of a shipped agent (digits)."""
+    scene: str | None = None
+    """digits, multi_mnist, ...; default: the scene the agent was trained on, with the options it had then."""
+    data_dir: Path | None = None
+    """Folder that holds mnist/ and so on; default: AIR_DATA_DIR, else a cached download."""
+    num_scenes: int = 5_000
+    """Number of scenes."""
+    seed: int | None = None
+    """Decides the scenes and all samples; default: one more than the seed of training, as at its end."""
+    num_samples: int = 20
+    """Samples of the importance-weighted bound (IWAE)."""
+    counts: tuple[int, ...] | None = None
+    """Numbers of objects, equally probable; default: the scene's."""
+    num_steps: int | None = None
+    """Largest number of objects that the agent may infer; default: that of training."""
+    device: str = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    json: bool = False
+    """Prints one flat JSON object instead of the table."""
+    output_dir: Path | None = None
+    """Folder to write evaluation_SCENE.json to; default: writes nothing."""
+
+
+def main() -> None:
+    """The command."""
+    arguments = tyro.cli(Arguments, description=__doc__)
+    try:
+        metrics = measure(arguments)
+        text = json.dumps(metrics, indent=2, allow_nan=False)
+        print(text if arguments.json else table(metrics))
+        if arguments.output_dir is not None:
+            path = arguments.output_dir / f"evaluation_{metrics['scene']}.json"
+            write_text_atomically(path, text + "\n")
+            print(f"\nwrote {path}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def measure(arguments: Arguments) -> dict[str, Any]:
+    """The metrics of `evaluate`, then what was measured; undefined ones are None."""
+    for name, smallest in (("num_scenes", 1), ("num_samples", 1), ("num_steps", 1), ("seed", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < smallest:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {smallest}, got {value}")
+    device = pick_device(arguments.device)
+    agent = load_agent(arguments.agent, device)
+    if arguments.num_steps is not None:
+        agent = agent.with_num_steps(arguments.num_steps)
+    name, options, seed = scene_of(arguments.agent, agent, arguments.scene)
+    if arguments.counts is not None:
+        options["counts"] = arguments.counts
+    seed = seed + 1 if arguments.seed is None else arguments.seed
+    scene = make_scene(name, data_dir=arguments.data_dir, **options)
+    with tqdm(total=arguments.num_scenes, unit="scene", delay=1, dynamic_ncols=True) as bar:
+        scenes = scene.dataset("test", arguments.num_scenes, seed)
+        generator = torch.Generator(device).manual_seed(seed)
+        samples = arguments.num_samples
+        metrics = evaluate(agent, scenes, num_samples=samples, generator=generator, progress=bar.update)
+    setting = {"scene": name, "num_scenes": len(scenes), "seed": seed, "num_samples": arguments.num_samples}
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()} | setting
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """What the metrics say, for people."""
+    radians = dict.fromkeys((name for _, name in _LINES if name.startswith("rotation")), "rad")
+    units = radians | {"elbo": "nats", "iwae": f"nats, {metrics['num_samples']} samples"}
+    lines = [f"{metrics['num_scenes']:,} held-out scenes of {metrics['scene']}, seed {metrics['seed']}", ""]
+    for label, name in _LINES:
+        if name in metrics:
+            lines.append(f"{label:24s}{number(metrics[name]):>10s}  {units.get(name, '')}".rstrip())
+    return "\n".join([*lines, "", *confusion_grid(metrics)])
+
+
+def confusion_grid(metrics: dict[str, Any]) -> Iterator[str]:
+    """One line for each true count: the shares of its scenes that were counted as 0, 1, 2, ..."""
+    cells = {tuple(map(int, name.split("_")[1:])): metrics[name] for name in metrics if name.startswith("confusion_")}
+    columns = sorted({j for _, j in cells})
+    yield "true count | counted as" + "".join(f"{j:8d}" for j in columns)
+    for i in sorted({i for i, _ in cells}):
+        yield f"{i:10d} |{'':11s}" + "".join(f"{number(cells[i, j]):>8s}" for j in columns)
+
+
+def number(value: float | None) -> str:
+    """A metric with as many digits as mean something."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
