@@ -7,7 +7,7 @@ from numbers import Integral
 from air_env import geometry
 from air_env.likelihoods import LIKELIHOODS, Likelihood
 from air_env.priors import CountPrior
-from air_env.renderers import ObjectsConfig, PatchConfig, SpriteConfig, TabletopConfig
+from air_env.renderers import ObjectsConfig, PatchConfig, RendererSettings
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SceneConfig:
     """Prior mean of ``z_where``: log of the window's relative size, centre x and y."""
     where_sd: tuple[float, float, float] = (0.25, 0.5, 0.5)
     """Prior standard deviation of ``z_where``."""
-    renderer: PatchConfig | SpriteConfig | ObjectsConfig | TabletopConfig = field(default_factory=PatchConfig)
+    renderer: RendererSettings = field(default_factory=PatchConfig)
     """How objects are drawn, and what ``z_what`` is: a code for a learned patch, or a category. In three dimensions,
     ``z_where`` is a pose with a prior of its own."""
 

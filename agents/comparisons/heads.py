@@ -167,7 +167,7 @@ def _fit(
     inputs, steps = read(features), fitting.iterations(len(targets))
     generator = torch.Generator(features.device).manual_seed(seed)
     with torch.random.fork_rng([features.device] if features.is_cuda else []):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed)  # noqa: TID251 (forked)
         head = (_Objects if of_objects else _Vector)(inputs.shape[2:], num_classes).to(features.device)
         optimizer = torch.optim.AdamW(head.parameters(), _LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, steps + 1)

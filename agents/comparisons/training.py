@@ -131,7 +131,7 @@ def seeded(device: torch.device, purpose: str, *numbers: int) -> Iterator[None]:
     """Draws all of torch's noise from a purpose and numbers, for as long as it lasts; then the generators go on."""
     numbers = (_PURPOSES.index(purpose) + 1, *numbers)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))  # noqa: TID251 (forked)
         yield
 
 

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -116,6 +116,18 @@ Choose = Callable[[Any], Tensor]
 def mode_of(posterior: Posterior) -> Tensor:
     """Its most probable value."""
     return posterior.mode
+
+
+@dataclass(frozen=True)
+class AgentSettings(ABC):
+    """Settings of an inference network."""
+
+    kind: ClassVar[str]
+    """Name of these settings in `AGENTS`; files of settings carry it."""
+
+    @abstractmethod
+    def make(self, scene: SceneConfig) -> "Agent":
+        """Makes the agent, for scenes of a generative model."""
 
 
 class Agent(nn.Module, ABC):

@@ -12,7 +12,7 @@ another object and where; the window is then read out of the image and encoded i
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +22,16 @@ from torch import Tensor, nn
 from air_env import geometry
 from air_env.model import Images, SceneConfig
 
-from .agent import Agent, Choose, Exploration, Latents, select
+from .agent import Agent, AgentSettings, Choose, Exploration, Latents, select
 from .cores import CORES
 from .posteriors import CategoricalHead, Gaussian, GaussianHead, Posterior
 
 
 @dataclass(frozen=True)
-class AgentConfig:
+class AgentConfig(AgentSettings):
     """Settings of the inference network."""
 
+    kind: ClassVar[str] = "air"
     embedding: int = 256
     """Units of the image embedding, computed once per image (our choice)."""
     hidden: int = 256

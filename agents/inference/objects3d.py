@@ -11,6 +11,7 @@ far the object is turned.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +24,15 @@ from air_env.renderers import ObjectRenderer
 from air_env.renderers.backends import KINDS
 from air_env.renderers.backends.camera import CAMERA, unproject
 
-from .agent import Agent, Choose, Latents, select
+from .agent import Agent, AgentSettings, Choose, Latents, select
 from .posteriors import Categorical, Gaussian, repeated
 
 
 @dataclass(frozen=True)
-class InverseGraphicsConfig:
+class InverseGraphicsConfig(AgentSettings):
     """Settings of the inference network."""
 
+    kind: ClassVar[str] = "objects3d"
     channels: int = 32
     """Of the convolutions that the heat maps are made of."""
     glimpse_size: int = 16

@@ -13,6 +13,7 @@ and what a proposal's place does to how probable its own kind is.
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,15 +25,16 @@ from air_env.renderers import TabletopRenderer
 from air_env.renderers.backends import KINDS
 from air_env.renderers.backends.camera import unproject
 
-from .agent import Agent, Camera, Choose, Latents, select
+from .agent import Agent, AgentSettings, Camera, Choose, Latents, select
 from .objects3d import glimpses_at, of_kind, pixel_centres
 from .posteriors import Categorical, Gaussian
 
 
 @dataclass(frozen=True)
-class TabletopAgentConfig:
+class TabletopAgentConfig(AgentSettings):
     """Settings of the inference network."""
 
+    kind: ClassVar[str] = "tabletop3d"
     channels: int = 32
     """Of the convolutions that the heat maps are made of."""
     camera_hidden: int = 64

@@ -103,7 +103,7 @@ class Run:
         damaged = f"the run in {directory} cannot be resumed: its files are damaged or not a run's"
         try:
             settings = from_json(Settings, json.loads((directory / CONFIG_FILE).read_text()))
-            state = torch.load(directory / RESUME_FILE, map_location=device, weights_only=True)
+            state = torch.load(directory / RESUME_FILE, map_location=device, weights_only=True)  # noqa: TID251
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{directory} holds no run to resume ({error.filename} is missing)") from error
         except pickle.UnpicklingError as error:

@@ -54,7 +54,7 @@ def nascent(directory: Path) -> Iterator[Path]:
 def read_checkpoint(directory: Path, recipe_class: type[Any]) -> tuple[Any, dict[str, Any]]:
     """The recipe of a run and the state to resume from; call it within `refusing_damage`."""
     recipe = from_json(recipe_class, json.loads((directory / CONFIG_FILE).read_text()))
-    return recipe, torch.load(directory / RESUME_FILE, map_location="cpu", weights_only=True)
+    return recipe, torch.load(directory / RESUME_FILE, map_location="cpu", weights_only=True)  # noqa: TID251
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class Trainer:
         self.iteration = 0
         # Weights are drawn from the recipe's seed without touching the caller's global generator.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
+            torch.manual_seed(recipe.seed)  # noqa: TID251 (forked)
             self.agent = recipe.agent.make(recipe.model).to(self.device)
             self.estimator = make_estimator(recipe.estimator, context_dim(self.agent)).to(self.device)
         self._refuse_impossible_pairings()

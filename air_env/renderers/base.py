@@ -1,7 +1,9 @@
 """The interface of everything that draws."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -74,12 +76,16 @@ class SceneRenderer(Protocol):
         ...
 
 
-class RendererConfig(Protocol):
+@dataclass(frozen=True)
+class RendererSettings(ABC):
     """Settings of a renderer."""
 
+    kind: ClassVar[str]
+    """Name of these settings in `RENDERERS`; files of settings carry it."""
+
+    @abstractmethod
     def make(self) -> Renderer | SceneRenderer:
-        """Makes it, a `torch.nn.Module`."""
-        ...
+        """Makes the renderer, a `torch.nn.Module`."""
 
 
 def check_kinds(kinds: Collection[str], known: Collection[str]) -> None:

@@ -1,6 +1,7 @@
 """One three-dimensional object: ``z_what`` is its kind, ``z_where`` its pose ``(x, y, yaw)`` (Section 3.2)."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -15,6 +16,7 @@ from air_env.renderers.solids import SolidRenderer, SolidsConfig
 class ObjectsConfig(SolidsConfig):
     """Settings of a renderer of one three-dimensional object."""
 
+    kind: ClassVar[str] = "objects3d"
     kinds: tuple[str, ...] = ("cube", "sphere", "cylinder")
 
     def make(self) -> "ObjectRenderer":

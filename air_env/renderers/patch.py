@@ -5,6 +5,7 @@ canvas_i = canvas_{i-1} + place(sigmoid(decoder(z_what_i)), z_where_i)        (F
 
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from air_env import geometry
 from air_env.priors import GaussianPrior
+from air_env.renderers.base import RendererSettings
 
 _INITIAL_BIAS = -2.0
 """Of the output: windows start nearly empty. Bright first reconstructions make the inference network switch its
@@ -19,8 +21,10 @@ steps off for good."""
 
 
 @dataclass(frozen=True)
-class PatchConfig:
+class PatchConfig(RendererSettings):
     """Settings of a learned patch renderer."""
+
+    kind: ClassVar[str] = "patch"
 
     what_dim: int = 50
     """Length of ``z_what``, a priori standard normal."""

@@ -24,7 +24,7 @@ from air_env.renderers.backends import (
 )
 from air_env.renderers.backends.camera import project
 from air_env.renderers.backends.meshes import mesh_of
-from air_env.renderers.base import check_kinds
+from air_env.renderers.base import RendererSettings, check_kinds
 
 RENDERERS_3D = ("auto", "pyrender", "raycast")
 """What may draw objects: auto is pyrender where there is OpenGL, and the ray caster elsewhere."""
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SolidsConfig:
+class SolidsConfig(RendererSettings):
     """Settings of a renderer of three-dimensional objects."""
 
     kinds: tuple[str, ...]

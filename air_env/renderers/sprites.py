@@ -6,6 +6,7 @@ canvas_i = (1 - alpha) canvas_{i-1} + alpha colour,    alpha = place(mask of the
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from air_env import geometry
 from air_env.priors import CategoricalPrior
-from air_env.renderers.base import check_kinds
+from air_env.renderers.base import RendererSettings, check_kinds
 
 SHAPES: dict[str, Callable[[NDArray, NDArray], NDArray[np.bool_]]] = {
     "square": lambda x, y: np.maximum(abs(x), abs(y)) <= 1,
@@ -40,8 +41,10 @@ _SUPERSAMPLING = 8
 
 
 @dataclass(frozen=True)
-class SpriteConfig:
+class SpriteConfig(RendererSettings):
     """Settings of a sprite renderer."""
+
+    kind: ClassVar[str] = "sprites"
 
     kinds: tuple[str, ...] = ("red square", "green disc", "blue triangle")
     """What ``z_what`` may be, each of `KINDS`: category k draws ``kinds[k]``."""

@@ -4,6 +4,7 @@ One latent belongs to the whole scene: ``z_camera``, the angle in radians at whi
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +22,7 @@ _TABLE = list(KINDS).index("table")
 class TabletopConfig(SolidsConfig):
     """Settings of a renderer of crockery on a table."""
 
+    kind: ClassVar[str] = "tabletop3d"
     kinds: tuple[str, ...] = ("plate", "bowl", "cup")
     position_sd: float = 0.9
     """Prior standard deviation of x and y, in the scene's unit: the table is 4.2 wide."""
