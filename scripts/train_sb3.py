@@ -1,8 +1,6 @@
 """`air-env train-sb3` as a script."""
 
-import sys
-
 from air_agents.commands.train_sb3 import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -33,14 +33,16 @@ AgentName = Annotated[
 ]
 
 
+Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, ...; auto takes a GPU if there is one.")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """Where a command finds data and computes."""
 
     data_dir: Path | None = None
     """Folder with the data files (mnist/...); default: AIR_DATA_DIR, else a cached download."""
-    device: str = "auto"
-    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    device: Device = "auto"
 
 
 OnMachine = Annotated[Machine, tyro.conf.arg(name="")]
