@@ -4,15 +4,16 @@ h_i = relu(W (x - c_{i-1})),    c_i the canvas after i objects
 z_pres_i ~ Bernoulli(sigmoid(logit(h_i))),    z_where_i ~ N(head(h_i)),    z_what_i ~ N(head(attend(x - c_{i-1})))
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from air_agents.inference.agent import Agent, AgentSettings, Choose, Latents, select
+from air_agents.inference.cores import ErrorEmbedding
 from air_agents.inference.posteriors import Gaussian, GaussianHead
 from air_env import geometry
 from air_env.model import SceneConfig
@@ -24,7 +25,7 @@ class GlanceConfig(AgentSettings):
 
     kind: ClassVar[str] = "glance"
     hidden: int = 64
-    """Units of the image embedding."""
+    """Features of the error canvas."""
     glimpse_size: int = 10
     """Side of the glimpse in pixels."""
 
@@ -35,7 +36,7 @@ class GlanceConfig(AgentSettings):
 
 @dataclass(frozen=True)
 class State:
-    """What is known between steps: images and canvas ``[batch, channel, side, side]``, features ``[batch, hidden]``."""
+    """What is known between steps: images and canvas ``[batch, channel, side, side]``, ``hidden [batch, feature]``."""
 
     images: Tensor
     canvas: Tensor
@@ -52,21 +53,12 @@ class Glance(Agent):
     def __init__(self, scene: SceneConfig, config: GlanceConfig) -> None:
         super().__init__(scene)
         self.config = config
-        self.hidden_size = config.hidden
-        channels, side, _ = self.model.image_shape
-        self.embed = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(channels * side**2, 2 * config.hidden),
-            nn.ReLU(),
-            nn.Linear(2 * config.hidden, config.hidden),
-            nn.ReLU(),
-        )
-        self.presence = nn.Linear(config.hidden, 1)
-        prior = self.model.prior_where
-        # A window that does not touch an object gets no gradient towards it: all begin with half the image's side.
-        first = (torch.tensor([math.log(0.5), 0.0, 0.0]) - prior.mean) / prior.sd
-        self.where = GaussianHead(config.hidden, self.model.where_dim, initial_sd=0.5, initial_mean=first)
-        self.what = GaussianHead(channels * config.glimpse_size**2, self.what_size, initial_sd=0.7)
+        self.hidden_size = config.hidden + 2
+        self.embed = ErrorEmbedding(self.model.image_shape, config.hidden)
+        self.presence = nn.Linear(self.hidden_size, 1)
+        self.where = GaussianHead(self.hidden_size, self.model.where_dim, initial_sd=0.5)
+        pixels = self.model.image_shape[0] * config.glimpse_size**2
+        self.what = GaussianHead(pixels, self.what_size, initial_sd=0.7)
 
     def initial(self, images: Float[Tensor, "batch channel height width"]) -> State:
         """The state before the first step."""
@@ -74,9 +66,10 @@ class Glance(Agent):
 
     def decide(self, state: State) -> tuple[State, Float[Tensor, "batch"], Gaussian]:
         """The state with new features, the logit of ``z_pres`` and the posterior of ``z_where``."""
-        hidden = self.embed(state.images - state.canvas)
+        hidden, place = self.embed(state.images, state.canvas)
         logit = self.exploration.mix_presence(self.presence(hidden)[:, 0])
-        return replace(state, hidden=hidden), logit, self.where(hidden, self.model.prior_where)
+        where = self.where(hidden, self.model.prior_where)
+        return replace(state, hidden=hidden), logit, replace(where, mean=where.mean + F.pad(place, (1, 0)))
 
     def describe_object(self, state: State, first: Gaussian, choose_where: Choose, choose_what: Choose) -> Latents:
         """First where the object is, then what is there."""
