@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from . import terminal
-from .training import Command, RunArguments, report, short, training_bar
+from .training import Command, RunArguments, print_metrics, short, training_bar
 
 if TYPE_CHECKING:
     from ..training.recipes import Recipe
     from ..training.run import TrainingRun
 
 _RECIPE = "digits"
+_NUM_FINAL = 5_000
 _PRINTED = (
     *("count_accuracy", "count_accuracy_sampled", "identity_accuracy", "position_error", "rotation_error", "box_iou"),
     *("elbo", "iwae"),
@@ -39,7 +40,7 @@ class Arguments(RunArguments):
     """Trains an agent, or a model to compare it with, by a recipe."""
 
     recipe: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RECIPE]")] = None
-    """Named settings: digits, multi_mnist, sprites, objects3d, tabletop3d, ..., or path.py:my_recipe; default: digits."""
+    """Named settings: digits, multi_mnist, sprites, objects3d, ..., or path.py:my_recipe; default: digits."""
     list: bool = False
     """Lists the recipes, estimators and scenes that there are."""
 
@@ -93,7 +94,11 @@ def train(arguments: Arguments, recipe: "Recipe | None") -> None:
             run.train(interrupted=interrupted, progress=lambda row: show(run.trainer.iteration, row))
         if interrupted():
             raise KeyboardInterrupt(f"stopped; continue: {resume_command(run, arguments)}")
-    report(run, arguments, _PRINTED)
+    metrics = run.finished() if arguments.evaluation else None
+    if arguments.evaluation and metrics is None:
+        with terminal.progress_bar(_NUM_FINAL, "scene", desc="evaluation") as bar:
+            metrics = run.finish(progress=bar.update)
+    print_metrics(metrics, _PRINTED, run.minutes, run.directory)
 
 
 def start(arguments: Arguments, recipe: "Recipe") -> "TrainingRun":

@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Generic, Protocol, TypeVar, get_origin
+from typing import Annotated, Generic, Protocol, TypeVar, get_origin
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from . import terminal
 
-if TYPE_CHECKING:
-    from ..training.run import TrainingRun
-
-_NUM_FINAL = 5_000
+_OWN = re.compile(r"((?:--[\w.-]+=)?(?:\w+=)?)([^=]+\.py)(:\w+)")
+"""Something in a file of one's own: path.py:X, name=path.py:X, --flag=path.py:X."""
 
 
 class SceneSettings(Protocol):
@@ -73,7 +71,8 @@ class Command(Generic[A, S]):
         Raises:
             ValueError: The settings are unknown, or are not those of the run to be resumed.
         """
-        argv = sys.argv[1:] if argv is None else list(argv)
+        # Absolute paths are found wherever the run is continued.
+        argv = [_OWN.sub(_absolute, text) for text in (sys.argv[1:] if argv is None else argv)]
         first = _first(argv)
         asked = not argv or (first.recipe or first.config or first.algorithm) is not None
         if first.resume is not None or first.list or ({"-h", "--help"} & set(argv) and not asked):
@@ -104,9 +103,9 @@ class Command(Generic[A, S]):
         part = ("settings", Annotated[type(settings), tyro.conf.arg(name="")], field(default_factory=lambda: settings))
         both = make_dataclass(self.arguments.__name__, [part], bases=(self.arguments,), frozen=True, kw_only=True)
         registry = _scene_registry(scene, {} if scene == settings.scene else settings.scene_options)
-        parsed = terminal.parse(
-            " ".join(filter(None, (self.name, first.recipe))), both, self.description, argv, registry=registry, config=(tyro.conf.AvoidSubcommands,)
-        )
+        name = " ".join(filter(None, (self.name, first.recipe)))
+        config = (tyro.conf.AvoidSubcommands,)
+        parsed = terminal.parse(name, both, self.description, argv, registry, config)
         return parsed, parsed.settings
 
     def _refuse_changes(self, arguments: A, others: Sequence[str]) -> None:
@@ -130,6 +129,10 @@ def _first(argv: Sequence[str]) -> Namespace:
     first, _ = parser.parse_known_args(argv)
     first.recipe = argv[0] if argv and not argv[0].startswith("-") else None
     return first
+
+
+def _absolute(match: re.Match[str]) -> str:
+    return f"{match[1]}{Path(match[2]).expanduser().resolve()}{match[3]}"
 
 
 def _scene_registry(scene: str, dropped: Mapping[str, object]) -> ConstructorRegistry:
@@ -183,19 +186,15 @@ def training_bar(total: int, done: int, unit: str) -> Iterator[Callable[[int, Ma
         yield show
 
 
-def report(run: "TrainingRun", arguments: RunArguments, names: Sequence[str]) -> None:
-    """Measures what was trained, unless that is done or not wanted, and prints what is known of the run."""
-    metrics = run.finished() if arguments.evaluation else None
-    if arguments.evaluation and metrics is None:
-        with terminal.progress_bar(_NUM_FINAL, "scene", desc="evaluation") as bar:
-            metrics = run.finish(progress=bar.update)
+def print_metrics(metrics: Mapping[str, float] | None, names: Sequence[str], minutes: float, directory: Path) -> None:
+    """Prints the metrics of these names, if there are any, and what the run directory holds."""
     if metrics is not None:
-        print(f"\nheld-out scenes, {run.minutes:.1f} minutes of training:")
+        print(f"\nheld-out scenes, {minutes:.1f} minutes of training:")
         for name in names:
             if name in metrics:
                 print(f"  {name:24s}{metrics[name]:10.4f}")
-    files = sorted(p.name + "/" * p.is_dir() for p in run.directory.iterdir() if not p.name.startswith("."))
-    print(f"\n{run.directory}/ holds {', '.join(files)}")
+    files = sorted(path.name + "/" * path.is_dir() for path in directory.iterdir() if not path.name.startswith("."))
+    print(f"\n{directory}/ holds {', '.join(files)}")
 
 
 def short(name: str) -> str:
