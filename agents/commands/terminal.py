@@ -33,6 +33,9 @@ AgentName = Annotated[
 ]
 
 
+PLAIN = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
+"""How tyro shows plain arguments: None is no value to give, and switches have one name."""
+
 Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, ...; auto takes a GPU if there is one.")]
 
 
@@ -43,6 +46,11 @@ class Machine:
     data_dir: Path | None = None
     """Folder with the data files (mnist/...); default: AIR_DATA_DIR, else a cached download."""
     device: Device = "auto"
+
+    @property
+    def data(self) -> str | None:
+        """The folder of the data as text."""
+        return None if self.data_dir is None else str(self.data_dir)
 
 
 OnMachine = Annotated[Machine, tyro.conf.arg(name="")]
@@ -82,7 +90,7 @@ def parse(
     description: str | None,
     argv: Sequence[str] | None,
     registry: ConstructorRegistry | None = None,
-    config: tuple[object, ...] = (tyro.conf.DisallowNone,),
+    config: tuple[object, ...] = PLAIN,
 ) -> A:
     """Parses a command's arguments; ``--help`` and wrong usage end the process."""
     return tyro.cli(
@@ -181,11 +189,11 @@ def tidy_registry() -> ConstructorRegistry:
 
 
 def _tidy(field: StructFieldSpec) -> StructFieldSpec:
-    def text() -> str | None:
-        original = field.helptext() if callable(field.helptext) else field.helptext
-        return " ".join(original.split()) if isinstance(original, str) else None
-
-    return replace(field, helptext=text)
+    original = field.helptext() if callable(field.helptext) else field.helptext
+    text = " ".join((original or "").split())
+    # Where the text explains the default, "(default: None)" does not.
+    hint = tyro.conf.arg(help_behavior_hint="") if field.default is None and "default:" in text else None
+    return replace(field, helptext=text or None, type=field.type if hint is None else Annotated[field.type, hint])
 
 
 def _refusing(make: Callable[..., A]) -> Callable[..., A]:

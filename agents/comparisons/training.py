@@ -23,6 +23,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from air_env.explanation import Explanation
+from air_env.registry import Registry
 from air_env.scenes import SceneDataset, make_scene
 
 from ..evaluation.pictures import scenes_beside_reconstructions
@@ -96,27 +97,30 @@ _TOLD = ComparisonRecipe(
     max_steps=6_000,
     learning_rate=1e-3,
 )
-COMPARISONS: dict[str, ComparisonRecipe] = {
-    "draw": ComparisonRecipe(DRAWConfig(), max_steps=2_500, learning_rate=3e-3),
-    "autoencoder": ComparisonRecipe(AutoencoderConfig(), max_steps=2_500, learning_rate=2e-3),
-    "cnn_sum": ComparisonRecipe(
-        ClassifierConfig("sum"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
-    ),
-    "cnn_order": ComparisonRecipe(
-        ClassifierConfig("order"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
-    ),
-    "supervised_poses": ComparisonRecipe(
-        PoseRegressorConfig(),
-        scene="objects3d",
-        scene_options={"renderer": "raycast"},
-        num_train=20_000,
-        max_steps=2_200,
-        learning_rate=1e-3,
-    ),
-    "supervised_table": _TOLD,
-    "supervised_table_arbitrary": replace(_TOLD, model=TableRegressorConfig("arbitrary")),
-    "cnn_count": ComparisonRecipe(ClassifierConfig("count"), max_steps=2_000),
-}
+COMPARISONS: Registry[ComparisonRecipe] = Registry(
+    "comparison",
+    {
+        "draw": ComparisonRecipe(DRAWConfig(), max_steps=2_500, learning_rate=3e-3),
+        "autoencoder": ComparisonRecipe(AutoencoderConfig(), max_steps=2_500, learning_rate=2e-3),
+        "cnn_sum": ComparisonRecipe(
+            ClassifierConfig("sum"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
+        ),
+        "cnn_order": ComparisonRecipe(
+            ClassifierConfig("order"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
+        ),
+        "supervised_poses": ComparisonRecipe(
+            PoseRegressorConfig(),
+            scene="objects3d",
+            scene_options={"renderer": "raycast"},
+            num_train=20_000,
+            max_steps=2_200,
+            learning_rate=1e-3,
+        ),
+        "supervised_table": _TOLD,
+        "supervised_table_arbitrary": replace(_TOLD, model=TableRegressorConfig("arbitrary")),
+        "cnn_count": ComparisonRecipe(ClassifierConfig("count"), max_steps=2_000),
+    },
+)
 """Name -> recipe."""
 
 
@@ -234,7 +238,7 @@ class ComparisonRun(TrainingRun[ComparisonRecipe, ComparisonTrainer]):
         with seeded(self.trainer.device, "measuring", self.recipe.seed):
             return model.measure(self._test)
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self, progress: object = None) -> dict[str, float]:
         # The seed after the recipe's: other arrangements than those the progress bar reports on.
         scenes = self._scene.dataset("test", _NUM_FINAL, self.recipe.seed + 1)
         model = self.trainer.model.eval()

@@ -91,7 +91,7 @@ class Run(TrainingRun[Recipe, Trainer]):
             z = agent.explain(images)
         write_atomically(path, lambda temporary: scenes_beside_reconstructions(images, z, temporary))
 
-    def finish(self) -> dict[str, float]:
+    def finish(self, progress: Callable[[int], object] | None = None) -> dict[str, float]:
         """Draws the last pictures, and measures the agent on held-out scenes that training never looked at.
 
         Returns:
@@ -102,13 +102,15 @@ class Run(TrainingRun[Recipe, Trainer]):
         self.trainer.agent.model.anneal(None)
         curve = self.directory / "pictures" / "count_accuracy.png"
         write_atomically(curve, lambda path: count_accuracy_curve(self._rows, path))
-        return super().finish()
+        return super().finish(progress)
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self, progress: Callable[[int], object] | None = None) -> dict[str, float]:
         # The seed after the recipe's: other arrangements than those the progress bar reports on.
         scenes = self._scene.dataset("test", _NUM_FINAL, self.recipe.seed + 1)
         generator = torch.Generator(self.trainer.device).manual_seed(self.recipe.seed + 1)
-        return evaluate(self.trainer.agent, scenes, num_samples=self.recipe.iwae_samples, generator=generator)
+        return evaluate(
+            self.trainer.agent, scenes, num_samples=self.recipe.iwae_samples, generator=generator, progress=progress
+        )
 
 
 __all__ = [

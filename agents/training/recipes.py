@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from air_env.model import SceneConfig
 from air_env.priors import CountPrior
+from air_env.registry import Registry
 from air_env.renderers import ObjectsConfig, PatchConfig, TabletopConfig
 from air_env.scenes.objects3d import objects3d
 from air_env.scenes.sprites import sprites
@@ -52,7 +53,7 @@ class Recipe(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_unknown("estimator", self.estimator, ESTIMATORS)
+        ESTIMATORS.find(self.estimator)
         refuse_unknown("categories", self.categories, CATEGORIES)
         steps = ("exploration_steps", "camera_steps", "sleep_steps")
         if self.sleep_steps % self.evaluate_every:
@@ -126,59 +127,62 @@ _TABLETOP = Recipe(
     agent=TabletopAgentConfig(),
 )
 
-RECIPES: dict[str, Recipe] = {
-    # These digits are thick and vary less in size: a wide window would explain two of them at once.
-    "digits": Recipe(
-        scene="digits",
-        max_steps=2_500,
-        exploration_steps=1_250,
-        model=SceneConfig(where_mean=(-1.2, 0.0, 0.0), where_sd=(0.15, 0.5, 0.5)),
-        agent=AgentConfig(initial_scale=0.3),
-    ),
-    "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000),
-    "multi_mnist_wide": _WIDE,
-    # What an object looks like matters more: its code tells more of it, and two digits are less easily taken for one.
-    "multi_mnist_sharp": replace(
-        _WIDE,
-        max_steps=12_000,
-        model=replace(_WIDE.model, likelihood_scale=0.2, count_prior=CountPrior(parameter=1e-7)),
-    ),
-    "multi_mnist_dair": replace(
-        _WIDE, max_steps=4_000, exploration_steps=500, decay=0.5, agent=replace(_WIDE.agent, core="dair")
-    ),
-    # The renderer is known: only where, what and how many is to be inferred.
-    "sprites": Recipe(
-        scene="sprites",
-        max_steps=4_000,
-        exploration_steps=1_500,
-        # Wrong categories cost hundreds of nats: with twice the rate some are given up for good.
-        learning_rate=4e-4,
-        model=_SPRITES,
-        agent=AgentConfig(initial_scale=0.32, glimpse_size=16, core="air_canvas"),
-    ),
-    "objects3d": _OBJECT,
-    "tabletop3d": _TABLETOP,
-    # From the scenes of the generative model, with less noise than it thinks there is; then by the ELBO.
-    "tabletop3d_sleep": replace(
-        _TABLETOP,
-        sleep_steps=750,
-        camera_steps=0,
-        exploration_steps=0,
-        model=replace(_TABLETOP.model, initial_likelihood_scale=0.02, likelihood_anneal_steps=750),
-    ),
-    # Objects are drawn by OpenGL: nothing is known of the renderer but the images that it makes.
-    "objects3d_pyrender": replace(
-        _OBJECT,
-        scene_options={"renderer": "pyrender"},
-        model=replace(_OBJECT.model, renderer=ObjectsConfig(renderer="pyrender")),
-    ),
-    # Colours, sizes and light vary in training, as the generative model does not know.
-    "objects3d_perturbed": replace(
-        _OBJECT,
-        scene_options=_OBJECT.scene_options | {"colour_spread": 0.15, "size_spread": 0.2, "light_spread": 0.3},
-        model=replace(_OBJECT.model, likelihood_scale=0.1),
-    ),
-}
+RECIPES: Registry[Recipe] = Registry(
+    "recipe",
+    {
+        # These digits are thick and vary less in size: a wide window would explain two of them at once.
+        "digits": Recipe(
+            scene="digits",
+            max_steps=2_500,
+            exploration_steps=1_250,
+            model=SceneConfig(where_mean=(-1.2, 0.0, 0.0), where_sd=(0.15, 0.5, 0.5)),
+            agent=AgentConfig(initial_scale=0.3),
+        ),
+        "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000),
+        "multi_mnist_wide": _WIDE,
+        # What an object looks like matters more: its code tells more of it, and two digits are less easily taken for one.
+        "multi_mnist_sharp": replace(
+            _WIDE,
+            max_steps=12_000,
+            model=replace(_WIDE.model, likelihood_scale=0.2, count_prior=CountPrior(parameter=1e-7)),
+        ),
+        "multi_mnist_dair": replace(
+            _WIDE, max_steps=4_000, exploration_steps=500, decay=0.5, agent=replace(_WIDE.agent, core="dair")
+        ),
+        # The renderer is known: only where, what and how many is to be inferred.
+        "sprites": Recipe(
+            scene="sprites",
+            max_steps=4_000,
+            exploration_steps=1_500,
+            # Wrong categories cost hundreds of nats: with twice the rate some are given up for good.
+            learning_rate=4e-4,
+            model=_SPRITES,
+            agent=AgentConfig(initial_scale=0.32, glimpse_size=16, core="air_canvas"),
+        ),
+        "objects3d": _OBJECT,
+        "tabletop3d": _TABLETOP,
+        # From the scenes of the generative model, with less noise than it thinks there is; then by the ELBO.
+        "tabletop3d_sleep": replace(
+            _TABLETOP,
+            sleep_steps=750,
+            camera_steps=0,
+            exploration_steps=0,
+            model=replace(_TABLETOP.model, initial_likelihood_scale=0.02, likelihood_anneal_steps=750),
+        ),
+        # Objects are drawn by OpenGL: nothing is known of the renderer but the images that it makes.
+        "objects3d_pyrender": replace(
+            _OBJECT,
+            scene_options={"renderer": "pyrender"},
+            model=replace(_OBJECT.model, renderer=ObjectsConfig(renderer="pyrender")),
+        ),
+        # Colours, sizes and light vary in training, as the generative model does not know.
+        "objects3d_perturbed": replace(
+            _OBJECT,
+            scene_options=_OBJECT.scene_options | {"colour_spread": 0.15, "size_spread": 0.2, "light_spread": 0.3},
+            model=replace(_OBJECT.model, likelihood_scale=0.1),
+        ),
+    },
+)
 """Name -> recipe; the README says what each reaches."""
 
 

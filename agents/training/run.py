@@ -140,7 +140,7 @@ class TrainingRun(ABC, Generic[R, T]):
         """Columns of metrics, on held-out scenes."""
 
     @abstractmethod
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self, progress: Callable[[int], object] | None = None) -> dict[str, float]:
         """The final figures, on held-out scenes that training never looked at."""
 
     @abstractmethod
@@ -270,14 +270,23 @@ class TrainingRun(ABC, Generic[R, T]):
         write_atomically(self.directory / RESUME_FILE, lambda path: torch.save(state, path))
         self._save_weights()
 
-    def finish(self) -> dict[str, float]:
+    def finished(self) -> dict[str, float] | None:
+        """The figures of evaluation.json, if they are those of the trained run."""
+        path = self.directory / EVALUATION_FILE
+        if self.trainer.iteration < self.recipe.max_steps or not path.is_file():
+            return None
+        metrics = json.loads(path.read_text())
+        metrics = {name: float("nan") if value is None else value for name, value in metrics.items()}
+        return metrics if metrics.get("iterations") == self.trainer.iteration else None
+
+    def finish(self, progress: Callable[[int], object] | None = None) -> dict[str, float]:
         """Draws the last picture, and measures what was trained on scenes that training never looked at.
 
         Returns:
             The figures, which are also in evaluation.json, with the run's iterations and minutes.
         """
         self._picture()
-        metrics = self._evaluate() | {"iterations": self.trainer.iteration, "minutes": self.minutes}
+        metrics = self._evaluate(progress) | {"iterations": self.trainer.iteration, "minutes": self.minutes}
         # JSON has no NaN, which an IoU is where no count is right.
         defined = {name: None if value != value else value for name, value in metrics.items()}
         write_text_atomically(self.directory / EVALUATION_FILE, json.dumps(defined, indent=2) + "\n")

@@ -41,7 +41,7 @@ class TrainingSettings:
     """Decides the training images, the initial weights, the order of batches and all noise."""
 
     def __post_init__(self) -> None:
-        refuse_unknown("scene", self.scene, SCENES)
+        SCENES.find(self.scene)
         self._refuse_nonsense(
             positive=("max_steps", "num_train", "batch_size", "learning_rate", "evaluate_every"),
             not_negative=("seed",),
