@@ -21,9 +21,9 @@ images, canvas = torch.rand(2, 5, 1, 8, 8, generator=torch.Generator().manual_se
 found = LIKELIHOODS.find("cauchy")(0.1).log_prob(images, canvas)
 torch.testing.assert_close(found, torch.distributions.Cauchy(canvas, 0.1).log_prob(images).sum((1, 2, 3)))
 
-options = {"scene": "rings", "scene_options": {"image_size": 24, "object_size": (6, 10)}, "num_scenes": 20}
-check_environment(make_world(**options))
-gymnasium.make("air_env:AIRScene-v0", **options).reset(seed=0)
+world = make_world("rings", image_size=24, object_size=(6, 10), num_scenes=20)
+check_environment(world)
+gymnasium.make("air_env:AIRScene-v0", scene="rings", likelihood="cauchy").reset(seed=0)
 
 
 def scenes(position):

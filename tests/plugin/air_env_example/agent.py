@@ -16,6 +16,7 @@ from air_agents.inference.agent import Agent, AgentSettings, Choose, Latents, se
 from air_agents.inference.cores import ErrorEmbedding
 from air_agents.inference.posteriors import Gaussian, GaussianHead
 from air_env import geometry
+from air_env.explanation import Explanation, Images
 from air_env.model import SceneConfig
 
 
@@ -60,7 +61,7 @@ class Glance(Agent):
         pixels = self.model.image_shape[0] * config.glimpse_size**2
         self.what = GaussianHead(pixels, self.what_size, initial_sd=0.7)
 
-    def initial(self, images: Float[Tensor, "batch channel height width"]) -> State:
+    def initial(self, images: Images) -> State:
         """The state before the first step."""
         return State(images, torch.zeros_like(images), images.new_zeros(len(images), self.hidden_size))
 
@@ -80,5 +81,6 @@ class Glance(Agent):
 
     def remember(self, state: State, z_where: Tensor, z_what: Tensor) -> State:
         """The state after the object is drawn; no gradient leads through the canvas to earlier steps."""
+        one = Explanation.of_objects(torch.ones_like(z_where[:, :1]), z_where[:, None], z_what[:, None])
         with torch.no_grad():
-            return replace(state, canvas=self.model.renderer.draw(state.canvas, z_where, z_what))
+            return replace(state, canvas=self.model.renderer.draw(state.canvas, one))

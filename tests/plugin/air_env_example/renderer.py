@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from air_env import geometry
+from air_env.explanation import Images
 from air_env.priors import GaussianPrior
-from air_env.renderers import RendererSettings
+from air_env.renderers import RendererSettings, WindowRenderer
 
 _SHARPNESS, _WIDEST = 8.0, 0.8
 
@@ -30,7 +31,7 @@ class RingConfig(RendererSettings):
         return RingRenderer(self)
 
 
-class RingRenderer(nn.Module):
+class RingRenderer(WindowRenderer):
     """Draws a ring into a window; there is nothing to learn."""
 
     channels = 1
@@ -43,26 +44,8 @@ class RingRenderer(nn.Module):
         axis = torch.linspace(-1, 1, config.size)
         self.register_buffer("radius", torch.hypot(axis[:, None], axis), persistent=False)
 
-    def draw(
-        self,
-        canvas: Float[Tensor, "batch 1 height width"],
-        z_where: Float[Tensor, "batch 3"],
-        z_what: Float[Tensor, "batch 1"],
-    ) -> Float[Tensor, "batch 1 height width"]:
-        """Adds a ring's pixels to the canvas."""
+    def add(self, canvas: Images, z_where: Float[Tensor, "batch 3"], z_what: Float[Tensor, "batch 1"]) -> Images:
+        """The canvas with a ring added; `WindowRenderer` draws scenes of several by it."""
         hole = _WIDEST * z_what.sigmoid()[:, :, None, None]
         patch = (_SHARPNESS * (1 - self.radius)).sigmoid() * (_SHARPNESS * (self.radius - hole)).sigmoid()
         return canvas + geometry.place(patch, z_where, canvas.shape[-1])
-
-    def draw_all(
-        self,
-        canvas: Float[Tensor, "batch 1 height width"],
-        z_where: Float[Tensor, "batch step 3"],
-        z_what: Float[Tensor, "batch step 1"],
-    ) -> Float[Tensor, "batch step 1 height width"]:
-        """The canvases after each of N objects."""
-        canvases = []
-        for where, what in zip(z_where.unbind(1), z_what.unbind(1), strict=True):
-            canvas = self.draw(canvas, where, what)
-            canvases.append(canvas)
-        return torch.stack(canvases, 1)
