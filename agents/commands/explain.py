@@ -72,8 +72,6 @@ def explain(arguments: Arguments) -> int:
     import numpy as np
     import torch
 
-    from air_env.renderers import SolidRenderer
-
     from ..evaluation.photographs import explained_shares, read_all, read_picture
     from ..jobs.devices import pick_device
     from ..training.checkpoints import load_agent, write_atomically, write_text_atomically
@@ -81,10 +79,10 @@ def explain(arguments: Arguments) -> int:
 
     agent = load_agent(arguments.agent, pick_device(arguments.device))
     channels, side, _ = agent.model.image_shape
-    solid = isinstance(agent.model.renderer, SolidRenderer)
+    solid = not agent.model.config.renderer.windows
     if solid and arguments.invert != "auto":
         raise ValueError("--invert is not for agents of three-dimensional objects, whose colours stay as they are")
-    kinds = agent.model.renderer.config.kinds if isinstance(agent.model.renderer, SolidRenderer) else ()
+    kinds = agent.model.renderer.kinds if solid else ()
     read = partial(
         read_picture,
         side=side,
@@ -92,7 +90,7 @@ def explain(arguments: Arguments) -> int:
         channels=channels,
         solid=solid,
         crop=arguments.crop,
-        agent=agent if agent.model.camera_dim else None,
+        agent=agent if agent.model.scene_dim else None,
     )
     pictures, complaints = read_all(arguments.images, read)
     if pictures:
@@ -101,7 +99,7 @@ def explain(arguments: Arguments) -> int:
         probabilities = count_probabilities(agent, images, z.z_pres.shape[1])
         results = describe(pictures, z, probabilities, explained_shares(images, z), kinds)
         print(table(results))
-        least, remedy = (_DOUBTFUL, _REMEDY) if z.z_camera is None else (_DOUBTFUL_TABLE, _REMEDY_TABLE)
+        least, remedy = (_DOUBTFUL_TABLE, _REMEDY_TABLE) if agent.model.scene_dim else (_DOUBTFUL, _REMEDY)
         if doubtful := [result["file"] for result in results if result["explained"] < least]:
             print(
                 f"\nwarning: less than {least} of {', '.join(doubtful)} is explained: do not trust the count, "

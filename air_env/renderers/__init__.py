@@ -1,7 +1,7 @@
 """How objects become pixels."""
 
 from air_env.registry import Registry
-from air_env.renderers.base import Renderer, RendererSettings, SceneRenderer
+from air_env.renderers.base import Renderer, RendererSettings, WindowRenderer
 from air_env.renderers.objects import ObjectRenderer, ObjectsConfig
 from air_env.renderers.patch import PatchConfig, PatchRenderer
 from air_env.renderers.solids import SolidRenderer, SolidsConfig
@@ -21,11 +21,11 @@ __all__ = [
     "PatchRenderer",
     "Renderer",
     "RendererSettings",
-    "SceneRenderer",
     "SolidRenderer",
     "SolidsConfig",
     "SpriteConfig",
     "SpriteRenderer",
     "TabletopConfig",
     "TabletopRenderer",
+    "WindowRenderer",
 ]
