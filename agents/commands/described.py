@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation
 from air_env.frames import scene_frame
 from air_env.model import Images
 
@@ -35,7 +35,7 @@ class Described(TypedDict):
     z_where: list[list[float]]
     z_what: list[int] | list[list[float]]
     kinds: NotRequired[list[str]]
-    z_camera: NotRequired[list[float]]
+    z_scene: NotRequired[list[float]]
 
 
 @torch.no_grad()
@@ -60,13 +60,12 @@ def to_file_pixels(boxes: NDArray[np.floating], picture: Picture, side: int) -> 
 
 def describe(
     pictures: Sequence[Picture],
-    z: Explanation,
+    z: DrawnExplanation,
     probabilities: torch.Tensor,
     explained: torch.Tensor,
     kinds: tuple[str, ...] = (),
 ) -> list[Described]:
     """Plain numbers about each file, for the objects that are there."""
-    assert z.reconstruction is not None
     side = z.reconstruction.shape[-1]
     boxes = z.boxes(side).cpu().numpy()
     results: list[Described] = []
@@ -84,8 +83,8 @@ def describe(
         }
         if kinds:
             result["kinds"] = [kinds[k] for k in z.z_what[i, :count].tolist()]
-        if z.z_camera is not None:
-            result["z_camera"] = z.z_camera[i].tolist()
+        if z.z_scene.shape[1]:
+            result["z_scene"] = z.z_scene[i].tolist()
         results.append(result)
     return results
 
@@ -104,9 +103,8 @@ def table(results: Sequence[Described]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def contact_sheet(images: Images, z: Explanation, results: Sequence[Described]) -> Image.Image:
+def contact_sheet(images: Images, z: DrawnExplanation, results: Sequence[Described]) -> Image.Image:
     """Each image with its windows beside its reconstruction, several files abreast."""
-    assert z.reconstruction is not None
     boxes = z.boxes(images.shape[-1]).cpu().numpy()
     frames = []
     for pixels, canvas, box, result in zip(images.numpy(), z.reconstruction.cpu().numpy(), boxes, results, strict=True):

@@ -72,8 +72,6 @@ def explain(arguments: Arguments) -> int:
     import numpy as np
     import torch
 
-    from air_env.renderers import SolidRenderer
-
     from ..evaluation.photographs import explained_shares, read_all, read_picture
     from ..jobs.devices import pick_device
     from ..training.checkpoints import load_agent, write_atomically, write_text_atomically

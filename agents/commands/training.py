@@ -142,9 +142,9 @@ def _scene_registry(scene: str, dropped: Mapping[str, object]) -> ConstructorReg
         scene: Name of the scene.
         dropped: Options of another scene, which go where this one does not have them.
     """
-    from air_env.scenes import SCENES, scene_parameters
+    from air_env.scenes import SCENES, scene_options
 
-    known = {name: p for name, p in scene_parameters(scene).items() if name != "data_dir"}
+    known = {name: p for name, p in scene_options(scene).items() if name != "data_dir"}
     helps = dict(re.findall(r"^\s+(\w+): (.+)", inspect.getdoc(SCENES.find(scene)) or "", re.MULTILINE))
     registry = terminal.tidy_registry()
 

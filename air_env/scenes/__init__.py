@@ -26,30 +26,27 @@ SCENES: Registry[Callable[..., Scene]] = Registry(
 """Name -> function that makes the scene; all take `data_dir` and the options of their scene."""
 
 
-def scene_parameters(name: str) -> dict[str, inspect.Parameter]:
-    """The options of a scene, with their types and defaults; also those that it passes on to `ComposedScene`."""
-    parameters = dict(inspect.signature(SCENES.find(name), eval_str=True).parameters)
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        passed_on = dict(inspect.signature(ComposedScene, eval_str=True).parameters)
-        parameters = {n: p for n, p in (passed_on | parameters).items() if n not in ("glyphs", "model")}
-    return {n: p for n, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
-
-
 def make_scene(name: str, **options) -> Scene:
     """Makes a registered scene.
 
     Args:
         name: One of `SCENES`.
         options: `data_dir`, `counts`, `object_size`, ... as the scene takes them.
-
-    Raises:
-        ValueError: The scene or an option is unknown.
     """
-    known = scene_parameters(name)
-    if unknown := options.keys() - known.keys():
-        names, valid = ", ".join(map(repr, sorted(unknown))), ", ".join(sorted(known))
-        raise ValueError(f"scene option {names} is unknown; choose from {valid}")
+    valid = scene_options(name)
+    if unknown := options.keys() - valid.keys():
+        names, known = ", ".join(map(repr, sorted(unknown))), ", ".join(sorted(valid))
+        raise ValueError(f"scene option {names} is unknown; choose from {known}")
     return SCENES.find(name)(**options)
+
+
+def scene_options(name: str) -> dict[str, inspect.Parameter]:
+    """The options of a registered scene, with their types and defaults; also those that go on to `ComposedScene`."""
+    parameters = dict(inspect.signature(SCENES.find(name), eval_str=True).parameters)
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        passed_on = dict(inspect.signature(ComposedScene, eval_str=True).parameters)
+        parameters = {n: p for n, p in (passed_on | parameters).items() if n not in ("glyphs", "model")}
+    return {n: p for n, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
 
 
 __all__ = [
@@ -63,5 +60,5 @@ __all__ = [
     "Split",
     "TabletopScene",
     "make_scene",
-    "scene_parameters",
+    "scene_options",
 ]
