@@ -12,7 +12,7 @@ from torch import Tensor
 
 from air_env import geometry
 from air_env.explanation import Images
-from air_env.priors import GaussianPrior
+from air_env.priors import GaussianPrior, Prior
 from air_env.renderers import RendererSettings, WindowRenderer
 
 _SHARPNESS, _WIDEST = 8.0, 0.8
@@ -36,6 +36,7 @@ class RingRenderer(WindowRenderer):
 
     channels = 1
     differentiable = True
+    prior_what: Prior
     radius: Tensor
 
     def __init__(self, config: RingConfig) -> None:

@@ -23,18 +23,20 @@ def draw_glyphs(split: Split) -> Glyphs:
     return Glyphs((255 * np.stack(pictures)).astype(np.uint8), labels.astype(np.int64))
 
 
+def model_of_rings(image_size: int, object_size: tuple[float, float]) -> SceneConfig:
+    """The generative model of the images: without it, environments would take the renderer of digits."""
+    log_size = math.log(sum(object_size) / 2 / image_size)
+    return SceneConfig(image_size, likelihood="cauchy", where_mean=(log_size, 0.0, 0.0), renderer=RingConfig())
+
+
 def rings(
     *,
     data_dir: Path | str | None = None,
     object_size: tuple[float, float] = (10, 20),
     image_size: int = 50,
-    **options: object,
+    **options,
 ) -> ComposedScene:
     """Rings and discs of 10 to 20 pixels; `ComposedScene` has the options. `data_dir` is not used."""
     del data_dir
-    # What the images are made of is known. Without a model, environments take the renderer of digits.
-    log_size = math.log(sum(object_size) / 2 / image_size)
-    model = SceneConfig(
-        image_size=image_size, likelihood="cauchy", where_mean=(log_size, 0.0, 0.0), renderer=RingConfig()
-    )
+    model = model_of_rings(image_size, object_size)
     return ComposedScene(draw_glyphs, object_size, image_size=image_size, model=model, **options)
