@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from safetensors.torch import load_model
+from torch import nn
 
 from air_env.model import SceneConfig, SceneModel
 from air_env.priors import CountPrior
 from air_env.renderers import PatchConfig, RendererSettings
-from air_env.scenes import Scene, SceneDataset, Split, make_scene
+from air_env.scenes import Scene, SceneDataset, Split, make_scene, options_of
 
 DEFAULT_RENDERER = "digits.safetensors"
 """Weights of a patch renderer trained on `digits`, shipped with the package in ``air_env/weights``."""
@@ -67,7 +68,7 @@ def make_world(
         ValueError: An option is unknown, out of range, or not for this scene or model.
         FileNotFoundError: A data file or the shipped renderer is missing.
     """
-    known = scene_options(scene) if isinstance(scene, str) else set()
+    known = options_of(scene) if isinstance(scene, str) else set()
     if unknown := options.keys() - known:
         own = [name for name in inspect.signature(make_world).parameters if name != "options"]
         raise ValueError(
@@ -90,7 +91,7 @@ def make_world(
     if model is None:
         model = SceneModel(replace(config or SceneConfig(image_size=scenes.images.shape[-1]), **changes))
         if model.config.renderer.kind == PatchConfig.kind:
-            load_renderer(model)
+            load_renderer(model.get_submodule("renderer"))
     if scenes.images.shape[1:] != model.image_shape:
         found, wanted = (f"{side} pixels a side" for _, side, _ in (scenes.images.shape[1:], model.image_shape))
         if found == wanted:
@@ -101,8 +102,8 @@ def make_world(
     return World(model, scenes)
 
 
-def load_renderer(model: SceneModel) -> None:
-    """Loads the shipped weights into the patch renderer of a model, which has the default size.
+def load_renderer(renderer: nn.Module) -> None:
+    """Loads the shipped weights into a patch renderer of the default size.
 
     Raises:
         FileNotFoundError: The package was installed without them.
@@ -114,7 +115,7 @@ def load_renderer(model: SceneModel) -> None:
                 f"{path}, the weights of the default renderer, does not exist; install the package again, or give "
                 "a model of your own: model=SceneModel(SceneConfig(...))"
             )
-        load_model(model.get_submodule("renderer"), path)
+        load_model(renderer, path)
 
 
 def _make_scenes(

@@ -37,14 +37,14 @@ def make_scene(name: str, **options) -> Scene:
         name: One of `SCENES`.
         options: `data_dir`, `counts`, `object_size`, ... as the scene takes them.
     """
-    valid = scene_options(name)
+    valid = options_of(name)
     if unknown := options.keys() - valid:
         names, known = ", ".join(map(repr, sorted(unknown))), ", ".join(sorted(valid))
         raise ValueError(f"scene option {names} is unknown; choose from {known}")
     return SCENES.find(name)(**options)
 
 
-def scene_options(name: str) -> set[str]:
+def options_of(name: str) -> set[str]:
     """Names of the options that a registered scene takes."""
     parameters = inspect.signature(SCENES.find(name)).parameters
     composed = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -62,5 +62,5 @@ __all__ = [
     "Split",
     "TabletopScene",
     "make_scene",
-    "scene_options",
+    "options_of",
 ]
