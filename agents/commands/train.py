@@ -24,8 +24,9 @@ from . import terminal
 from .training import Command, RunArguments, print_metrics, short, training_bar
 
 if TYPE_CHECKING:
+    from ..comparisons import ComparisonRecipe, ComparisonRun
+    from ..training.agent_run import Run
     from ..training.recipes import Recipe
-    from ..training.run import TrainingRun
 
 _RECIPE = "digits"
 _NUM_FINAL = 5_000
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return terminal.guarded(lambda: train(*command.parse(argv)))
 
 
-def find_recipe(first: Namespace) -> "Recipe":
+def find_recipe(first: Namespace) -> "Recipe | ComparisonRecipe":
     """The recipe of a name, of a file of one's own, or of a run's config.json."""
     from ..comparisons import COMPARISONS, ComparisonRecipe
     from ..training.checkpoints import from_json
@@ -75,20 +76,23 @@ def find_recipe(first: Namespace) -> "Recipe":
 
     if first.config is None:
         name = first.recipe or _RECIPE
-        return COMPARISONS[name] if name in COMPARISONS else RECIPES.find(name)
+        return COMPARISONS.find(name) if name in COMPARISONS.names() else RECIPES.find(name)
     values = json.loads(Path(first.config).read_text())
     return from_json(Recipe if "estimator" in values else ComparisonRecipe, values)
 
 
-def train(arguments: Arguments, recipe: "Recipe | None") -> None:
+def train(arguments: Arguments, recipe: "Recipe | ComparisonRecipe | None") -> None:
     """Begins or continues a run, and measures what was trained."""
-    if arguments.list:
-        print_names()
-        return
     import torch
 
     torch.set_flush_denormal(True)
-    run = resume(arguments) if recipe is None else start(arguments, recipe)
+    if recipe is not None:
+        run = start(arguments, recipe)
+    elif arguments.resume is not None:
+        run = resume(arguments, arguments.resume)
+    else:
+        print_names()
+        return
     with training_bar(run.recipe.max_steps, run.trainer.iteration, "it") as show:
         with terminal.patient_interrupt() as interrupted:
             run.train(interrupted=interrupted, progress=lambda row: show(run.trainer.iteration, row))
@@ -101,39 +105,43 @@ def train(arguments: Arguments, recipe: "Recipe | None") -> None:
     print_metrics(metrics, _PRINTED, run.minutes, run.directory)
 
 
-def start(arguments: Arguments, recipe: "Recipe") -> "TrainingRun":
+def start(arguments: Arguments, recipe: "Recipe | ComparisonRecipe") -> "Run | ComparisonRun":
     """A new run."""
     from ..comparisons import ComparisonRun
     from ..jobs.devices import pick_device
     from ..training.agent_run import Run
     from ..training.recipes import Recipe
 
-    parts = [short(arguments.recipe or _RECIPE)]
-    if isinstance(recipe, Recipe):
-        parts += [short(recipe.estimator), *(["exact_categories"] if recipe.categories == "exact" else [])]
-    directory = arguments.output_dir or Path("runs", "-".join([*parts, str(recipe.seed)]))
-    kind = Run if isinstance(recipe, Recipe) else ComparisonRun
-    return kind.start(
-        directory,
-        recipe,
-        data_dir=arguments.machine.data,
-        device=pick_device(arguments.machine.device),
-        max_minutes=arguments.max_minutes,
-    )
+    options = {"data_dir": arguments.machine.data, "max_minutes": arguments.max_minutes}
+    options["device"] = pick_device(arguments.machine.device)
+    name = short(arguments.recipe or _RECIPE)
+    if not isinstance(recipe, Recipe):
+        return ComparisonRun.start(arguments.output_dir or Path("runs", f"{name}-{recipe.seed}"), recipe, **options)
+    categories = "-exact_categories" if recipe.categories == "exact" else ""
+    name = f"{name}-{short(recipe.estimator)}{categories}-{recipe.seed}"
+    return Run.start(arguments.output_dir or Path("runs", name), recipe, **options)
 
 
-def resume(arguments: Arguments) -> "TrainingRun":
-    """The run to be continued."""
+def resume(arguments: Arguments, directory: Path) -> "Run | ComparisonRun":
+    """The run in a directory, to be continued."""
+    from ..comparisons import ComparisonRun
+    from ..comparisons.training import MODEL_FILE
     from ..jobs.devices import pick_device
     from ..training.agent_run import Run
 
-    device = None if arguments.machine.device == "auto" else pick_device(arguments.machine.device)
-    return Run.resume(
-        arguments.resume, data_dir=arguments.machine.data, device=device, max_minutes=arguments.max_minutes
+    if (directory / "policy.safetensors").is_file():
+        raise ValueError(f"{directory} is a run of Stable-Baselines3: air-env train-sb3 --resume {directory}")
+    kind = ComparisonRun if (directory / MODEL_FILE).is_file() else Run
+    return kind.resume(
+        directory,
+        data_dir=arguments.machine.data,
+        device=None if arguments.machine.device == "auto" else pick_device(arguments.machine.device),
+        max_minutes=arguments.max_minutes,
+        max_steps=arguments.max_steps if isinstance(arguments, Common) else None,
     )
 
 
-def resume_command(run: "TrainingRun", arguments: Arguments) -> str:
+def resume_command(run: "Run | ComparisonRun", arguments: Arguments) -> str:
     """The command that continues a run."""
     command = ["air-env", "train", "--resume", str(run.directory)]
     if arguments.machine.data is not None:

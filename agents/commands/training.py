@@ -149,7 +149,7 @@ def _scene_registry(scene: str, dropped: Mapping[str, object]) -> ConstructorReg
     registry = terminal.tidy_registry()
 
     @registry.struct_rule
-    def scene_options(info: StructTypeInfo) -> StructConstructorSpec | None:
+    def options(info: StructTypeInfo) -> StructConstructorSpec | None:
         if get_origin(info.type) is not dict:
             return None
         own = {
@@ -160,7 +160,7 @@ def _scene_registry(scene: str, dropped: Mapping[str, object]) -> ConstructorReg
         if unknown := own.keys() - known.keys():
             raise ValueError(f"scene {scene!r} has no option {', '.join(unknown)}; choose from {', '.join(known)}")
         shown = {name: own.get(name, parameter.default) for name, parameter in known.items()}
-        options = [
+        parts = [
             StructFieldSpec(name, parameter.annotation, shown[name], helps.get(name, ""))
             for name, parameter in known.items()
         ]
@@ -168,7 +168,7 @@ def _scene_registry(scene: str, dropped: Mapping[str, object]) -> ConstructorReg
         def changed(**given: object) -> dict[str, object]:
             return own | {name: value for name, value in given.items() if value != shown[name]}
 
-        return StructConstructorSpec(changed, tuple(options))
+        return StructConstructorSpec(changed, tuple(parts))
 
     return registry
 

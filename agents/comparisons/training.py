@@ -23,6 +23,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from air_env.explanation import DrawnExplanation
+from air_env.registry import Registry
 from air_env.scenes import SceneDataset, make_scene
 
 from ..evaluation.pictures import scenes_beside_reconstructions
@@ -96,27 +97,30 @@ _TOLD = ComparisonRecipe(
     max_steps=6_000,
     learning_rate=1e-3,
 )
-COMPARISONS: dict[str, ComparisonRecipe] = {
-    "draw": ComparisonRecipe(DRAWConfig(), max_steps=2_500, learning_rate=3e-3),
-    "autoencoder": ComparisonRecipe(AutoencoderConfig(), max_steps=2_500, learning_rate=2e-3),
-    "cnn_sum": ComparisonRecipe(
-        ClassifierConfig("sum"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
-    ),
-    "cnn_order": ComparisonRecipe(
-        ClassifierConfig("order"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
-    ),
-    "supervised_poses": ComparisonRecipe(
-        PoseRegressorConfig(),
-        scene="objects3d",
-        scene_options={"renderer": "raycast"},
-        num_train=20_000,
-        max_steps=2_200,
-        learning_rate=1e-3,
-    ),
-    "supervised_table": _TOLD,
-    "supervised_table_arbitrary": replace(_TOLD, model=TableRegressorConfig("arbitrary")),
-    "cnn_count": ComparisonRecipe(ClassifierConfig("count"), max_steps=2_000),
-}
+COMPARISONS: Registry[ComparisonRecipe] = Registry(
+    "comparison",
+    {
+        "draw": ComparisonRecipe(DRAWConfig(), max_steps=2_500, learning_rate=3e-3),
+        "autoencoder": ComparisonRecipe(AutoencoderConfig(), max_steps=2_500, learning_rate=2e-3),
+        "cnn_sum": ComparisonRecipe(
+            ClassifierConfig("sum"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
+        ),
+        "cnn_order": ComparisonRecipe(
+            ClassifierConfig("order"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
+        ),
+        "supervised_poses": ComparisonRecipe(
+            PoseRegressorConfig(),
+            scene="objects3d",
+            scene_options={"renderer": "raycast"},
+            num_train=20_000,
+            max_steps=2_200,
+            learning_rate=1e-3,
+        ),
+        "supervised_table": _TOLD,
+        "supervised_table_arbitrary": replace(_TOLD, model=TableRegressorConfig("arbitrary")),
+        "cnn_count": ComparisonRecipe(ClassifierConfig("count"), max_steps=2_000),
+    },
+)
 """Name -> recipe."""
 
 
@@ -131,7 +135,7 @@ def seeded(device: torch.device, purpose: str, *numbers: int) -> Iterator[None]:
     """Draws all of torch's noise from a purpose and numbers, for as long as it lasts; then the generators go on."""
     numbers = (_PURPOSES.index(purpose) + 1, *numbers)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))  # noqa: TID251 (forked)
         yield
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import save
 
 from air_env.model import SceneConfig
 from air_env.renderers import RENDERERS, RendererSettings
+from air_env.scenes import scene_options
 
 from ..inference.agent import Agent
 from ..inference.air import AgentConfig
@@ -29,6 +30,13 @@ from .recipes import Recipe
 
 AGENT_FILE = "agent.safetensors"
 _FORMAT = "air-env agent 1"
+_OTHER_RUNS = {
+    "policy.safetensors": "a run of Stable-Baselines3. Its metrics are in evaluation.json; continue it with air-env "
+    "train-sb3 --resume, load its policy with air_agents.sb3.load_algorithm",
+    "model.safetensors": "a model to compare agents with. Its metrics are in evaluation.json; continue it with air-env "
+    "train --resume, load it with air_agents.comparisons.load_comparison",
+}
+"""File of another kind of run -> what that is, and what can be done with it."""
 _WEIGHTS = resources.files("air_agents") / "weights"
 
 
@@ -113,7 +121,10 @@ def load_recipe(source: str | Path) -> Recipe:
     try:
         return from_json(Recipe, json.loads(metadata["recipe"]))
     except ValueError as error:
-        raise ValueError(f"{path} has a recipe that this version does not know ({error}); train it again") from error
+        raise ValueError(
+            f"the recipe in {path} cannot be read here: {error}. What is your own must be installed, or named with its "
+            "file (path.py:my_scene)"
+        ) from error
 
 
 def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tuple[str, dict[str, Any], int]:
@@ -135,9 +146,14 @@ def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tupl
     except ValueError as error:
         if scene is None:
             raise ValueError(f"{error}; name a scene with --scene") from error
-        return scene, {"image_size": agent.model.config.image_size}, 0
-    same = recipe.scene_options if scene in (None, recipe.scene) else {}
-    return scene or recipe.scene, {"image_size": agent.model.config.image_size} | same, recipe.seed
+        return scene, _image_size(agent, scene), 0
+    name = scene or recipe.scene
+    return name, _image_size(agent, name) | (recipe.scene_options if name == recipe.scene else {}), recipe.seed
+
+
+def _image_size(agent: Agent, scene: str) -> dict[str, Any]:
+    """The option that makes a scene as large as the agent's images, where the scene has it."""
+    return {"image_size": agent.model.config.image_size} if "image_size" in scene_options(scene) else {}
 
 
 def from_json(cls: type[Any], values: object) -> Any:
@@ -163,11 +179,12 @@ def _renderer_settings(values: object) -> object:
 
 
 def _find(source: str | Path) -> Path:
-    path = Path(source)
-    if path.is_dir():
-        path = path / AGENT_FILE
-    if path.is_file():
+    path = Path(source) / AGENT_FILE if Path(source).is_dir() else Path(source)
+    if path.is_file() and path.name not in _OTHER_RUNS:
         return path
+    for name, remedy in _OTHER_RUNS.items():
+        if (Path(source) / name).is_file() or Path(source).name == name:
+            raise ValueError(f"{source} holds no agent: it is {remedy}")
     shipped = sorted(
         file.name.removesuffix(".safetensors") for file in _WEIGHTS.iterdir() if file.name.endswith(".safetensors")
     )

@@ -140,7 +140,7 @@ RECIPES: Registry[Recipe] = Registry(
         ),
         "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000),
         "multi_mnist_wide": _WIDE,
-        # What an object looks like matters more: its code tells more of it, and two digits are less easily taken for one.
+        # What an object looks like matters more: its code tells more, and two digits are less easily taken for one.
         "multi_mnist_sharp": replace(
             _WIDE,
             max_steps=12_000,

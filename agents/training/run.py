@@ -9,7 +9,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -185,6 +185,7 @@ class TrainingRun(ABC, Generic[R, T]):
         data_dir: str | None = None,
         device: torch.device | str | None = None,
         max_minutes: float | None = None,
+        max_steps: int | None = None,
         probe: Callable[[T], dict[str, float]] | None = None,
     ) -> Self:
         """Continues a run from its last checkpoint.
@@ -194,6 +195,7 @@ class TrainingRun(ABC, Generic[R, T]):
             data_dir: Folder of the data files, for scenes that need some.
             device: One of the type that it was trained on; by default such a one.
             max_minutes: Budget of the whole run; by default the one it has.
+            max_steps: Iterations of the whole run, to extend it; by default those of its recipe.
             probe: Gives further columns of metrics.
 
         Raises:
@@ -209,11 +211,19 @@ class TrainingRun(ABC, Generic[R, T]):
                 f"the run in {directory} was trained on {trained_on}, and its noise goes on only there: resume it with "
                 f"--device {trained_on}, where there is one (its weights can be used anywhere)"
             )
+        done = state["trainer"]["iteration"]
+        if max_steps is not None and max_steps < done:
+            raise ValueError(
+                f"max_steps must be at least the {done} iterations of the run in {directory}, got {max_steps}"
+            )
+        recipe = recipe if max_steps is None else replace(recipe, max_steps=max_steps)
         run = cls(directory, recipe, data_dir, device, budget if max_minutes is None else max_minutes, probe)
         with refusing_damage(directory):
             run.trainer.load_state_dict(state["trainer"])
             run.minutes, run._rows = state["minutes"], state["rows"]
             run._sum = state[f"{run.objective}_sum"].to(device)
+        if max_steps is not None:
+            write_text_atomically(directory / CONFIG_FILE, json.dumps(asdict(recipe), indent=2) + "\n")
         return run
 
     def train(
@@ -273,7 +283,8 @@ class TrainingRun(ABC, Generic[R, T]):
     def finished(self) -> dict[str, float] | None:
         """The figures of evaluation.json, if they are those of the trained run."""
         path = self.directory / EVALUATION_FILE
-        if self.trainer.iteration < self.recipe.max_steps or not path.is_file():
+        ended = self.trainer.iteration >= self.recipe.max_steps or self.minutes >= (self.max_minutes or float("inf"))
+        if not ended or not path.is_file():
             return None
         metrics = json.loads(path.read_text())
         metrics = {name: float("nan") if value is None else value for name, value in metrics.items()}
