@@ -37,7 +37,7 @@ from ..estimators import ESTIMATORS
 from ..jobs.cluster import LocalCluster, SlurmCluster
 from ..jobs.devices import pick_device
 from ..jobs.machine import describe_machine
-from ..pages.results import read_run
+from ..training.results import read_run
 from ..training.recipes import Recipe, get_recipe
 
 _CHANGES = ("categories", "max_steps", "exploration_steps", "evaluate_every", "batch_size")

@@ -16,7 +16,7 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from ..pages.results import Finished, read_run
+from ..training.results import Finished, read_run
 from ..training.checkpoints import write_atomically, write_text_atomically
 
 COLUMNS = (

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from ..pages.results import read_rows, read_run
+from ..training.results import read_rows, read_run
 from .cell import Cell
 from .record import Record, read_record
 

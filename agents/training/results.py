@@ -1,4 +1,4 @@
-"""What runs leave: settings, the course of training, final figures."""
+"""Reads finished runs: settings, metrics over training, final metrics."""
 
 import csv
 import json
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..training.agent_run import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
+from .agent_run import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
 
 
 @dataclass(frozen=True)
