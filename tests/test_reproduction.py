@@ -1,36 +1,35 @@
-"""`scripts/reproduce_paper.py` and `air_agents.reproduction`: from trainings to pages, and scanning policies."""
+"""`air-env reproduce` and `air_agents.reproduction`: studies from trainings to pages, and scanning policies."""
 
 import csv
-import importlib
 import json
 import re
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from air_agents.comparisons import training as comparison_training
+from air_agents.commands import reproduce as command
+from air_agents.commands.summarise import table as summary
 from air_agents.jobs.job import Job
 from air_agents.jobs.schedule import train_all
-from air_agents.reproduction import generalisation, measurements
+from air_agents.pages import Page, means, number, pivot, show
+from air_agents.reproduction import generalisation, study
 from air_agents.reproduction.experiment import Experiment
-from air_agents.reproduction.figures import FIGURES
-from air_agents.reproduction.measurements import Measurement, measure_all
 from air_agents.reproduction.policy import blend, first_attended, heat_maps, predictability
 from air_agents.reproduction.representation import describe
-from air_agents.reproduction.scales import SCALES, get_scale
-from air_agents.training import agent_run
+from air_agents.reproduction.scales import SCALES
+from air_agents.reproduction.studies import STUDIES
+from air_agents.reproduction.study import Case, Measurement, Study
 from air_agents.training.run import TrainingRun
 from air_env import geometry
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation
 from air_env.scenes import SceneDataset, make_scene
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce_paper.py"
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 @pytest.fixture(autouse=True)

@@ -37,8 +37,8 @@ from ..estimators import ESTIMATORS
 from ..jobs.cluster import LocalCluster, SlurmCluster
 from ..jobs.devices import pick_device
 from ..jobs.machine import describe_machine
-from ..training.results import read_run
 from ..training.recipes import Recipe, get_recipe
+from ..training.results import read_run
 
 _CHANGES = ("categories", "max_steps", "exploration_steps", "evaluate_every", "batch_size")
 _LOCAL_WORKERS = 2

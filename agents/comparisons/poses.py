@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from air_env.explanation import DrawnExplanation, Explanation
-from air_env.model import Images, SceneConfig
+from air_env.model import Images, SceneConfig, SceneModel
 from air_env.renderers import ObjectsConfig
 from air_env.scenes import SceneDataset
 
@@ -63,6 +63,11 @@ class PoseRegressor(nn.Module):
         position = difference[:, :2].square().sum(1) / (2 * self.config.position_sd**2)
         turn = (1 - difference[:, 2].cos()) / self.config.yaw_sd**2
         return state.log_q[rows, kind] - position - turn
+
+    @property
+    def model(self) -> SceneModel:
+        """The generative model, which draws what the network infers."""
+        return self.network.model
 
     @torch.no_grad()
     def explain(self, images: Images) -> DrawnExplanation:

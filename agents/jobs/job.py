@@ -20,11 +20,11 @@ from ..comparisons import ComparisonRecipe, ComparisonRun, load_comparison
 from ..comparisons.training import MODEL_FILE
 from ..estimator_benchmark.cell import FAILED_FILE, JOBS_FOLDER, MACHINE_FILE
 from ..inference.agent import Agent
-from ..training.results import read_rows
 from ..training.agent_run import Run
 from ..training.checkpoints import AGENT_FILE, from_json, load_agent, write_text_atomically
 from ..training.directory import CONFIG_FILE, EVALUATION_FILE
 from ..training.recipes import Recipe
+from ..training.results import read_rows
 from .machine import describe_machine
 
 AnyRecipe = Recipe | ComparisonRecipe

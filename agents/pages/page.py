@@ -42,8 +42,8 @@ class Page:
         self._tables.append(table)
 
     def add_picture(self, name: str, figure: Figure, caption: str) -> None:
-        """Writes a figure as a PNG, and shows it."""
-        path = self.folder / f"{self.name}_{name}.png"
+        """Writes a figure as NAME_PICTURE.png, or as NAME.png where the picture has no name, and shows it."""
+        path = self.folder / f"{self._file(name)}.png"
         buffer = BytesIO()
         figure.savefig(buffer, dpi=DPI, format="png")
         # A palette makes files a third of the size: these pages live in the repository. Maximum coverage keeps the
@@ -61,7 +61,7 @@ class Page:
             milliseconds: Duration of a frame.
             caption: Text below the picture.
         """
-        path = self.folder / f"{self.name}_{name}.gif"
+        path = self.folder / f"{self._file(name)}.gif"
         images = [Image.fromarray(frame).quantize(_PALETTE, Image.Quantize.MAXCOVERAGE) for frame in frames]
         options = {"save_all": True, "append_images": images[1:], "duration": milliseconds, "loop": 0}
         write_atomically(path, lambda temporary: images[0].save(temporary, "GIF", **options))
@@ -78,6 +78,9 @@ class Page:
             write_atomically(sheet, lambda path: table.to_csv(path, index=False))
             written.append(sheet)
         return [*written, *self.paths]
+
+    def _file(self, name: str) -> str:
+        return f"{self.name}_{name}" if name else self.name
 
     def _show(self, path: Path, caption: str) -> None:
         self.paths.append(path)
