@@ -64,8 +64,7 @@ class Common(Arguments):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `air-env train`; returns the exit status."""
-    command = Command("train", __doc__, Arguments, Common, find_recipe)
-    return terminal.guarded(lambda: train(*command.parse(argv)))
+    return terminal.guarded(lambda: train(*COMMAND.parse(argv)))
 
 
 def find_recipe(first: Namespace) -> "Recipe | ComparisonRecipe":
@@ -159,3 +158,7 @@ def print_names() -> None:
 
     for registry in (RECIPES, COMPARISONS, ESTIMATORS, SCENES):
         print(f"{registry.noun}s: {', '.join(registry.names())}")
+
+
+COMMAND = Command("train", __doc__, Arguments, Common, find_recipe)
+"""The command line; `main` runs it."""
