@@ -4,6 +4,7 @@ The packages must not be imported here, or their annotations would go unchecked;
 """
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -17,6 +18,9 @@ from jaxtyping import AbstractArray, install_import_hook
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in background jobs of a shell, whose children ignore it, too; tests interrupt commands by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("air", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("air")
 

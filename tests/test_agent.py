@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import (
     NUM_STEPS,
+    SCENE,
     SIDE,
     WHAT,
     WHERE,
@@ -27,6 +28,7 @@ from air_agents.inference import agent as agent_module
 from air_agents.inference.air import AgentConfig, AgentState, Exploration
 from air_agents.inference.cores import CORES
 from air_env.explanation import Explanation
+from air_env.model import SceneModel
 from air_env.scenes import make_scene
 
 PARTS = ("z_pres", "z_where", "z_what", "reconstruction")

@@ -15,7 +15,9 @@ from air_agents.evaluation.metrics import compare, count_accuracy, evaluate, mat
 from air_agents.inference.air import AIR
 from air_env import geometry
 from air_env.explanation import Explanation
+from air_env.model import SceneConfig, SceneModel
 from air_env.priors import CountPrior
+from air_env.renderers import SpriteConfig
 from air_env.scenes import SceneDataset
 
 

@@ -70,6 +70,7 @@ def test_maps_and_shares_are_of_the_items_of_a_step():
         torch.tensor([[1.0, 1.0], [1.0, 0.0]]),
         torch.tensor([[[-REACH, REACH - 0.01], [0.05, 0.05]], [[9.0, -9.0], [0.0, 0.0]]]),
         torch.tensor([[0, 2], [2, 0]]),
+        torch.zeros(2, 1),
     )
     maps = place_maps(z)
     assert maps.shape == (2, 16, 16)

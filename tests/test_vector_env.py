@@ -33,7 +33,7 @@ from air_env.scenes import SCENES
 NUM_STEPS, SIDE, WHAT = 3, 12, 4
 SCALES = {"gaussian": 0.3, "laplace": 0.2, "bernoulli": 1e-3}
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
-TERMS = ("likelihood_gain", "log_p_z_where", "log_p_z_what", "log_p_z_pres")
+TERMS = ("likelihood_gain", "log_p_z_where", "log_p_z_what", "log_p_z_pres", "log_p_z_scene")
 
 
 @contextmanager
@@ -85,7 +85,8 @@ def action(num_envs: int, z_pres: int | torch.Tensor = 1, seed: int = 0) -> dict
 
 def snapshot(envs: AIRSceneVectorEnv) -> dict[str, torch.Tensor]:
     """Copies of what the episodes are made of."""
-    return {name: part.clone() for name, part in vars(envs.state).items() if part is not None}
+    parts = vars(envs.state) | vars(envs.state.z)
+    return {name: part.clone() for name, part in parts.items() if name != "z"}
 
 
 def frames(envs: AIRSceneVectorEnv) -> np.ndarray:
@@ -344,7 +345,7 @@ def test_a_misshapen_or_invalid_plan_is_refused():
     envs.reset(seed=0)
     z_where, z_what = random_latents(2, NUM_STEPS)
     with pytest.raises(ValueError, match=r"z_where has shape \(2, 2, 3\), wanted \(2, 3, 3\)"):
-        envs.unroll(plan_of(z_where[:, 1:], z_what))
+        envs.unroll(plan_of(z_where[:, 1:], z_what[:, 1:]))
     with pytest.raises(ValueError, match="z_what holds NaN"):
         envs.unroll(plan_of(z_where, z_what * math.nan))
 
