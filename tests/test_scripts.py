@@ -77,15 +77,6 @@ def refused(air_env_command) -> Callable[..., str]:
     return call
 
 
-@pytest.fixture
-def interruptible():
-    """SIGINT interrupts, as it does in a terminal: background jobs ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    signal.signal(signal.SIGINT, before)
-
-
 @contextmanager
 def after_step(number: int, do: Callable[[], object]) -> Iterator[None]:
     """Does something inside a step of the optimizer, when it has changed the weights."""
@@ -343,7 +334,7 @@ def test_the_same_command_gives_the_same_agent(train):
     assert metrics[0] == pytest.approx(metrics[1] | {"minutes": metrics[0].get("minutes")}, abs=0, nan_ok=True)
 
 
-def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(train, air_env_command, interruptible):
+def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(train, air_env_command):
     train("tiny", "--output-dir", "whole")
     # The weights have changed, the rest of the state has not.
     with after_step(3, lambda: signal.raise_signal(signal.SIGINT)):
@@ -351,6 +342,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(train, air_env_c
     assert status == 130
     assert err.endswith("\nstopped; continue: air-env train --resume parts --data-dir 'my data'\n")
     assert Run.resume(Path("parts")).trainer.iteration == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     train("--resume", "parts")
     agents = [dict(load_agent(name).state_dict()) for name in ("whole", "parts")]
     assert_equal(agents[1], agents[0])
@@ -367,7 +359,7 @@ def test_an_ignored_interruption_stays_ignored(train):
     assert Path("run", "evaluation.json").is_file()
 
 
-def test_a_second_interruption_does_not_wait(air_env_command, interruptible):
+def test_a_second_interruption_does_not_wait(air_env_command):
     def interrupt_twice():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)

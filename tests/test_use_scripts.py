@@ -19,7 +19,7 @@ from air_agents.inference.tabletop3d import TabletopAgent, TabletopAgentConfig
 from air_agents.jobs.timing import Measurement
 from air_agents.training.recipes import Recipe
 from air_env import PatchConfig, SceneConfig, SpriteConfig
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation
 from air_env.renderers import TabletopConfig
 from air_env.scenes import make_scene
 
@@ -276,7 +276,8 @@ def test_a_table_is_found_in_its_picture(left, top, scale):
 
         def explain(self, images):
             none = torch.zeros(len(images), 1)
-            return Explanation(none, none[..., None], none.long(), target.expand_as(images))
+            images = target.expand_as(images)
+            return DrawnExplanation(none, none[..., None], none.long(), none, images, none[..., None].expand(-1, -1, 4))
 
     x, y, found = photographs.window_of_table(Knows(), picture)
     assert abs(found - side) <= 0.05 * side
@@ -304,7 +305,7 @@ def test_a_table_is_described_by_kinds_and_camera(air_env_command, tmp_path):
     assert result["kinds"] == [("plate", "bowl", "cup")[k] for k in result["z_what"]]
     assert len(result["kinds"]) == 2
     assert all(f"{kind}(" in out for kind in result["kinds"])
-    assert len(result["z_camera"]) == 1
+    assert len(result["z_scene"]) == 1
     # An untrained agent explains little.
     assert "less than 0.9" in err
     assert "--crop" in err
@@ -381,7 +382,9 @@ def test_explanations_are_the_agents(air_env_command, agent_file, tmp_path):
 def test_the_explained_share_is_that_of_the_pictures_energy():
     images = torch.tensor([[3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [0.0, 0.0]])[:, None, None]
     canvas = torch.tensor([[3.0, 4.0], [0.0, 4.0], [0.0, 0.0], [-9.0, 0.0], [0.0, 0.0]])[:, None, None]
-    z = Explanation(torch.zeros(5, 1), torch.zeros(5, 1, 3), torch.zeros(5, 1, 4), canvas)
+    z = DrawnExplanation(
+        torch.zeros(5, 1), torch.zeros(5, 1, 3), torch.zeros(5, 1, 4), torch.zeros(5, 0), canvas, torch.zeros(5, 1, 4)
+    )
     assert photographs.explained_shares(images, z).tolist() == pytest.approx([1, 1 - 9 / 25, 0, 0, 1])
 
 
