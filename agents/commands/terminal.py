@@ -122,7 +122,7 @@ def failed(*messages: str) -> int:
     return FAILURE
 
 
-def require(extra: str, *modules: str) -> None:
+def require(extra: str, *modules: str, instead: str = "") -> None:
     """Checks that an extra is installed, before any work.
 
     Raises:
@@ -131,7 +131,7 @@ def require(extra: str, *modules: str) -> None:
     if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
         raise ValueError(
             f'{", ".join(missing)} is not installed; install the extra: pip install "air-env[{extra}]" '
-            f'(in a checkout: pip install -e ".[{extra}]")'
+            f'(in a checkout: pip install -e ".[{extra}]"){instead}'
         )
 
 
