@@ -130,7 +130,7 @@ def test_every_command_answers_help_without_torch_and_without_extras():
     assert result.returncode == 0, result.stderr
     for name in COMMANDS:
         # Examples are lines of their own.
-        assert f"\n    air-env {name}" in result.stdout
+        assert f"\n    $ air-env {name}" in result.stdout
 
 
 def test_the_entry_point_lists_its_commands_and_refuses_others(air_env_command):

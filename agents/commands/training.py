@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Generic, Protocol, TypeVar, get_origin
+from typing import Annotated, Generic, Protocol, TypeVar, cast, get_origin
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
@@ -79,7 +79,7 @@ class Command(Generic[A, S]):
             arguments, others = tyro.cli(
                 self.common,
                 prog=f"air-env {self.name}",
-                description=self.description,
+                description=terminal.examples(self.description),
                 args=argv,
                 return_unknown_args=True,
                 registry=terminal.tidy_registry(),
@@ -106,7 +106,7 @@ class Command(Generic[A, S]):
         name = " ".join(filter(None, (self.name, first.recipe)))
         config = (tyro.conf.AvoidSubcommands,)
         parsed = terminal.parse(name, both, self.description, argv, registry, config)
-        return parsed, parsed.settings
+        return cast(A, parsed), parsed.settings
 
     def _refuse_changes(self, arguments: A, others: Sequence[str]) -> None:
         allowed = {"resume", "max_minutes", "evaluation", "machine", "max_steps"}
@@ -146,7 +146,7 @@ def _scene_registry(scene: str, dropped: Mapping[str, object]) -> ConstructorReg
 
     known = {name: p for name, p in scene_options(scene).items() if name != "data_dir"}
     helps = dict(re.findall(r"^\s+(\w+): (.+)", inspect.getdoc(SCENES.find(scene)) or "", re.MULTILINE))
-    registry = terminal.tidy_registry()
+    registry = terminal.tidy_registry(plain=False)
 
     @registry.struct_rule
     def options(info: StructTypeInfo) -> StructConstructorSpec | None:
