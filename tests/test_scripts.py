@@ -20,9 +20,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from air_agents import load_agent
 from air_agents.estimators import ESTIMATORS
 from air_agents.training import agent_run as run
-from air_agents.training.agent_run import Run
 from air_agents.training.checkpoints import load_recipe
 from air_agents.training.recipes import RECIPES
+from air_agents.training.run import TrainingRun
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train_agent.py"
 
@@ -111,7 +111,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(train_agent, mon
     with interruption, pytest.raises(SystemExit, match=r"--resume parts --data-dir 'my data'$") as caught:
         train_agent("tiny", "--output-dir", "parts", "--data-dir", "my data")
     assert isinstance(caught.value.code, str)
-    assert Run.resume(Path("parts")).trainer.iteration == 3
+    assert TrainingRun.resume(Path("parts")).trainer.iteration == 3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     train_agent("--resume", "parts")
     agents = [dict(load_agent(name).state_dict()) for name in ("whole", "parts")]
@@ -136,7 +136,7 @@ def test_a_second_interruption_does_not_wait(train_agent):
 
     with after_step(3, interrupt_twice), pytest.raises(SystemExit, match=r"stopped at once; .*--resume"):
         train_agent("tiny", "--output-dir", "run")
-    assert Run.resume(Path("run")).trainer.iteration == 0, "nothing half-finished is saved"
+    assert TrainingRun.resume(Path("run")).trainer.iteration == 0, "nothing half-finished is saved"
 
 
 @pytest.mark.parametrize(
@@ -157,12 +157,12 @@ def test_what_a_resumed_run_cannot_change_is_refused(train_agent, arguments, nam
         train_agent(*arguments, "--resume", "run")
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
     train_agent("--resume", "run", "--device", "cpu", "--data-dir", ".", "--max-minutes", 5)
-    assert Run.resume(Path("run")).max_minutes == 5
+    assert TrainingRun.resume(Path("run")).max_minutes == 5
 
 
 def test_minutes_end_a_run(train_agent):
     train_agent("tiny", "--max-steps", 1_000_000, "--max-minutes", 0.005, "--output-dir", "run")
-    resumed = Run.resume(Path("run"))
+    resumed = TrainingRun.resume(Path("run"))
     assert resumed.max_minutes == 0.005
     assert 0 < resumed.trainer.iteration < 1_000_000
     assert resumed.minutes >= 0.005

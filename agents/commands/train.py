@@ -24,11 +24,10 @@ from . import terminal
 from .training import Command, RunArguments, print_metrics, short, training_bar
 
 if TYPE_CHECKING:
-    from ..training.recipes import Recipe
     from ..training.run import TrainingRun
+    from ..training.settings import TrainingSettings
 
 _RECIPE = "digits"
-_NUM_FINAL = 5_000
 _PRINTED = (
     *("count_accuracy", "count_accuracy_sampled", "identity_accuracy", "position_error", "rotation_error", "box_iou"),
     *("elbo", "iwae"),
@@ -67,20 +66,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return terminal.guarded(lambda: train(*command.parse(argv)))
 
 
-def find_recipe(first: Namespace) -> "Recipe":
+def find_recipe(first: Namespace) -> "TrainingSettings":
     """The recipe of a name, of a file of one's own, or of a run's config.json."""
-    from ..comparisons import COMPARISONS, ComparisonRecipe
-    from ..training.checkpoints import from_json
-    from ..training.recipes import RECIPES, Recipe
+    from ..comparisons import COMPARISONS
+    from ..training.recipes import RECIPES
+    from ..training.serialisation import from_json
+    from ..training.settings import TrainingSettings
 
     if first.config is None:
         name = first.recipe or _RECIPE
-        return COMPARISONS[name] if name in COMPARISONS else RECIPES.find(name)
-    values = json.loads(Path(first.config).read_text())
-    return from_json(Recipe if "estimator" in values else ComparisonRecipe, values)
+        return COMPARISONS.find(name) if name in COMPARISONS.names() else RECIPES.find(name)
+    return from_json(TrainingSettings, json.loads(Path(first.config).read_text()))
 
 
-def train(arguments: Arguments, recipe: "Recipe | None") -> None:
+def train(arguments: Arguments, recipe: "TrainingSettings | None") -> None:
     """Begins or continues a run, and measures what was trained."""
     if arguments.list:
         print_names()
@@ -96,24 +95,22 @@ def train(arguments: Arguments, recipe: "Recipe | None") -> None:
             raise KeyboardInterrupt(f"stopped; continue: {resume_command(run, arguments)}")
     metrics = run.finished() if arguments.evaluation else None
     if arguments.evaluation and metrics is None:
-        with terminal.progress_bar(_NUM_FINAL, "scene", desc="evaluation") as bar:
+        with terminal.progress_bar(run.recipe.num_final, "scene", desc="evaluation") as bar:
             metrics = run.finish(progress=bar.update)
     print_metrics(metrics, _PRINTED, run.minutes, run.directory)
 
 
-def start(arguments: Arguments, recipe: "Recipe") -> "TrainingRun":
+def start(arguments: Arguments, recipe: "TrainingSettings") -> "TrainingRun":
     """A new run."""
-    from ..comparisons import ComparisonRun
     from ..jobs.devices import pick_device
-    from ..training.agent_run import Run
     from ..training.recipes import Recipe
+    from ..training.run import TrainingRun
 
     parts = [short(arguments.recipe or _RECIPE)]
     if isinstance(recipe, Recipe):
         parts += [short(recipe.estimator), *(["exact_categories"] if recipe.categories == "exact" else [])]
     directory = arguments.output_dir or Path("runs", "-".join([*parts, str(recipe.seed)]))
-    kind = Run if isinstance(recipe, Recipe) else ComparisonRun
-    return kind.start(
+    return TrainingRun.start(
         directory,
         recipe,
         data_dir=arguments.machine.data,
@@ -125,11 +122,15 @@ def start(arguments: Arguments, recipe: "Recipe") -> "TrainingRun":
 def resume(arguments: Arguments) -> "TrainingRun":
     """The run to be continued."""
     from ..jobs.devices import pick_device
-    from ..training.agent_run import Run
+    from ..training.run import TrainingRun
 
     device = None if arguments.machine.device == "auto" else pick_device(arguments.machine.device)
-    return Run.resume(
-        arguments.resume, data_dir=arguments.machine.data, device=device, max_minutes=arguments.max_minutes
+    return TrainingRun.resume(
+        arguments.resume or Path(),
+        data_dir=arguments.machine.data,
+        device=device,
+        max_minutes=arguments.max_minutes,
+        max_steps=getattr(arguments, "max_steps", None),
     )
 
 
