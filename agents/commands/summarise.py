@@ -17,7 +17,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from ..pages.results import Finished, read_run
-from ..training.checkpoints import write_atomically, write_text_atomically
+from ..training.files import write_atomically, write_text_atomically
 
 COLUMNS = (
     "images",

@@ -51,11 +51,6 @@ class Machine:
     """Folder with the data files (mnist/...); default: AIR_DATA_DIR, else a cached download."""
     device: Device = "auto"
 
-    @property
-    def data(self) -> str | None:
-        """The folder of the data as text."""
-        return None if self.data_dir is None else str(self.data_dir)
-
 
 OnMachine = Annotated[Machine, tyro.conf.arg(name="")]
 """`Machine` as a part of a command's arguments, without a prefix; its default is `MACHINE`."""

@@ -55,7 +55,7 @@ def find_settings(first: Namespace) -> "Settings":
     """The settings of an algorithm, or of a run's config.json."""
     terminal.require("sb3", "stable_baselines3")
     from ..sb3.algorithms import Settings, make_settings
-    from ..training.checkpoints import from_json
+    from ..training.serialisation import from_json
 
     if first.config is not None:
         return from_json(Settings, json.loads(Path(first.config).read_text()))

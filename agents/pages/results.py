@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..training.agent_run import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
+from ..training.directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
 
 
 @dataclass(frozen=True)

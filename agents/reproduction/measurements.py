@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..jobs.job import Job
-from ..training.checkpoints import write_text_atomically
+from ..training.files import write_text_atomically
 
 MEASURED_FOLDER = "measured"
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..jobs.job import Job
-from ..training.checkpoints import write_atomically, write_text_atomically
+from ..training.files import write_atomically, write_text_atomically
 from .experiment import Experiment
 
 DPI = 110

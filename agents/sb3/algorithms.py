@@ -21,7 +21,8 @@ from torch import nn
 
 from air_env.scenes import SCENES
 
-from ..training.checkpoints import from_json, read_weights, write_atomically
+from ..training.files import read_weights, write_atomically
+from ..training.serialisation import from_json
 from .policy import HybridPolicy, SceneExtractor
 from .vec_env import ACTION_MODES, AIRSceneVecEnv
 

@@ -31,7 +31,8 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 from air_env.world import World, make_world
 
-from ..training.checkpoints import from_json, write_atomically, write_text_atomically
+from ..training.files import write_atomically, write_text_atomically
+from ..training.serialisation import from_json
 from .algorithms import POLICY_FILE, Settings, make_algorithm, save_algorithm
 from .evaluation import Act, act_at_random, evaluate_policy, stop_at_once
 from .policy import HybridPolicy
