@@ -1,7 +1,7 @@
 """Trains a Stable-Baselines3 algorithm to explain scenes, without labels and without gradients of the world.
 
     air-env train-sb3                                        # PPO on sprites
-    air-env train-sb3 --algorithm sac --total-steps 20000 --seed 1
+    air-env train-sb3 --algorithm sac --max-steps 20000 --seed 1
     air-env train-sb3 --scene tabletop3d --scene-options.counts 1 2 --action-mode posterior
     air-env train-sb3 --resume runs/sprites-ppo-0
 
@@ -19,8 +19,8 @@ from . import terminal
 from .training import Command, RunArguments, print_metrics, training_bar
 
 if TYPE_CHECKING:
-    from ..sb3.algorithms import Settings
-    from ..sb3.run import Run
+    from ..sb3 import Settings
+    from ..training.run import TrainingRun
 
 _PRINTED = ("count_accuracy", "identity_accuracy", "box_iou", "return", "return_empty", "return_random")
 
@@ -35,7 +35,7 @@ class Common(RunArguments):
     """sprites, digits, multi_mnist, objects3d, tabletop3d, ..., or path.py:my_scene; default: sprites."""
     action_mode: str | None = None
     """What an action is: latents (an object) or posterior (a distribution, to be sampled); default: latents."""
-    total_steps: int | None = None
+    max_steps: int | None = None
     """Environment steps, over all environments; default: the algorithm's."""
     num_envs: int | None = None
     """Environments side by side; default: the algorithm's."""
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def find_settings(first: Namespace) -> "Settings":
     """The settings of an algorithm, or of a run's config.json."""
     terminal.require("sb3", "stable_baselines3")
-    from ..sb3.algorithms import Settings, make_settings
+    from ..sb3 import Settings, make_settings
     from ..training.serialisation import from_json
 
     if first.config is not None:
@@ -69,26 +69,28 @@ def train(arguments: RunArguments, settings: "Settings | None") -> None:
 
     torch.set_flush_denormal(True)
     run = start_or_resume(arguments, settings)
-    with training_bar(run.settings.total_steps, run.algorithm.num_timesteps, "step") as show:
-        try:
-            run.train(max_minutes=arguments.max_minutes, progress=show)
-        except KeyboardInterrupt:
-            run.save()
-            raise KeyboardInterrupt(f"stopped; continue: air-env train-sb3 --resume {run.directory}") from None
-    print_metrics(run.finish() if arguments.evaluation else None, _PRINTED, run.minutes, run.directory)
+    with training_bar(run.recipe.max_steps, run.trainer.iteration, "step") as show:
+        with terminal.patient_interrupt() as interrupted:
+            run.train(interrupted=interrupted, progress=lambda row: show(run.trainer.iteration, row))
+        if interrupted():
+            raise KeyboardInterrupt(f"stopped; continue: air-env train-sb3 --resume {run.directory}")
+    metrics = run.finished() if arguments.evaluation else None
+    if arguments.evaluation and metrics is None:
+        with terminal.progress_bar(run.recipe.num_final, "scene", desc="evaluation") as bar:
+            metrics = run.finish(progress=bar.update)
+    print_metrics(metrics, _PRINTED, run.minutes, run.directory)
 
 
-def start_or_resume(arguments: RunArguments, settings: "Settings | None") -> "Run":
+def start_or_resume(arguments: RunArguments, settings: "Settings | None") -> "TrainingRun":
     """The run that the arguments ask for."""
     from ..jobs.devices import pick_device
-    from ..sb3.run import Run
-    from ..training.directory import refuse_occupied
+    from ..training.run import TrainingRun
 
-    data_dir, device = arguments.machine.data, pick_device(arguments.machine.device)
+    data_dir, device, minutes = arguments.machine.data, pick_device(arguments.machine.device), arguments.max_minutes
     if settings is None:
         assert arguments.resume is not None
-        return Run.resume(arguments.resume, data_dir=data_dir, device=device)
-    name = f"{settings.scene}-{settings.algorithm}-{settings.seed}"
-    directory = arguments.output_dir or Path("runs", name)
-    refuse_occupied(directory)
-    return Run.start(directory, settings, data_dir=data_dir, device=device)
+        steps = getattr(arguments, "max_steps", None)
+        on = None if arguments.machine.device == "auto" else device
+        return TrainingRun.resume(arguments.resume, data_dir=data_dir, device=on, max_minutes=minutes, max_steps=steps)
+    directory = arguments.output_dir or Path("runs", f"{settings.scene}-{settings.algorithm}-{settings.seed}")
+    return TrainingRun.start(directory, settings, data_dir=data_dir, device=device, max_minutes=minutes)

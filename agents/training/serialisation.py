@@ -70,7 +70,12 @@ def recipe_kind(kind: object) -> type[TrainingSettings]:
     """
     if (module := _WHERE.get(str(kind))) is not None:
         # By name: what trains comparisons or Stable-Baselines3 builds on this package, not the other way round.
-        import_module(module, __package__)
+        try:
+            import_module(module, __package__)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"a run of kind {kind!r} needs {error.name}; install it: pip install 'air-env[{kind}]'"
+            ) from error
     return RECIPE_KINDS.find(str(kind))
 
 
