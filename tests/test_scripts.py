@@ -20,10 +20,10 @@ from air_agents.commands import train as train_command
 from air_agents.commands.main import COMMANDS
 from air_agents.comparisons import COMPARISONS
 from air_agents.estimators import ESTIMATORS
-from air_agents.training import agent_run as run
-from air_agents.training.agent_run import Run
+from air_agents.training import trainer
 from air_agents.training.checkpoints import load_recipe
 from air_agents.training.recipes import RECIPES
+from air_agents.training.run import TrainingRun
 from air_env.scenes import SCENES
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -46,9 +46,8 @@ my_recipe = replace(RECIPES["tiny"], scene_options={}, scene=f"{__file__}:small"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """A tiny recipe, evaluated often and on few scenes, in an empty working directory."""
-    for name, value in {"_NUM_TEST": 16, "_NUM_FINAL": 16, "_NUM_PICTURED": 2}.items():
-        monkeypatch.setattr(run, name, value)
-    monkeypatch.setitem(RECIPES, "tiny", replace(RECIPE, max_steps=4, evaluate_every=2))
+    few = {"num_test": 16, "num_final": 16, "num_pictured": 2}
+    monkeypatch.setitem(RECIPES, "tiny", replace(RECIPE, max_steps=4, evaluate_every=2, **few))
     monkeypatch.chdir(tmp_path)
 
 
@@ -341,7 +340,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(train, air_env_c
         status, _, err = air_env_command("train", "tiny", "--output-dir", "parts", "--data-dir", "my data")
     assert status == 130
     assert err.endswith("\nstopped; continue: air-env train --resume parts --data-dir 'my data'\n")
-    assert Run.resume(Path("parts")).trainer.iteration == 3
+    assert TrainingRun.resume(Path("parts")).trainer.iteration == 3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     train("--resume", "parts")
     agents = [dict(load_agent(name).state_dict()) for name in ("whole", "parts")]
@@ -368,7 +367,7 @@ def test_a_second_interruption_does_not_wait(air_env_command):
         status, _, err = air_env_command("train", "tiny", "--output-dir", "run")
     assert status == 130
     assert "stopped at once; what was saved last is whole" in err
-    assert Run.resume(Path("run")).trainer.iteration == 0, "nothing half-finished is saved"
+    assert TrainingRun.resume(Path("run")).trainer.iteration == 0, "nothing half-finished is saved"
 
 
 @pytest.mark.parametrize(
@@ -394,23 +393,23 @@ def test_a_finished_run_is_extended_and_is_not_measured_again(train, refused, mo
     first = train("tiny", "--output-dir", "run")
     before = files("run")
     with monkeypatch.context() as patch:
-        patch.setattr(run, "evaluate", lambda *_, **__: pytest.fail("it was measured"))
+        patch.setattr(trainer, "evaluate", lambda *_, **__: pytest.fail("it was measured"))
         again = train("--resume", "run", "--device", "cpu", "--data-dir", ".")
     assert again.splitlines()[2:] == first.splitlines()[2:]
     assert files("run").keys() - before.keys() <= set(Path("run/tensorboard").iterdir())
     train("--resume", "run", "--max-steps", 6, "--no-evaluation")
-    assert (Run.resume(Path("run")).trainer.iteration, load_recipe("run").max_steps) == (6, 6)
-    assert "max_steps must be at least the 6 iterations" in refused("--resume", "run", "--max-steps", 5)
+    assert (TrainingRun.resume(Path("run")).trainer.iteration, load_recipe("run").max_steps) == (6, 6)
+    assert "max_steps 5 is less than the 6 iterations" in refused("--resume", "run", "--max-steps", 5)
 
 
 def test_minutes_end_a_run(train):
     train("tiny", "--max-steps", 1_000_000, "--max-minutes", 0.005, "--output-dir", "run")
-    resumed = Run.resume(Path("run"))
+    resumed = TrainingRun.resume(Path("run"))
     assert resumed.max_minutes == 0.005
     assert 0 < resumed.trainer.iteration < 1_000_000
     assert resumed.minutes >= 0.005
     train("--resume", "run", "--max-minutes", 0.006)
-    assert Run.resume(Path("run")).max_minutes == 0.006
+    assert TrainingRun.resume(Path("run")).max_minutes == 0.006
 
 
 def test_a_second_run_of_the_same_command_is_refused_with_the_remedy(train, refused):

@@ -8,19 +8,18 @@
 `air-env train-sb3 --algorithm ppo --help` shows all settings. It needs `pip install "air-env[sb3]"`.
 """
 
-import json
+import re
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from . import terminal
-from .training import Command, RunArguments, print_metrics, training_bar
+from .training import Command, RunArguments, execute
 
 if TYPE_CHECKING:
-    from ..sb3 import Settings
-    from ..training.run import TrainingRun
+    from ..training.settings import TrainingSettings
 
 _PRINTED = ("count_accuracy", "identity_accuracy", "box_iou", "return", "return_empty", "return_random")
 
@@ -47,50 +46,31 @@ class Common(RunArguments):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `air-env train-sb3`; returns the exit status."""
-    command = Command("train-sb3", __doc__, RunArguments, Common, find_settings)
-    return terminal.guarded(lambda: train(*command.parse(argv)))
+    # The name that iterations have with Stable-Baselines3.
+    argv = [re.sub("^--total[-_]steps", "--max-steps", text) for text in (sys.argv[1:] if argv is None else argv)]
+    return terminal.guarded(lambda: train(*COMMAND.parse(argv)))
 
 
-def find_settings(first: Namespace) -> "Settings":
-    """The settings of an algorithm, or of a run's config.json."""
+def find_settings(first: Namespace) -> "TrainingSettings":
+    """The settings of an algorithm."""
     terminal.require("sb3", "stable_baselines3")
-    from ..sb3 import Settings, make_settings
-    from ..training.serialisation import from_json
+    from ..sb3 import make_settings
 
-    if first.config is not None:
-        return from_json(Settings, json.loads(Path(first.config).read_text()))
     return make_settings(first.algorithm or "ppo")
 
 
-def train(arguments: RunArguments, settings: "Settings | None") -> None:
-    """Begins or continues a run, and measures the policy."""
+def train(arguments: RunArguments, settings: "TrainingSettings | None") -> None:
+    """Trains with these settings, or continues a run."""
     terminal.require("sb3", "stable_baselines3")
-    import torch
+    from ..sb3 import Settings, make_settings
 
-    torch.set_flush_denormal(True)
-    run = start_or_resume(arguments, settings)
-    with training_bar(run.recipe.max_steps, run.trainer.iteration, "step") as show:
-        with terminal.patient_interrupt() as interrupted:
-            run.train(interrupted=interrupted, progress=lambda row: show(run.trainer.iteration, row))
-        if interrupted():
-            raise KeyboardInterrupt(f"stopped; continue: air-env train-sb3 --resume {run.directory}")
-    metrics = run.finished() if arguments.evaluation else None
-    if arguments.evaluation and metrics is None:
-        with terminal.progress_bar(run.recipe.num_final, "scene", desc="evaluation") as bar:
-            metrics = run.finish(progress=bar.update)
-    print_metrics(metrics, _PRINTED, run.minutes, run.directory)
+    name = "run"
+    if isinstance(settings, Settings):
+        name = f"{settings.scene}-{settings.algorithm}"
+        if settings.evaluate_every == make_settings(settings.algorithm).evaluate_every:
+            settings = replace(settings, evaluate_every=max(1, settings.max_steps // 50))
+    execute(COMMAND.name, arguments, settings, name, _PRINTED)
 
 
-def start_or_resume(arguments: RunArguments, settings: "Settings | None") -> "TrainingRun":
-    """The run that the arguments ask for."""
-    from ..jobs.devices import pick_device
-    from ..training.run import TrainingRun
-
-    data_dir, device, minutes = arguments.machine.data, pick_device(arguments.machine.device), arguments.max_minutes
-    if settings is None:
-        assert arguments.resume is not None
-        steps = getattr(arguments, "max_steps", None)
-        on = None if arguments.machine.device == "auto" else device
-        return TrainingRun.resume(arguments.resume, data_dir=data_dir, device=on, max_minutes=minutes, max_steps=steps)
-    directory = arguments.output_dir or Path("runs", f"{settings.scene}-{settings.algorithm}-{settings.seed}")
-    return TrainingRun.start(directory, settings, data_dir=data_dir, device=device, max_minutes=minutes)
+COMMAND = Command("train-sb3", __doc__, RunArguments, Common, find_settings)
+"""The command line; `main` runs it."""
