@@ -430,3 +430,69 @@ def test_figures_that_cannot_be_written_are_a_clear_error(air_env_command, monke
     status, _, err = air_env_command("train", "tiny")
     assert status == 1
     assert "No space left on device" in err.splitlines()[-1]
+
+
+# Stable-Baselines3
+
+FEW = ("--num-envs", 16, "--num-train", 32, "--num-test", 16, "--num-final", 16)
+
+
+@pytest.fixture
+def sb3():
+    pytest.importorskip("stable_baselines3")
+
+
+def test_a_policy_is_trained_from_beginning_to_end_and_further(sb3, air_env_command):
+    command = ("train-sb3", "--total-steps", 600, *FEW, "--scene-options.counts", 1)
+    status, out, err = air_env_command(*command)
+    assert status == 0, err
+    directory = Path("runs/sprites-ppo-0")
+    metrics = strict_json((directory / "evaluation.json").read_text())
+    assert next(iter(metrics)) == "count_accuracy"
+    assert metrics["return_random"] < metrics["return_empty"]
+    for name in (
+        "identity_accuracy",
+        "return_empty",
+        str(directory),
+        "minutes",
+        *(p.name for p in directory.iterdir()),
+    ):
+        assert name in out
+    assert len((directory / "metrics.csv").read_text().splitlines()) > 2
+    assert json.loads((directory / "config.json").read_text())["scene_options"] == {"counts": [1]}
+    status, _, err = air_env_command(*command)
+    assert status == 1
+    assert "error: runs/sprites-ppo-0 already holds a run; continue it with --resume" in err
+    for name in ("train-sb3", "train"):
+        status, _, err = air_env_command(name, "--resume", directory, "--max-steps", 1000, "--no-evaluation")
+        assert status == 0, err
+    assert TrainingRun.resume(directory).trainer.iteration >= 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--algorithm dqn", "algorithm 'dqn' is unknown; choose one of ppo, a2c, sac"),
+        ("--scene sprite", "scene 'sprite' is unknown; choose one of"),
+        ("--action-mode boxes", "action_mode 'boxes' is unknown; choose one of"),
+        ("--device abacus", "device 'abacus' cannot be used"),
+        ("--max-minutes 0 --num-train 8", "max_minutes must be positive, got 0"),
+        ("--output-dir . --num-train 8", ". is the folder you are in; name one to be made in it with --output-dir"),
+        ("--resume x --seed 7 --learning-rate 9", "cannot change --learning-rate, --seed: leave it out"),
+        ("--resume nowhere", "nowhere holds no run to resume"),
+    ],
+)
+def test_a_policy_is_refused_what_makes_no_sense(sb3, air_env_command, arguments, message):
+    status, out, err = air_env_command("train-sb3", *arguments.split())
+    assert (status, out) == (1, "")
+    assert message in err
+    assert not list(Path().iterdir())
+
+
+def test_without_the_extra_a_hint_comes_before_any_work(air_env_command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    status, _, err = air_env_command("train-sb3", "--output-dir", "run")
+    assert status == 1
+    assert err.startswith("error: stable_baselines3 is not installed; ")
+    assert 'pip install "air-env[sb3]"' in err
+    assert 'pip install -e ".[sb3]"' in err
