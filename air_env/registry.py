@@ -96,7 +96,6 @@ def _from_file(noun: str, name: str) -> object:
     return getattr(module, attribute)
 
 
-@cache
 def load_file(path: Path, noun: str = "file") -> ModuleType:
     """Imports a Python file by its path, once a process.
 
@@ -105,6 +104,9 @@ def load_file(path: Path, noun: str = "file") -> ModuleType:
     """
     # A name that no other module has: dataclasses and pickle look modules up by it.
     name = f"_air_env_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        # Perhaps half-way: a file may name what it has defined above.
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ValueError(f"{noun}: there is no Python file {path}; check the path")

@@ -22,9 +22,9 @@ from air_agents.inference.episodes import dream, sample_episodes
 from air_agents.inference.objects3d import InverseGraphics, InverseGraphicsConfig
 from air_agents.inference.rollout import unstopped_rollout
 from air_agents.inference.tabletop3d import TabletopAgent, TabletopAgentConfig
-from air_agents.training.results import read_rows
-from air_agents.training.agent_run import Run
 from air_agents.training.recipes import Recipe, get_recipe
+from air_agents.training.files import read_rows
+from air_agents.training.run import TrainingRun
 from air_agents.training.trainer import Trainer
 from air_env.explanation import Explanation
 from air_env.model import Action, SceneConfig, SceneModel
@@ -451,9 +451,9 @@ def test_dreams_have_no_elbo(tmp_path):
     options = {"renderer": "raycast", "image_size": 16, "num_steps": 2}
     recipe = replace(get_recipe("tabletop3d_sleep"), scene_options=options, compile=False, batch_size=4, num_train=8)
     recipe = replace(recipe, model=TABLE, agent=SMALL, max_steps=4, sleep_steps=2, evaluate_every=2)
-    run = Run.start(tmp_path / "run", recipe)
+    run = TrainingRun.start(tmp_path / "run", recipe)
     run.train()
-    asleep, awake = read_rows(tmp_path / "run")
+    asleep, awake = read_rows(tmp_path / "run" / "metrics.csv")
     assert "elbo" not in asleep
     assert math.isfinite(asleep["log_q_dream"])
     assert math.isfinite(awake["elbo"])

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(arguments: Arguments) -> None:
     """Measures, prints, and writes where that is asked for."""
-    from ..training.checkpoints import write_text_atomically
+    from ..training.files import write_text_atomically
 
     about, rows = benchmark(arguments)
     values = [asdict(row) for row in rows]

@@ -72,7 +72,7 @@ def report(arguments: Arguments) -> None:
     text = json.dumps(metrics, indent=2, allow_nan=False)
     print(text if arguments.json else table(metrics))
     if arguments.output_dir is not None:
-        from ..training.checkpoints import write_text_atomically
+        from ..training.files import write_text_atomically
 
         path = arguments.output_dir / f"evaluation_{metrics['scene']}.json"
         write_text_atomically(path, text + "\n")

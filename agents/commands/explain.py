@@ -74,7 +74,8 @@ def explain(arguments: Arguments) -> int:
 
     from ..evaluation.photographs import explained_shares, read_all, read_picture
     from ..jobs.devices import pick_device
-    from ..training.checkpoints import load_agent, write_atomically, write_text_atomically
+    from ..training.checkpoints import load_agent
+    from ..training.files import write_atomically, write_text_atomically
     from .described import contact_sheet, count_probabilities, describe, table
 
     agent = load_agent(arguments.agent, pick_device(arguments.device))

@@ -9,7 +9,7 @@ from PIL import Image
 from air_env import AIRSceneEnv, Explanation
 from air_env.frames import Frame
 
-from ..training.checkpoints import write_atomically
+from ..training.files import write_atomically
 
 
 def episode(env: AIRSceneEnv, scene: int, z: Explanation) -> Iterator[tuple[Frame, float]]:

@@ -5,17 +5,21 @@ extra.
 """
 
 import importlib.util
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 from tqdm import tqdm
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 A = TypeVar("A")
 
@@ -47,11 +51,6 @@ class Machine:
     """Folder with the data files (mnist/...); default: AIR_DATA_DIR, else a cached download."""
     device: Device = "auto"
 
-    @property
-    def data(self) -> str | None:
-        """The folder of the data as text."""
-        return None if self.data_dir is None else str(self.data_dir)
-
 
 OnMachine = Annotated[Machine, tyro.conf.arg(name="")]
 """`Machine` as a part of a command's arguments, without a prefix; its default is `MACHINE`."""
@@ -64,7 +63,7 @@ class SettingsError(Exception):
 
 def run(
     name: str,
-    arguments: type[A],
+    arguments: "TypeForm[A]",
     work: Callable[[A], int | None],
     description: str | None,
     argv: Sequence[str] | None,
@@ -86,7 +85,7 @@ def run(
 
 def parse(
     name: str,
-    arguments: type[A],
+    arguments: "TypeForm[A]",
     description: str | None,
     argv: Sequence[str] | None,
     registry: ConstructorRegistry | None = None,
@@ -96,11 +95,16 @@ def parse(
     return tyro.cli(
         arguments,
         prog=f"air-env {name}",
-        description=description,
+        description=examples(description),
         args=argv,
         registry=registry or tidy_registry(),
         config=config,
     )
+
+
+def examples(description: str | None) -> str:
+    """The text of ``--help``, with examples that tyro leaves on lines of their own."""
+    return re.sub("^ +air-env", "    $ air-env", description or "", flags=re.MULTILINE)
 
 
 def guarded(work: Callable[[], int | None]) -> int:
@@ -122,7 +126,7 @@ def failed(*messages: str) -> int:
     return FAILURE
 
 
-def require(extra: str, *modules: str) -> None:
+def require(extra: str, *modules: str, instead: str = "") -> None:
     """Checks that an extra is installed, before any work.
 
     Raises:
@@ -131,7 +135,7 @@ def require(extra: str, *modules: str) -> None:
     if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
         raise ValueError(
             f'{", ".join(missing)} is not installed; install the extra: pip install "air-env[{extra}]" '
-            f'(in a checkout: pip install -e ".[{extra}]")'
+            f'(in a checkout: pip install -e ".[{extra}]"){instead}'
         )
 
 
@@ -167,7 +171,7 @@ def patient_interrupt() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def tidy_registry() -> ConstructorRegistry:
+def tidy_registry(plain: bool = True) -> ConstructorRegistry:
     """Rules for tyro: help texts without the line breaks of docstrings, and errors of settings as `SettingsError`."""
     registry = ConstructorRegistry()
     inside: list[object] = []
@@ -183,16 +187,17 @@ def tidy_registry() -> ConstructorRegistry:
             inside.pop()
         if not isinstance(spec, StructConstructorSpec):
             return None
-        return StructConstructorSpec(_refusing(spec.instantiate), tuple(map(_tidy, spec.fields)))
+        return StructConstructorSpec(_refusing(spec.instantiate), tuple(_tidy(field, plain) for field in spec.fields))
 
     return registry
 
 
-def _tidy(field: StructFieldSpec) -> StructFieldSpec:
+def _tidy(field: StructFieldSpec, plain: bool) -> StructFieldSpec:
     original = field.helptext() if callable(field.helptext) else field.helptext
     text = " ".join((original or "").split())
-    # Where the text explains the default, "(default: None)" does not.
-    hint = tyro.conf.arg(help_behavior_hint="") if field.default is None and "default:" in text else None
+    # Where None is no value to give, "(default: None)" explains nothing.
+    silent = field.default is None and (plain or "default:" in text)
+    hint = tyro.conf.arg(help_behavior_hint="") if silent else None
     return replace(field, helptext=text or None, type=field.type if hint is None else Annotated[field.type, hint])
 
 

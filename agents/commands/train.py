@@ -10,26 +10,20 @@
 `air-env train RECIPE --help` shows all settings; `air-env train --list` lists recipes, estimators and scenes.
 """
 
-import json
-import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from . import terminal
-from .training import Command, RunArguments, print_metrics, short, training_bar
+from .training import Command, RunArguments, execute, short
 
 if TYPE_CHECKING:
-    from ..comparisons import ComparisonRecipe, ComparisonRun
-    from ..training.agent_run import Run
-    from ..training.recipes import Recipe
+    from ..training.settings import TrainingSettings
 
 _RECIPE = "digits"
-_NUM_FINAL = 5_000
 _PRINTED = (
     *("count_accuracy", "count_accuracy_sampled", "identity_accuracy", "position_error", "rotation_error", "box_iou"),
     *("elbo", "iwae"),
@@ -64,89 +58,27 @@ class Common(Arguments):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `air-env train`; returns the exit status."""
-    command = Command("train", __doc__, Arguments, Common, find_recipe)
-    return terminal.guarded(lambda: train(*command.parse(argv)))
+    return terminal.guarded(lambda: train(*COMMAND.parse(argv)))
 
 
-def find_recipe(first: Namespace) -> "Recipe | ComparisonRecipe":
-    """The recipe of a name, of a file of one's own, or of a run's config.json."""
-    from ..comparisons import COMPARISONS, ComparisonRecipe
-    from ..training.checkpoints import from_json
-    from ..training.recipes import RECIPES, Recipe
+def find_recipe(first: Namespace) -> "TrainingSettings":
+    """The recipe of a name, or of a file of one's own."""
+    from ..comparisons import COMPARISONS
+    from ..training.recipes import RECIPES
 
-    if first.config is None:
-        name = first.recipe or _RECIPE
-        return COMPARISONS.find(name) if name in COMPARISONS.names() else RECIPES.find(name)
-    values = json.loads(Path(first.config).read_text())
-    return from_json(Recipe if "estimator" in values else ComparisonRecipe, values)
+    name = first.recipe or _RECIPE
+    return COMPARISONS.find(name) if name in COMPARISONS.names() else RECIPES.find(name)
 
 
-def train(arguments: Arguments, recipe: "Recipe | ComparisonRecipe | None") -> None:
-    """Begins or continues a run, and measures what was trained."""
-    import torch
-
-    torch.set_flush_denormal(True)
-    if recipe is not None:
-        run = start(arguments, recipe)
-    elif arguments.resume is not None:
-        run = resume(arguments, arguments.resume)
-    else:
+def train(arguments: Arguments, recipe: "TrainingSettings | None") -> None:
+    """Trains by a recipe, or continues a run, or lists what there is to choose from."""
+    if arguments.list:
         print_names()
         return
-    with training_bar(run.recipe.max_steps, run.trainer.iteration, "it") as show:
-        with terminal.patient_interrupt() as interrupted:
-            run.train(interrupted=interrupted, progress=lambda row: show(run.trainer.iteration, row))
-        if interrupted():
-            raise KeyboardInterrupt(f"stopped; continue: {resume_command(run, arguments)}")
-    metrics = run.finished() if arguments.evaluation else None
-    if arguments.evaluation and metrics is None:
-        with terminal.progress_bar(_NUM_FINAL, "scene", desc="evaluation") as bar:
-            metrics = run.finish(progress=bar.update)
-    print_metrics(metrics, _PRINTED, run.minutes, run.directory)
-
-
-def start(arguments: Arguments, recipe: "Recipe | ComparisonRecipe") -> "Run | ComparisonRun":
-    """A new run."""
-    from ..comparisons import ComparisonRun
-    from ..jobs.devices import pick_device
-    from ..training.agent_run import Run
-    from ..training.recipes import Recipe
-
-    options = {"data_dir": arguments.machine.data, "max_minutes": arguments.max_minutes}
-    options["device"] = pick_device(arguments.machine.device)
-    name = short(arguments.recipe or _RECIPE)
-    if not isinstance(recipe, Recipe):
-        return ComparisonRun.start(arguments.output_dir or Path("runs", f"{name}-{recipe.seed}"), recipe, **options)
-    categories = "-exact_categories" if recipe.categories == "exact" else ""
-    name = f"{name}-{short(recipe.estimator)}{categories}-{recipe.seed}"
-    return Run.start(arguments.output_dir or Path("runs", name), recipe, **options)
-
-
-def resume(arguments: Arguments, directory: Path) -> "Run | ComparisonRun":
-    """The run in a directory, to be continued."""
-    from ..comparisons import ComparisonRun
-    from ..comparisons.training import MODEL_FILE
-    from ..jobs.devices import pick_device
-    from ..training.agent_run import Run
-
-    if (directory / "policy.safetensors").is_file():
-        raise ValueError(f"{directory} is a run of Stable-Baselines3: air-env train-sb3 --resume {directory}")
-    kind = ComparisonRun if (directory / MODEL_FILE).is_file() else Run
-    return kind.resume(
-        directory,
-        data_dir=arguments.machine.data,
-        device=None if arguments.machine.device == "auto" else pick_device(arguments.machine.device),
-        max_minutes=arguments.max_minutes,
-        max_steps=arguments.max_steps if isinstance(arguments, Common) else None,
-    )
-
-
-def resume_command(run: "Run | ComparisonRun", arguments: Arguments) -> str:
-    """The command that continues a run."""
-    command = ["air-env", "train", "--resume", str(run.directory)]
-    if arguments.machine.data is not None:
-        command += ["--data-dir", arguments.machine.data]
-    return shlex.join(command)
+    parts = [short(arguments.recipe or _RECIPE)]
+    if (estimator := getattr(recipe, "estimator", None)) is not None:
+        parts += [short(estimator), *(["exact_categories"] if getattr(recipe, "categories", "") == "exact" else [])]
+    execute(COMMAND.name, arguments, recipe, "-".join(parts), _PRINTED)
 
 
 def print_names() -> None:
@@ -159,3 +91,7 @@ def print_names() -> None:
 
     for registry in (RECIPES, COMPARISONS, ESTIMATORS, SCENES):
         print(f"{registry.noun}s: {', '.join(registry.names())}")
+
+
+COMMAND = Command("train", __doc__, Arguments, Common, find_recipe)
+"""The command line; `main` runs it."""

@@ -1,26 +1,25 @@
 """Trains a Stable-Baselines3 algorithm to explain scenes, without labels and without gradients of the world.
 
     air-env train-sb3                                        # PPO on sprites
-    air-env train-sb3 --algorithm sac --total-steps 20000 --seed 1
+    air-env train-sb3 --algorithm sac --max-steps 20000 --seed 1
     air-env train-sb3 --scene tabletop3d --scene-options.counts 1 2 --action-mode posterior
     air-env train-sb3 --resume runs/sprites-ppo-0
 
 `air-env train-sb3 --algorithm ppo --help` shows all settings. It needs `pip install "air-env[sb3]"`.
 """
 
-import json
+import re
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from . import terminal
-from .training import Command, RunArguments, print_metrics, training_bar
+from .training import Command, RunArguments, execute
 
 if TYPE_CHECKING:
-    from ..sb3.algorithms import Settings
-    from ..sb3.run import Run
+    from ..training.settings import TrainingSettings
 
 _PRINTED = ("count_accuracy", "identity_accuracy", "box_iou", "return", "return_empty", "return_random")
 
@@ -35,7 +34,7 @@ class Common(RunArguments):
     """sprites, digits, multi_mnist, objects3d, tabletop3d, ..., or path.py:my_scene; default: sprites."""
     action_mode: str | None = None
     """What an action is: latents (an object) or posterior (a distribution, to be sampled); default: latents."""
-    total_steps: int | None = None
+    max_steps: int | None = None
     """Environment steps, over all environments; default: the algorithm's."""
     num_envs: int | None = None
     """Environments side by side; default: the algorithm's."""
@@ -47,48 +46,31 @@ class Common(RunArguments):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `air-env train-sb3`; returns the exit status."""
-    command = Command("train-sb3", __doc__, RunArguments, Common, find_settings)
-    return terminal.guarded(lambda: train(*command.parse(argv)))
+    # The name that iterations have with Stable-Baselines3.
+    argv = [re.sub("^--total[-_]steps", "--max-steps", text) for text in (sys.argv[1:] if argv is None else argv)]
+    return terminal.guarded(lambda: train(*COMMAND.parse(argv)))
 
 
-def find_settings(first: Namespace) -> "Settings":
-    """The settings of an algorithm, or of a run's config.json."""
+def find_settings(first: Namespace) -> "TrainingSettings":
+    """The settings of an algorithm."""
     terminal.require("sb3", "stable_baselines3")
-    from ..sb3.algorithms import Settings, make_settings
-    from ..training.checkpoints import from_json
+    from ..sb3 import make_settings
 
-    if first.config is not None:
-        return from_json(Settings, json.loads(Path(first.config).read_text()))
     return make_settings(first.algorithm or "ppo")
 
 
-def train(arguments: RunArguments, settings: "Settings | None") -> None:
-    """Begins or continues a run, and measures the policy."""
+def train(arguments: RunArguments, settings: "TrainingSettings | None") -> None:
+    """Trains with these settings, or continues a run."""
     terminal.require("sb3", "stable_baselines3")
-    import torch
+    from ..sb3 import Settings, make_settings
 
-    torch.set_flush_denormal(True)
-    run = start_or_resume(arguments, settings)
-    with training_bar(run.settings.total_steps, run.algorithm.num_timesteps, "step") as show:
-        try:
-            run.train(max_minutes=arguments.max_minutes, progress=show)
-        except KeyboardInterrupt:
-            run.save()
-            raise KeyboardInterrupt(f"stopped; continue: air-env train-sb3 --resume {run.directory}") from None
-    print_metrics(run.finish() if arguments.evaluation else None, _PRINTED, run.minutes, run.directory)
+    name = "run"
+    if isinstance(settings, Settings):
+        name = f"{settings.scene}-{settings.algorithm}"
+        if settings.evaluate_every == make_settings(settings.algorithm).evaluate_every:
+            settings = replace(settings, evaluate_every=max(1, settings.max_steps // 50))
+    execute(COMMAND.name, arguments, settings, name, _PRINTED)
 
 
-def start_or_resume(arguments: RunArguments, settings: "Settings | None") -> "Run":
-    """The run that the arguments ask for."""
-    from ..jobs.devices import pick_device
-    from ..sb3.run import Run
-    from ..training.directory import refuse_occupied
-
-    data_dir, device = arguments.machine.data, pick_device(arguments.machine.device)
-    if settings is None:
-        assert arguments.resume is not None
-        return Run.resume(arguments.resume, data_dir=data_dir, device=device)
-    name = f"{settings.scene}-{settings.algorithm}-{settings.seed}"
-    directory = arguments.output_dir or Path("runs", name)
-    refuse_occupied(directory)
-    return Run.start(directory, settings, data_dir=data_dir, device=device)
+COMMAND = Command("train-sb3", __doc__, RunArguments, Common, find_settings)
+"""The command line; `main` runs it."""

@@ -1,32 +1,26 @@
 """What `train` and `train-sb3` share: every setting as an argument, runs that are begun or continued, their bars."""
 
 import inspect
+import json
 import re
+import shlex
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Generic, Protocol, TypeVar, get_origin
+from typing import TYPE_CHECKING, Annotated, Generic, TypeVar, cast, get_origin
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from . import terminal
 
+if TYPE_CHECKING:
+    from ..training.settings import TrainingSettings
+
 _OWN = re.compile(r"((?:--[\w.-]+=)?(?:\w+=)?)([^=]+\.py)(:\w+)")
 """Something in a file of one's own: path.py:X, name=path.py:X, --flag=path.py:X."""
-
-
-class SceneSettings(Protocol):
-    """Settings of a run, which name a scene and its options."""
-
-    @property
-    def scene(self) -> str: ...  # noqa: D102
-
-    @property
-    def scene_options(self) -> dict[str, object]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +41,10 @@ class RunArguments:
 
 
 A = TypeVar("A", bound=RunArguments)
-S = TypeVar("S", bound=SceneSettings)
 
 
 @dataclass(frozen=True)
-class Command(Generic[A, S]):
+class Command(Generic[A]):
     """A command line that takes all settings of a run."""
 
     name: str
@@ -62,10 +55,10 @@ class Command(Generic[A, S]):
     """What is asked beside the settings."""
     common: type[A]
     """The same, with the settings that are often changed: what ``--help`` shows unless it is asked for all."""
-    find: Callable[[Namespace], S]
-    """The settings to change, from those arguments that decide which these are: config, recipe, algorithm."""
+    find: "Callable[[Namespace], TrainingSettings]"
+    """The settings to change, from those arguments that decide which these are: recipe, algorithm."""
 
-    def parse(self, argv: Sequence[str] | None) -> tuple[A, S | None]:
+    def parse(self, argv: Sequence[str] | None) -> tuple[A, "TrainingSettings | None"]:
         """The arguments and the settings; None where a run is resumed, or there is something else to do.
 
         Raises:
@@ -79,7 +72,7 @@ class Command(Generic[A, S]):
             arguments, others = tyro.cli(
                 self.common,
                 prog=f"air-env {self.name}",
-                description=self.description,
+                description=terminal.examples(self.description),
                 args=argv,
                 return_unknown_args=True,
                 registry=terminal.tidy_registry(),
@@ -96,8 +89,14 @@ class Command(Generic[A, S]):
             return self._parse_all(first, argv)
         return arguments, settings
 
-    def _parse_all(self, first: Namespace, argv: Sequence[str]) -> tuple[A, S]:
-        settings = self.find(first)
+    def _parse_all(self, first: Namespace, argv: Sequence[str]) -> tuple[A, "TrainingSettings"]:
+        from ..training.serialisation import from_json
+        from ..training.settings import TrainingSettings
+
+        if first.config is None:
+            settings = self.find(first)
+        else:
+            settings = from_json(TrainingSettings, json.loads(Path(first.config).read_text()))
         scene = first.scene or settings.scene
         # Its fields take no prefix: --seed, --model.num-steps.
         part = ("settings", Annotated[type(settings), tyro.conf.arg(name="")], field(default_factory=lambda: settings))
@@ -106,7 +105,7 @@ class Command(Generic[A, S]):
         name = " ".join(filter(None, (self.name, first.recipe)))
         config = (tyro.conf.AvoidSubcommands,)
         parsed = terminal.parse(name, both, self.description, argv, registry, config)
-        return parsed, parsed.settings
+        return cast(A, parsed), parsed.settings
 
     def _refuse_changes(self, arguments: A, others: Sequence[str]) -> None:
         allowed = {"resume", "max_minutes", "evaluation", "machine", "max_steps"}
@@ -146,7 +145,7 @@ def _scene_registry(scene: str, dropped: Mapping[str, object]) -> ConstructorReg
 
     known = {name: p for name, p in scene_options(scene).items() if name != "data_dir"}
     helps = dict(re.findall(r"^\s+(\w+): (.+)", inspect.getdoc(SCENES.find(scene)) or "", re.MULTILINE))
-    registry = terminal.tidy_registry()
+    registry = terminal.tidy_registry(plain=False)
 
     @registry.struct_rule
     def options(info: StructTypeInfo) -> StructConstructorSpec | None:
@@ -173,28 +172,64 @@ def _scene_registry(scene: str, dropped: Mapping[str, object]) -> ConstructorReg
     return registry
 
 
-@contextmanager
-def training_bar(total: int, done: int, unit: str) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-    """A bar of training; it is told the steps so far and the latest row of metrics."""
-    with terminal.progress_bar(total, unit, initial=done) as bar:
+def execute(
+    command: str,
+    arguments: RunArguments,
+    recipe: "TrainingSettings | None",
+    name: str,
+    printed: Sequence[str],
+) -> None:
+    """Begins a run, or continues one, with a progress bar; measures it, unless that is done, and prints what it is.
 
-        def show(steps: int, row: Mapping[str, float]) -> None:
-            bar.update(steps - bar.n)
-            digits = {"elbo": 1, "log_q_dream": 1, "return": 1, "count_accuracy": 3}
+    Args:
+        command: The command that continues the run.
+        arguments: What is asked of the run.
+        recipe: What to compute; None continues the run in ``arguments.resume``.
+        name: What the run directory is called, before the seed, unless another one is asked for.
+        printed: Metrics to print.
+    """
+    import torch
+
+    from ..jobs.devices import pick_device
+    from ..training.run import TrainingRun
+
+    torch.set_flush_denormal(True)
+    machine, max_minutes = arguments.machine, arguments.max_minutes
+    device = None if machine.device == "auto" and recipe is None else pick_device(machine.device)
+    if recipe is not None:
+        directory = arguments.output_dir or Path("runs", f"{name}-{recipe.seed}")
+        run = TrainingRun.start(
+            directory, recipe, data_dir=machine.data_dir, device=device or "cpu", max_minutes=max_minutes
+        )
+    else:
+        steps = getattr(arguments, "max_steps", None)
+        run = TrainingRun.resume(
+            arguments.resume or "", data_dir=machine.data_dir, device=device, max_minutes=max_minutes, max_steps=steps
+        )
+    with terminal.progress_bar(run.recipe.max_steps, "it", initial=run.trainer.iteration) as bar:
+
+        def show(row: Mapping[str, float]) -> None:
+            bar.update(run.trainer.iteration - bar.n)
+            digits = {run.trainer.objective: 1, "count_accuracy": 3}
             bar.set_postfix({n: f"{row[n]:.{d}f}" for n, d in digits.items() if n in row}, refresh=False)
 
-        yield show
-
-
-def print_metrics(metrics: Mapping[str, float] | None, names: Sequence[str], minutes: float, directory: Path) -> None:
-    """Prints the metrics of these names, if there are any, and what the run directory holds."""
+        with terminal.patient_interrupt() as interrupted:
+            run.train(interrupted=interrupted, progress=show)
+        if interrupted():
+            data = [] if machine.data_dir is None else ["--data-dir", str(machine.data_dir)]
+            again = shlex.join(["air-env", command, "--resume", str(run.directory), *data])
+            raise KeyboardInterrupt(f"stopped; continue: {again}")
+    metrics = run.finished() if arguments.evaluation else None
+    if arguments.evaluation and metrics is None:
+        with terminal.progress_bar(run.recipe.num_final, "scene", desc="evaluation") as bar:
+            metrics = run.finish(progress=bar.update)
     if metrics is not None:
-        print(f"\nheld-out scenes, {minutes:.1f} minutes of training:")
-        for name in names:
-            if name in metrics:
-                print(f"  {name:24s}{metrics[name]:10.4f}")
-    files = sorted(path.name + "/" * path.is_dir() for path in directory.iterdir() if not path.name.startswith("."))
-    print(f"\n{directory}/ holds {', '.join(files)}")
+        print(f"\nheld-out scenes, {run.minutes:.1f} minutes of training:")
+        for metric in printed:
+            if metric in metrics:
+                print(f"  {metric:24s}{metrics[metric]:10.4f}")
+    files = sorted(path.name + "/" * path.is_dir() for path in run.directory.iterdir() if path.name[0] != ".")
+    print(f"\n{run.directory}/ holds {', '.join(files)}")
 
 
 def short(name: str) -> str:

@@ -51,7 +51,7 @@ def watch(arguments: Arguments) -> None:
     if not 0 < arguments.fps <= 50:
         raise ValueError(f"--fps must be above 0 and at most 50, got {arguments.fps}")
     if suffix == ".mp4":
-        terminal.require("video", "imageio_ffmpeg")
+        terminal.require("video", "imageio_ffmpeg", instead="; or write a .gif")
 
     from air_env import AIRSceneEnv, World
     from air_env.scenes import make_scene

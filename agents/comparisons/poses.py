@@ -1,14 +1,15 @@
-"""The network of inverse graphics, told the true kinds and poses (Section 3.2; Figure 6, "supervised").
+"""The network of inverse graphics, trained with the true kinds and poses (Section 3.2; Figure 6, "supervised").
 
-A cube looks the same after a quarter of a turn, so that the same image comes with four poses: a network that is told
-one of them learns their mean, while one that is judged by what it draws may choose any.
+A cube looks the same after a quarter of a turn, so that the same image comes with four poses: a network
+trained with one of the four regresses to their mean; one trained by its reconstruction may choose any.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from air_env.explanation import DrawnExplanation, Explanation
 from air_env.model import Images, SceneConfig, SceneModel
@@ -18,13 +19,16 @@ from air_env.scenes import SceneDataset
 from ..evaluation.metrics import compare, kinds_of
 from ..inference.agent import mode_of
 from ..inference.objects3d import InverseGraphics, InverseGraphicsConfig
+from .model import ComparisonModel, ComparisonSettings
 
 _BATCH = 500
 
 
 @dataclass(frozen=True)
-class PoseRegressorConfig:
-    """Settings of a network that is told poses."""
+class PoseRegressorConfig(ComparisonSettings):
+    """Settings of a network trained with poses."""
+
+    kind: ClassVar[str] = "poses"
 
     network: InverseGraphicsConfig = field(default_factory=InverseGraphicsConfig)
     """The same as of the agent."""
@@ -35,8 +39,12 @@ class PoseRegressorConfig:
     yaw_sd: float = 0.3
     """a turn by so many radians (our choice)."""
 
+    def make(self) -> "PoseRegressor":
+        """The model."""
+        return PoseRegressor(self)
 
-class PoseRegressor(nn.Module):
+
+class PoseRegressor(ComparisonModel):
     """Learns kinds by their log-probability, poses by squared errors; turns by whole circles are the same yaw.
 
     Args:
@@ -89,7 +97,3 @@ class PoseRegressor(nn.Module):
         z = self.explain(scenes.float_images(self.network.heights.device))
         errors = compare(z, scenes, kinds_of(self.network.model))
         return {name: values.double().mean().item() for name, values in errors.items()}
-
-    def evaluate(self, scenes: SceneDataset) -> dict[str, float]:
-        """What `measure` tells."""
-        return self.measure(scenes)

@@ -1,11 +1,12 @@
-"""A network that is told what is on a table (Section 3.2; Figure 7, "supervised").
+"""A network trained with the contents of tables (Section 3.2; Figure 7, "supervised").
 
-It says everything at once: how many items there are, the kind and the place of the first, of the second, ..., and where
-the camera is. Labels come in some order. Where that is arbitrary, the same image comes with several answers, of which
+It predicts everything in one pass: how many items there are, the kind and the place of each, and where the camera is.
+Labels come in some order. Where that is arbitrary, the same image comes with several answers, of which
 the network can only learn the mean; an order that can be seen in the image helps.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +20,20 @@ from air_env.renderers.backends import KINDS
 from air_env.scenes import SceneDataset
 
 from ..evaluation.metrics import compare
+from ..training.settings import refuse_unknown
 from .convolutions import strided
+from .model import ComparisonModel, ComparisonSettings
 
 ORDERS = ("arbitrary", "canonical")
-"""How the items of a scene follow each other: as they come, or by kind and, of one kind, from left to right."""
+"""Order of a scene's items in the labels: as they come, or by kind and, of one kind, from left to right."""
 _BATCH = 500
 
 
 @dataclass(frozen=True)
-class TableRegressorConfig:
-    """Settings of a network that is told tables."""
+class TableRegressorConfig(ComparisonSettings):
+    """Settings of a network trained with the contents of tables."""
+
+    kind: ClassVar[str] = "tables"
 
     order: str = "canonical"
     """One of `ORDERS`: of the labels in training."""
@@ -39,7 +44,7 @@ class TableRegressorConfig:
     renderer: TabletopConfig = field(default_factory=lambda: TabletopConfig(renderer="raycast"))
     """What draws reconstructions."""
     channels: tuple[int, ...] = (32, 64, 64)
-    """Of the convolutions, each of which halves the image (our choice)."""
+    """Channels of the convolutions; each halves the image (our choice)."""
     hidden: int = 256
     """Units of the fully connected layer (our choice)."""
     position_sd: float = 0.2
@@ -47,14 +52,21 @@ class TableRegressorConfig:
     camera_sd: float = 0.1
     """Standard deviation of the loss of the camera's angle, in radians (our choice)."""
     weight_decay: float = 1e-3
-    """Of AdamW (our choice)."""
+    """Weight decay of AdamW (our choice)."""
 
     def __post_init__(self) -> None:
-        if self.order not in ORDERS:
-            raise ValueError(f"order {self.order!r} is unknown; choose one of {', '.join(ORDERS)}")
+        refuse_unknown("order", self.order, ORDERS)
+
+    def make(self) -> "TableRegressor":
+        """The model."""
+        return TableRegressor(self)
+
+    def adam_decay(self) -> float:
+        """Weight decay of AdamW."""
+        return self.weight_decay
 
 
-class TableRegressor(nn.Module):
+class TableRegressor(ComparisonModel):
     """Learns counts and kinds by their log-probability, places and the camera by squared errors.
 
     Args:
@@ -130,10 +142,6 @@ class TableRegressor(nn.Module):
         kinds = tuple(KINDS[name] for name in self.config.renderer.kinds)
         z = self.explain(scenes.float_images(self.model.log_p_count.device))
         return {name: values.double().mean().item() for name, values in compare(z, scenes, kinds).items()}
-
-    def evaluate(self, scenes: SceneDataset) -> dict[str, float]:
-        """What `measure` tells."""
-        return self.measure(scenes)
 
 
 def canonical(scenes: SceneDataset) -> SceneDataset:

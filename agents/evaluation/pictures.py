@@ -1,6 +1,6 @@
 """Pictures of what an agent sees (Figure 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ def scenes_beside_reconstructions(images: Images, z: DrawnExplanation, path: Pat
     Image.fromarray(np.concatenate(rows, 0)).save(path, "PNG")
 
 
-def count_accuracy_curve(rows: Sequence[dict[str, float]], path: Path) -> None:
+def count_accuracy_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     """Writes a PNG of the held-out count accuracy over the course of training."""
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..training.checkpoints import write_atomically, write_text_atomically
+from ..training.files import write_atomically, write_text_atomically
 
 DPI = 110
 """Pixels per inch of all pictures."""

@@ -54,6 +54,8 @@ _TABLES: dict[str, AnyRecipe] = {
 _SCENARIOS = {"repeated": True, "distinct": False}
 """Scenario of Figure 7 -> whether there may be several items of a kind."""
 _FEW_LABELS = 1_000
+_NUM_TEST = 60
+"""Held-out scenes on which the smallest runs measure themselves."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,8 @@ def _tiny(recipe: AnyRecipe, max_steps: int, side: int) -> AnyRecipe:
         evaluate_every=max(1, max_steps // 4),
         num_train=num_train,
         batch_size=min(8, num_train),
+        num_test=_NUM_TEST,
+        num_final=_NUM_TEST,
         model=model,
     )
     if not isinstance(recipe, Recipe):

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..jobs.job import Job
 from ..pages import Page
-from ..training.checkpoints import write_text_atomically
+from ..training.files import write_text_atomically
 from .experiment import Experiment
 
 MEASURED_FOLDER = "measured"

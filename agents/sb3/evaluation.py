@@ -1,4 +1,4 @@
-"""How well a policy explains held-out scenes, beside one that explains nothing and one that acts at random."""
+"""Held-out metrics of a policy, with those of the empty explanation and of random actions."""
 
 from collections.abc import Callable
 
@@ -19,19 +19,26 @@ Act = Callable[[dict[str, NDArray]], NDArray]
 _BATCH = 500
 
 
-def evaluate_policy(act: Act, world: World, action_mode: str, *, seed: int = 0) -> dict[str, float]:
+def evaluate_policy(
+    act: Act,
+    world: World,
+    action_mode: str,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], object] | None = None,
+) -> dict[str, float]:
     """Lets a policy explain every scene of a world once.
 
     Args:
         act: The policy.
         world: The generative model, and held-out scenes for a fair figure.
         action_mode: What its actions are.
-        seed: Of what the environment draws, where the action is a distribution.
+        seed: Seed of what the environment draws, where the action is a distribution.
+        progress: Called after every batch with its number of scenes.
 
     Returns:
         Means: ``count_accuracy``, ``box_iou`` and ``identity_accuracy`` as `air_agents.evaluation.metrics.evaluate` has
-        them, NaN
-        where nothing was counted correctly; ``return`` in nats.
+        them, NaN where nothing was counted correctly; ``return`` in nats.
     """
     totals: dict[str, list[Tensor]] = {}
     for start in range(0, len(world.scenes), _BATCH):
@@ -39,6 +46,8 @@ def evaluate_policy(act: Act, world: World, action_mode: str, *, seed: int = 0) 
         z, returns = explain(act, World(world.model, scenes), action_mode, seed=seed + start)
         for name, values in (compare(z, scenes.to("cpu"), kinds_of(world.model)) | {"return": returns}).items():
             totals.setdefault(name, []).append(values.cpu())
+        if progress is not None:
+            progress(len(scenes))
     return {name: torch.cat(values).double().mean().item() for name, values in totals.items()}
 
 
