@@ -2,24 +2,31 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from air_agents.commands import reproduce as command
+from air_agents.commands.summarise import table as summary
 from air_agents.jobs.job import Job
 from air_agents.jobs.schedule import train_all
-from air_agents.reproduction import generalisation
+from air_agents.pages import Page, means, number, pivot, show
+from air_agents.reproduction import generalisation, study
 from air_agents.reproduction.experiment import Experiment
 from air_agents.reproduction.policy import blend, first_attended, heat_maps, predictability
 from air_agents.reproduction.representation import describe
 from air_agents.reproduction.scales import SCALES
-from air_agents.reproduction.study import Measurement
+from air_agents.reproduction.studies import STUDIES
+from air_agents.reproduction.study import Case, Measurement, Study
 from air_agents.training.run import TrainingRun
 from air_env import geometry
+from air_env.explanation import DrawnExplanation, Explanation
 from air_env.scenes import SceneDataset, make_scene
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -178,7 +185,7 @@ def test_trainings_that_fail_are_named_and_the_others_finish(experiment, monkeyp
 
     monkeypatch.setattr(Job, "_train", diverge)
     with pytest.raises(
-        ChildProcessError, match="1 of 2 trainings failed: cnn_order_20-0: FloatingPointError: the loss"
+        ChildProcessError, match="1 of 2 trainings failed: cnn_order_20-0: FloatingPointError"
     ):
         train_all([bad, good], experiment.directory)
     assert good.finished
@@ -276,14 +283,17 @@ def pairs() -> SceneDataset:
     return make_scene("digits", counts=(2,)).dataset("test", 1_000)
 
 
-def explanation(scenes: SceneDataset, first: np.ndarray) -> Explanation:
+def explanation(scenes: SceneDataset, first: np.ndarray) -> DrawnExplanation:
     """The truth, told in an order: object 0 first where ``first`` is 1."""
     squares = geometry.from_boxes(scenes.boxes, scenes.images.shape[-1])
     order = torch.from_numpy(np.stack([1 - first, first], 1))
     z_where = squares.gather(1, order[..., None].expand(-1, -1, 3))
     z_where = torch.cat([z_where, torch.zeros(len(z_where), 1, 3)], 1)
     z_pres = torch.tensor([1.0, 1.0, 0.0]).expand(len(z_where), 3).clone()
-    return Explanation(z_pres, z_where, torch.zeros(len(z_where), 3, 4))
+    z = Explanation.of_objects(z_pres, z_where, torch.zeros(len(z_where), 3, 4))
+    return DrawnExplanation(
+        z.z_pres, z.z_where, z.z_what, z.z_scene, scenes.float_images(), geometry.outlines(z.z_where)
+    )
 
 
 def test_a_policy_from_left_to_right_follows_from_position_alone(pairs):
