@@ -184,9 +184,7 @@ def test_trainings_that_fail_are_named_and_the_others_finish(experiment, monkeyp
         train(job, *arguments)
 
     monkeypatch.setattr(Job, "_train", diverge)
-    with pytest.raises(
-        ChildProcessError, match="1 of 2 trainings failed: cnn_order_20-0: FloatingPointError"
-    ):
+    with pytest.raises(ChildProcessError, match="1 of 2 trainings failed: cnn_order_20-0: FloatingPointError"):
         train_all([bad, good], experiment.directory)
     assert good.finished
     assert not bad.finished
