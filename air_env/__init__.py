@@ -13,6 +13,8 @@ from air_env.scenes import SCENES, make_scene
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World, make_world
 
+__version__ = "0.1.0"
+
 for _id, _settings in {
     "AIRScene-v0": {},
     # The same world for stock RL algorithms: actions are vectors in [-1, 1], pixels are bytes.

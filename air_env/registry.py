@@ -1,15 +1,21 @@
 """Registries: named things, to which plug-ins and files of one's own add others.
 
-A registry is a dict. What it does not hold is looked for in plug-ins: installed distributions that name, in the entry
-point group ``air_env.plugins``, a module which registers things as it is imported. A command line may also name
-something in a file, as ``path.py:attribute`` or ``name=path.py:attribute``.
+A registry is a dict. What it does not hold is looked for among plug-ins: installed distributions that name it in the
+entry point group ``air_env.plugins``, as ``NOUN.NAME = module:attribute``. A plug-in is imported when something of it
+is asked for by name, and not before:
+
+    [project.entry-points."air_env.plugins"]
+    "scene.rings" = "my_package.scene:rings"
+    "estimator.midpoint" = "my_package.estimator:Midpoint"
+
+A command line may also name something in a file, as ``path.py:attribute`` or ``name=path.py:attribute``.
 """
 
 import hashlib
 import importlib.util
 import sys
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar, cast
@@ -24,7 +30,7 @@ class Registry(dict[str, T]):
     """Name -> thing.
 
     Args:
-        noun: What the things are, for error messages.
+        noun: What the things are, for error messages and entry points.
         entries: Those of this package.
 
     Example:
@@ -46,36 +52,40 @@ class Registry(dict[str, T]):
             name: A registered name, ``path.py:attribute`` or ``name=path.py:attribute``.
 
         Raises:
-            ValueError: There is none; the message lists the names there are. Or a plug-in or the file is broken.
+            ValueError: There is none; the message lists the names there are. Or the plug-in or the file is broken.
         """
         if name not in self:
-            load_plugins()
-        if name not in self and ".py:" in name:
-            self[name] = cast(T, _from_file(self.noun, name))
-        if name not in self:
-            raise ValueError(f"{self.noun} {name!r} is unknown; choose one of {', '.join(self)}")
+            if (plugin := _plugins(self.noun).get(name)) is not None:
+                self[name] = cast(T, _from_plugin(self.noun, plugin))
+            elif ".py:" in name:
+                self[name] = cast(T, _from_file(self.noun, name))
+            else:
+                raise ValueError(f"{self.noun} {name!r} is unknown; choose one of {', '.join(self.names())}")
         return self[name]
 
     def names(self) -> tuple[str, ...]:
-        """All names, with those that plug-ins register."""
-        load_plugins()
-        return tuple(self)
+        """All names, with those of plug-ins, which are not imported for it."""
+        return tuple(dict.fromkeys([*self, *_plugins(self.noun)]))
 
 
 @cache
-def load_plugins() -> None:
-    """Imports the plug-ins, once a process.
-
-    Raises:
-        ValueError: One cannot be imported.
-    """
+def _plugins(noun: str) -> dict[str, EntryPoint]:
+    """Name -> entry point of what plug-ins call so."""
+    prefix, found = f"{noun.replace(' ', '_')}.", {}
     for plugin in entry_points(group=PLUGINS):
-        try:
-            plugin.load()
-        except Exception as error:
-            raise ValueError(
-                f"the plug-in {plugin.name} ({plugin.value}) cannot be imported ({error!r}); correct or uninstall it"
-            ) from error
+        if plugin.name.startswith(prefix):
+            found.setdefault(plugin.name.removeprefix(prefix), plugin)
+    return found
+
+
+def _from_plugin(noun: str, plugin: EntryPoint) -> object:
+    try:
+        return plugin.load()
+    except Exception as error:
+        package = "" if plugin.dist is None else f" of {plugin.dist.name}"
+        raise ValueError(
+            f"{noun}: the plug-in {plugin.value}{package} cannot be imported ({error!r}); correct or uninstall it"
+        ) from error
 
 
 def _from_file(noun: str, name: str) -> object:
@@ -86,7 +96,6 @@ def _from_file(noun: str, name: str) -> object:
     return getattr(module, attribute)
 
 
-@cache
 def load_file(path: Path, noun: str = "file") -> ModuleType:
     """Imports a Python file by its path, once a process.
 
@@ -95,6 +104,9 @@ def load_file(path: Path, noun: str = "file") -> ModuleType:
     """
     # A name that no other module has: dataclasses and pickle look modules up by it.
     name = f"_air_env_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        # Perhaps half-way: a file may name what it has defined above.
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ValueError(f"{noun}: there is no Python file {path}; check the path")

@@ -3,4 +3,4 @@
 from air_agents.commands.benchmark_speed import main
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

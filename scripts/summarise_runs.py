@@ -3,4 +3,4 @@
 from air_agents.commands.summarise import main
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -3,4 +3,4 @@
 from air_agents.commands.train_sb3 import main
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

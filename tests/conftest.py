@@ -4,6 +4,8 @@ The packages must not be imported here, or their annotations would go unchecked;
 """
 
 import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +18,9 @@ from jaxtyping import AbstractArray, install_import_hook
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in background jobs of a shell, whose children ignore it, too; tests interrupt commands by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("air", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("air")
 
@@ -42,6 +47,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if (reason := why_no_opengl()) is not None:
             (pytest.fail if os.environ.get("AIR_ENV_REQUIRE_OPENGL") else pytest.skip)(reason)
+
+
+@pytest.fixture
+def air_env_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the entry point as the command line does; returns its exit status, standard output and errors."""
+    from air_agents.commands.main import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as exit_:  # of --help and of wrong usage
+            status = int(exit_.code or 0)
+        return status, *capsys.readouterr()
+
+    yield run
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

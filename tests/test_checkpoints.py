@@ -16,7 +16,8 @@ from tiny import RECIPE, SIDE, assert_equal, make_agent, make_images
 
 from air_agents import AIR, load_agent, save_agent
 from air_agents.inference.cores import CORES
-from air_agents.training.checkpoints import AGENT_FILE, load_recipe, write_atomically
+from air_agents.training.checkpoints import AGENT_FILE, load_recipe
+from air_agents.training.files import write_atomically
 from air_env.likelihoods import LIKELIHOODS
 from air_env.priors import CountPrior
 

@@ -30,9 +30,10 @@ from air_agents.comparisons import (
 )
 from air_agents.comparisons.attention import Grid, Stroke
 from air_agents.comparisons.training import MODEL_FILE
-from air_agents.training.agent_run import CONFIG_FILE, EVALUATION_FILE, RESUME_FILE, Run
 from air_agents.training.checkpoints import AGENT_FILE
+from air_agents.training.directory import CONFIG_FILE, EVALUATION_FILE, RESUME_FILE
 from air_agents.training.recipes import RECIPES
+from air_agents.training.run import TrainingRun
 from air_env.likelihoods import Gaussian
 from air_env.scenes import SceneDataset
 
@@ -331,7 +332,7 @@ def test_damaged_weights_are_refused(tmp_path, damage):
 
 
 def test_foreign_weights_are_refused(tmp_path):
-    Run.start(tmp_path / "air", AIR_RECIPE)
+    TrainingRun.start(tmp_path / "air", AIR_RECIPE)
     with pytest.raises(ValueError, match=r"is none of this package .*wanted 'air-env comparison 1'"):
         load_comparison(tmp_path / "air" / AGENT_FILE)
     with pytest.raises(FileNotFoundError, match=f"no comparison at .*{MODEL_FILE}"):

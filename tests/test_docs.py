@@ -50,6 +50,7 @@ def registries():
 
 def test_there_are_examples():
     assert len(examples()) >= 5
+    assert len(code_blocks(ROOT / "README.md")) >= 2
 
 
 def needs(example: doctest.DocTest) -> tuple[pytest.MarkDecorator, ...]:
@@ -68,13 +69,11 @@ def test_the_example_of_a_docstring_runs(example):
 
 
 @pytest.mark.usefixtures("registries")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if code_blocks(page)], ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
-    blocks = code_blocks(page)
-    assert blocks
-    for block in blocks:
+    for block in code_blocks(page):
         exec(compile(block, str(page), "exec"), namespace)
 
 

@@ -1,66 +1,51 @@
-"""`scripts/reproduce_paper.py` and `air_agents.reproduction`: from trainings to pages, and scanning policies."""
+"""`air-env reproduce` and `air_agents.reproduction`: studies from trainings to pages, and scanning policies."""
 
-import csv
-import importlib
 import json
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from air_agents.comparisons import training as comparison_training
+from air_agents.commands import reproduce as command
+from air_agents.commands.summarise import table as summary
 from air_agents.jobs.job import Job
 from air_agents.jobs.schedule import train_all
-from air_agents.reproduction import generalisation, measurements
+from air_agents.pages import Page, means, number, pivot, show
+from air_agents.reproduction import generalisation, study
 from air_agents.reproduction.experiment import Experiment
-from air_agents.reproduction.figures import FIGURES
-from air_agents.reproduction.measurements import Measurement, measure_all
 from air_agents.reproduction.policy import blend, first_attended, heat_maps, predictability
 from air_agents.reproduction.representation import describe
-from air_agents.reproduction.scales import SCALES, get_scale
-from air_agents.training import agent_run
+from air_agents.reproduction.scales import SCALES
+from air_agents.reproduction.studies import STUDIES
+from air_agents.reproduction.study import Case, Measurement, Study
 from air_agents.training.run import TrainingRun
 from air_env import geometry
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation, Explanation
 from air_env.scenes import SceneDataset, make_scene
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce_paper.py"
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Runs measure themselves on few scenes; the script's global settings are undone."""
-    for module in (agent_run, comparison_training):
-        monkeypatch.setattr(module, "_NUM_TEST", 20)
-        monkeypatch.setattr(module, "_NUM_FINAL", 20)
-        monkeypatch.setattr(module, "_NUM_PICTURED", 7)
-    yield
-    torch.set_flush_denormal(False)
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 @pytest.fixture(scope="module")
 def runs_dir(tmp_path_factory):
-    """Shared by the tests, as it is by the figures."""
+    """Shared by the tests, as it is by the studies."""
     return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture
-def reproduce(monkeypatch, runs_dir, tmp_path):
-    """Runs the script with one seed at the smallest scale; answers with the folder of the page."""
-    module = importlib.import_module("air_agents.commands.reproduce")
+def reproduce(air_env_command, runs_dir, tmp_path):
+    """Runs the command with one seed at the smallest scale; answers with its status and errors."""
 
-    def call(*arguments: object) -> Path:
-        folders = ["--runs-dir", runs_dir, "--output-dir", tmp_path, "--device", "cpu"]
-        given = ["reproduce_paper.py", "--scale", "smoke", "--seeds", "0", *folders, *arguments]
-        monkeypatch.setattr(sys, "argv", [str(argument) for argument in given])
-        module.main()
-        return tmp_path
+    def call(*arguments: object) -> tuple[int, str]:
+        folders = ["--runs-dir", runs_dir, "--output-dir", tmp_path / "pages", "--device", "cpu"]
+        status, _, errors = air_env_command("reproduce", "--scale", "smoke", "--seeds", 0, *folders, *arguments)
+        return status, errors
 
     return call
 
@@ -79,55 +64,86 @@ def finished_at(directory: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.opengl] * (name in ("figure6", "figure7"))) for name in FIGURES]
+    "name", [pytest.param(name, marks=[pytest.mark.opengl] * bool(STUDIES[name].needs)) for name in STUDIES]
 )
-def test_a_figure_is_made_from_training_to_page_and_made_again_from_what_is_there(
-    name, reproduce, runs_dir, monkeypatch
+def test_a_study_is_made_from_training_to_page_and_made_again_from_what_is_there(
+    name, reproduce, runs_dir, tmp_path, monkeypatch
 ):
-    before = finished_at(runs_dir)
-    folder = reproduce(name)
+    before, folder = finished_at(runs_dir), tmp_path / "pages"
+    assert reproduce(name)[0] == 0
     made = files(folder)
     page = made[f"{name}.md"].decode()
-    assert f"python scripts/reproduce_paper.py {name} --scale smoke --seeds 0" in page
+    assert f"air-env reproduce {name} --scale smoke --seeds 0" in page
     assert "numbers mean nothing" in page
-    assert "What differs from the paper" in page
+    assert "Deviations from the paper" in page
     for picture in re.findall(r"\]\((\S+\.png)\)", page):
         assert len(made[picture]) < 300_000
         with Image.open(folder / picture) as opened:
             opened.verify()
-    assert len(list(csv.DictReader(made[f"{name}.csv"].decode().splitlines()))) > 1
+    # Every table of the page is a function of the CSV file.
+    tables = STUDIES[name].tables(STUDIES[name].read(folder / f"{name}.csv"))
+    assert all(text in page for text in tables.values())
     first = finished_at(runs_dir)
-    # What an earlier figure trained was not trained again.
+    # What an earlier study trained was not trained again.
     assert before.items() <= first.items()
 
     monkeypatch.setattr(TrainingRun, "train", None)
-    monkeypatch.setattr(measurements, "write_text_atomically", None)
-    reproduce(name)
+    monkeypatch.setattr(study, "write_text_atomically", None)
+    assert reproduce(name)[0] == 0
     assert finished_at(runs_dir) == first
     assert files(folder) == made
 
 
-def test_unknown_names_are_answered_with_the_known_ones(reproduce):
-    with pytest.raises(
-        SystemExit, match=r"error: figure 'figure9' is unknown; choose one of figure3, figure4, figure5"
-    ):
-        reproduce("figure9")
-    with pytest.raises(SystemExit, match=r"error: scale 'huge' is unknown; choose one of smoke, cpu, full"):
-        reproduce("figure3", "--scale", "huge")
+@pytest.mark.parametrize("name", ["figure3", "figure4", "figure5", "figure6", "figure7"])
+def test_the_tables_of_a_committed_page_are_rebuilt_from_its_csv_file(name):
+    page, table = (RESULTS / f"{name}.md").read_text(), STUDIES[name].read(RESULTS / f"{name}.csv")
+    tables = STUDIES[name].tables(table)
+    assert tables
+    for part, text in tables.items():
+        assert text in page, part
 
 
-def test_impossible_requests_are_refused(reproduce):
-    with pytest.raises(SystemExit, match=r"error: workers must be at least 1, got 0"):
-        reproduce("figure3", "--workers", 0)
-    with pytest.raises(SystemExit, match=r"error: seeds must differ, got 1, 1"):
-        reproduce("figure3", "--seeds", 1, 1)
+def test_a_smoke_test_never_overwrites_results(reproduce, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, errors = reproduce("figure3", "--output-dir", "docs/results")
+    assert status == 1
+    assert "error: a smoke test must not overwrite docs/results; choose another --output-dir" in errors
+    smoke = command.Arguments("figure3", "smoke", runs_dir=Path("mine"))
+    assert smoke.folder == Path("mine/smoke/pages")
+    assert replace(smoke, scale="cpu").folder == Path("docs/results")
+
+
+def test_a_missing_extra_is_reported_before_any_training(reproduce, tmp_path, monkeypatch):
+    monkeypatch.setitem(STUDIES, "figure6", replace(STUDIES["figure6"], needs={"no_such_module": "opengl"}))
+    status, errors = reproduce("figure6", "--runs-dir", tmp_path / "none")
+    assert status == 1
+    assert "no_such_module is not installed; install the extra" in errors
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("figure9",), "study 'figure9' is unknown; choose one of figure3, figure4, figure5"),
+        (("figure3", "--scale", "huge"), "scale 'huge' is unknown; choose one of smoke, cpu, full"),
+        (("figure3", "--workers", 0), "workers must be at least 1, got 0"),
+        (("figure3", "--seeds", 1, 1), "seeds must differ, got 1, 1"),
+    ],
+)
+def test_impossible_requests_are_refused(arguments, message, reproduce):
+    status, errors = reproduce(*arguments)
+    assert status == 1
+    assert f"error: {message}" in errors
 
 
 @pytest.mark.usefixtures("no_data_dir")
 def test_missing_data_are_reported_before_any_training(reproduce, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(SystemExit, match=r"error: .*mnist"):
-        reproduce("figure3", "--scale", "cpu", "--runs-dir", tmp_path / "runs", "--data-dir", tmp_path / "none")
+    status, errors = reproduce(
+        "figure3", "--scale", "cpu", "--runs-dir", tmp_path / "runs", "--data-dir", tmp_path / "none"
+    )
+    assert status == 1
+    assert re.search(r"error: .*mnist", errors)
     assert not (tmp_path / "runs").exists()
 
 
@@ -168,7 +184,7 @@ def test_trainings_that_fail_are_named_and_the_others_finish(experiment, monkeyp
         train(job, *arguments)
 
     monkeypatch.setattr(Job, "_train", diverge)
-    with pytest.raises(RuntimeError, match="1 of 2 trainings failed: cnn_order_20-0: FloatingPointError: the loss"):
+    with pytest.raises(ChildProcessError, match="1 of 2 trainings failed: cnn_order_20-0: FloatingPointError"):
         train_all([bad, good], experiment.directory)
     assert good.finished
     assert not bad.finished
@@ -178,35 +194,66 @@ def test_trainings_that_fail_are_named_and_the_others_finish(experiment, monkeyp
 def test_workers_train_what_one_process_trains(experiment, tmp_path):
     other = replace(experiment, runs_dir=tmp_path / "other")
     names = ("cnn_order_20", "cnn_sum_20")
-    train_all(experiment.jobs(*names), experiment.directory, workers=2)
-    train_all(other.jobs(*names), other.directory)
-    for there, here in zip(experiment.jobs(*names), other.jobs(*names), strict=True):
+    train_all([experiment.job(name, 0) for name in names], experiment.directory, workers=2)
+    train_all([other.job(name, 0) for name in names], other.directory)
+    for there, here in zip(
+        [experiment.job(name, 0) for name in names], [other.job(name, 0) for name in names], strict=True
+    ):
         assert there.fingerprint() == here.fingerprint()
 
 
-def test_measurements_are_kept_until_what_they_measure_changes(tmp_path):
+def test_measurements_are_kept_until_what_they_measure_changes(experiment):
+    train_all([experiment.job("cnn_sum_20", 0)], experiment.directory)
     calls: list[str] = []
 
-    def measurement(**settings: int) -> Measurement:
-        def compute() -> dict[str, object]:
-            calls.append("now")
-            return {"accuracy": float("nan"), "maps": [1.0]}
+    def count_calls(job: Job, case: Case, experiment: Experiment) -> list[dict[str, object]]:
+        calls.append(job.name)
+        return [{"accuracy": float("nan"), "maps": [1.0]}, {"accuracy": 0.5, "maps": [2.0]}]
 
-        return Measurement("key", (), compute, settings)
+    def table(**settings: int) -> pd.DataFrame:
+        measurement = Measurement(lambda _: [Case("cnn_sum_20", 0, task="sum")], count_calls, settings)
+        return Study("title", (measurement,), lambda table: {}, lambda *_: None).measure(experiment)
 
-    expected = {"key": {"accuracy": None, "maps": [1.0]}}
-    assert measure_all([measurement(scenes=1)], tmp_path) == expected
-    assert measure_all([measurement(scenes=1)], tmp_path) == expected
-    assert len(calls) == 1
-    measure_all([measurement(scenes=2)], tmp_path)
-    assert len(calls) == 2
-    (tmp_path / "measured" / "key.json").write_text("{")
-    assert measure_all([measurement(scenes=2)], tmp_path) == expected
-    assert len(calls) == 3
+    expected = pd.DataFrame(
+        {"run": "cnn_sum_20-0", "task": "sum", "seed": 0, "accuracy": [np.nan, 0.5], "maps": [[1.0], [2.0]]}
+    )
+    for scenes, number_of_calls in ((1, 1), (1, 1), (2, 2)):
+        pd.testing.assert_frame_equal(table(scenes=scenes), expected)
+        assert len(calls) == number_of_calls
+    (kept,) = (experiment.directory / "measured").iterdir()
+    for damage in (lambda text: "{", lambda text: text.replace('"weights": "', '"weights": "0')):
+        kept.write_text(damage(kept.read_text()))
+        pd.testing.assert_frame_equal(table(scenes=2), expected)
+    assert len(calls) == 4
+
+
+def test_tables_are_pivots_of_tidy_rows(tmp_path):
+    rows = pd.DataFrame({"model": ["b", "b", "a", "a"], "seed": [1, 0, 1, 0], "accuracy": [0.25, 0.75, np.nan, 1234.5]})
+    assert pivot(rows, {"model": "name"}, "seed", "accuracy", "seed {}") == (
+        "| name | seed 1 | seed 0 |\n| --- | --- | --- |\n| b | 0.250 | 0.750 |\n| a | - | 1,234.500 |"
+    )
+    assert means(rows, {"model": "model"}, {"accuracy": "mean"}, 1).endswith("| b | 0.5 |\n| a | 1,234.5 |")
+    assert show(rows[:1], {"seed": "s", "accuracy": "x"}, {"accuracy": 2}).endswith("| 1 | 0.25 |")
+    assert (number(None), number(float("nan")), number(2.0, 0)) == ("-", "-", "2")
+    page = Page(tmp_path, "page")
+    page.add("# Title", "")
+    page.add_table(rows)
+    assert page.write() == [tmp_path / "page.md", tmp_path / "page.csv"]
+    assert (tmp_path / "page.md").read_text() == "# Title\n"
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "page.csv"), rows)
+
+
+def test_a_summary_has_the_median_and_the_worst_of_every_kind_of_run():
+    rows = pd.DataFrame({"run": ["a"] * 3, "seed": [0, 1, 2], "minutes": [1.0, 2.0, 3.0], "elbo": [3.0, 9.0, None]})
+    assert summary(rows).splitlines()[-3:] == [
+        "| a | 2 | 3.0 | - |",
+        "| **a** | **median** |  | 6.00 |",
+        "| **a** | **worst** |  | 3.00 |",
+    ]
 
 
 def test_scales_keep_the_recipes_but_for_how_much_is_computed():
-    cpu, full = get_scale("cpu"), get_scale("full")
+    cpu, full = SCALES.find("cpu"), SCALES.find("full")
     for name in ("air_013", "dair_013", "draw_013", "autoencoder_012", "cnn_count_012", "cnn_sum_100"):
         short, long = cpu.recipe(name, 3), full.recipe(name, 3)
         assert replace(short, max_steps=1) == replace(long, max_steps=1)
@@ -234,14 +281,17 @@ def pairs() -> SceneDataset:
     return make_scene("digits", counts=(2,)).dataset("test", 1_000)
 
 
-def explanation(scenes: SceneDataset, first: np.ndarray) -> Explanation:
+def explanation(scenes: SceneDataset, first: np.ndarray) -> DrawnExplanation:
     """The truth, told in an order: object 0 first where ``first`` is 1."""
     squares = geometry.from_boxes(scenes.boxes, scenes.images.shape[-1])
     order = torch.from_numpy(np.stack([1 - first, first], 1))
     z_where = squares.gather(1, order[..., None].expand(-1, -1, 3))
     z_where = torch.cat([z_where, torch.zeros(len(z_where), 1, 3)], 1)
     z_pres = torch.tensor([1.0, 1.0, 0.0]).expand(len(z_where), 3).clone()
-    return Explanation(z_pres, z_where, torch.zeros(len(z_where), 3, 4))
+    z = Explanation.of_objects(z_pres, z_where, torch.zeros(len(z_where), 3, 4))
+    return DrawnExplanation(
+        z.z_pres, z.z_where, z.z_what, z.z_scene, scenes.float_images(), geometry.outlines(z.z_where)
+    )
 
 
 def test_a_policy_from_left_to_right_follows_from_position_alone(pairs):

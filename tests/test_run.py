@@ -21,8 +21,9 @@ from air_agents import load_agent
 from air_agents.evaluation.metrics import evaluate
 from air_agents.inference.cores import CORES
 from air_agents.training import agent_run as run
-from air_agents.training.agent_run import CONFIG_FILE, EVALUATION_FILE, FIELDS, METRICS_FILE, RESUME_FILE, Run
 from air_agents.training.checkpoints import AGENT_FILE, load_recipe
+from air_agents.training.directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, RESUME_FILE
+from air_agents.training.run import TrainingRun
 from air_agents.training.trainer import Trainer
 from air_env.priors import CountPrior
 
@@ -61,16 +62,16 @@ def poison(trainer: Trainer, iteration: int) -> None:
 
 
 def test_a_new_run_is_usable_at_once(tmp_path):
-    Run.start(tmp_path / "a" / "b", RECIPE)
+    TrainingRun.start(tmp_path / "a" / "b", RECIPE)
     assert load_agent(tmp_path / "a" / "b").model.config == RECIPE.model
     assert load_recipe(tmp_path / "a" / "b").max_steps == RECIPE.max_steps
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
-    assert Run.resume(tmp_path / "a" / "b").trainer.iteration == 0
+    assert TrainingRun.resume(tmp_path / "a" / "b").trainer.iteration == 0
 
 
 def test_a_finished_run_holds_what_was_promised(tmp_path):
     directory = tmp_path / "run"
-    finished = Run.start(directory, RECIPE)
+    finished = TrainingRun.start(directory, RECIPE)
     finished.train()
     metrics = finished.finish()
     assert next(iter(metrics)) == "count_accuracy"
@@ -93,7 +94,7 @@ def test_a_finished_run_holds_what_was_promised(tmp_path):
 
 
 def test_the_logged_elbo_is_the_mean_since_the_last_row(tmp_path):
-    started = Run.start(tmp_path / "run", RECIPE)
+    started = TrainingRun.start(tmp_path / "run", RECIPE)
     step, elbos = started.trainer.step, []
 
     def record(progress=None):
@@ -110,10 +111,10 @@ def test_the_logged_elbo_is_the_mean_since_the_last_row(tmp_path):
 @pytest.mark.parametrize("stop_at", [8, 6], ids=["at a row", "between rows"])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, stop_at, core):
     recipe = replace(RECIPE, agent=replace(RECIPE.agent, core=core))
-    whole = Run.start(tmp_path / "whole", recipe)
+    whole = TrainingRun.start(tmp_path / "whole", recipe)
     whole.train()
-    Run.start(tmp_path / "parts", recipe).train(stop_at=stop_at)
-    resumed = Run.resume(tmp_path / "parts")
+    TrainingRun.start(tmp_path / "parts", recipe).train(stop_at=stop_at)
+    resumed = TrainingRun.resume(tmp_path / "parts")
     assert resumed.trainer.iteration == stop_at
     resumed.train()
     assert_equal(resumed.trainer.state_dict(), whole.trainer.state_dict())
@@ -127,33 +128,33 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, stop_at, core):
 
 def test_rows_written_after_the_last_checkpoint_are_not_repeated(tmp_path):
     directory = tmp_path / "run"
-    first = Run.start(directory, RECIPE)
+    first = TrainingRun.start(directory, RECIPE)
     first.train(stop_at=4)
     # Killed after a row, before the next checkpoint.
     first.save = lambda: None
     first.train(stop_at=8)
     assert [int(row["iteration"]) for row in rows_of(directory)] == [4, 8]
-    Run.resume(directory).train()
+    TrainingRun.resume(directory).train()
     assert [int(row["iteration"]) for row in rows_of(directory)] == [4, 8, 12]
 
 
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(tmp_path):
-    first = Run.start(tmp_path / "run", RECIPE)
+    first = TrainingRun.start(tmp_path / "run", RECIPE)
     first.train()
-    second = Run.resume(tmp_path / "run")
+    second = TrainingRun.resume(tmp_path / "run")
     second.train()
     assert_equal(second.trainer.state_dict(), first.trainer.state_dict())
 
 
 def test_minutes_are_those_of_the_whole_run(tmp_path):
-    first = Run.start(tmp_path / "run", RECIPE)
+    first = TrainingRun.start(tmp_path / "run", RECIPE)
     first.train(stop_at=4)
     first.minutes = 7.0
     first.save()
-    second = Run.resume(tmp_path / "run", max_minutes=7.0)
+    second = TrainingRun.resume(tmp_path / "run", max_minutes=7.0)
     second.train()
     assert second.trainer.iteration == 4, "its minutes were used up"
-    third = Run.resume(tmp_path / "run", max_minutes=100)
+    third = TrainingRun.resume(tmp_path / "run", max_minutes=100)
     third.train()
     assert third.trainer.iteration == 12
     assert third.minutes >= 7
@@ -163,21 +164,21 @@ def test_a_resumed_run_keeps_its_budget_and_so_its_schedule(tmp_path, monkeypatc
     # Every look at the clock costs half a minute: the learning rate follows the tighter budget, minutes.
     clock = itertools.count(step=30.0)
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
-    Run.start(tmp_path / "run", RECIPE, max_minutes=7.0)
-    resumed = Run.resume(tmp_path / "run")
+    TrainingRun.start(tmp_path / "run", RECIPE, max_minutes=7.0)
+    resumed = TrainingRun.resume(tmp_path / "run")
     assert resumed.max_minutes == 7.0
     resumed.train()
     assert resumed.trainer.iteration < 12
-    assert Run.resume(tmp_path / "run").minutes >= 7
-    Run.resume(tmp_path / "run", max_minutes=9.0).train()
-    assert Run.resume(tmp_path / "run").max_minutes == 9.0
+    assert TrainingRun.resume(tmp_path / "run").minutes >= 7
+    TrainingRun.resume(tmp_path / "run", max_minutes=9.0).train()
+    assert TrainingRun.resume(tmp_path / "run").max_minutes == 9.0
 
 
 def test_a_probe_gives_further_columns_and_its_time_is_not_trainings(tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
 
-    def train(started: Run, stop_at: int | None = None) -> None:
+    def train(started: TrainingRun, stop_at: int | None = None) -> None:
         step = started.trainer.step
 
         def step_in_a_minute(progress=None):
@@ -191,8 +192,8 @@ def test_a_probe_gives_further_columns_and_its_time_is_not_trainings(tmp_path, m
         clock[0] += 600
         return {"doubled": 2 * trainer.iteration, "tensor": torch.tensor(0.5)}  # type: ignore[dict-item]
 
-    train(Run.start(tmp_path / "run", RECIPE, probe=probe), stop_at=8)
-    resumed = Run.resume(tmp_path / "run", probe=probe)
+    train(TrainingRun.start(tmp_path / "run", RECIPE, probe=probe), stop_at=8)
+    resumed = TrainingRun.resume(tmp_path / "run", probe=probe)
     train(resumed)
     rows = rows_of(tmp_path / "run")
     assert tuple(rows[0]) == (*FIELDS, "doubled", "tensor")
@@ -202,17 +203,17 @@ def test_a_probe_gives_further_columns_and_its_time_is_not_trainings(tmp_path, m
 
 
 def test_rows_from_before_there_was_a_probe_stay(tmp_path):
-    Run.start(tmp_path / "run", RECIPE).train(stop_at=8)
-    Run.resume(tmp_path / "run", probe=lambda trainer: {"one": 1.0}).train()
+    TrainingRun.start(tmp_path / "run", RECIPE).train(stop_at=8)
+    TrainingRun.resume(tmp_path / "run", probe=lambda trainer: {"one": 1.0}).train()
     assert [row["one"] for row in rows_of(tmp_path / "run")] == ["", "", "1.0"]
 
 
 def test_runs_from_before_evaluations_had_a_setting_are_resumed(tmp_path):
-    Run.start(tmp_path / "run", RECIPE)
+    TrainingRun.start(tmp_path / "run", RECIPE)
     config = json.loads((tmp_path / "run" / CONFIG_FILE).read_text())
     del config["evaluate_every"]
     (tmp_path / "run" / CONFIG_FILE).write_text(json.dumps(config))
-    assert Run.resume(tmp_path / "run").recipe.evaluate_every == 250
+    assert TrainingRun.resume(tmp_path / "run").recipe.evaluate_every == 250
 
 
 @pytest.mark.parametrize(
@@ -226,17 +227,17 @@ def test_evaluations_come_every_few_whole_iterations(value, message):
 @pytest.mark.parametrize("max_minutes", [0, -1, math.nan])
 def test_a_budget_that_makes_no_sense_leaves_nothing_behind(tmp_path, max_minutes):
     with pytest.raises(ValueError, match=f"max_minutes must be positive, got {max_minutes}"):
-        Run.start(tmp_path / "run", RECIPE, max_minutes=max_minutes)
+        TrainingRun.start(tmp_path / "run", RECIPE, max_minutes=max_minutes)
     assert not list(tmp_path.iterdir())
-    Run.start(tmp_path / "run", RECIPE)
+    TrainingRun.start(tmp_path / "run", RECIPE)
     with pytest.raises(ValueError, match=r"^max_minutes must be positive"):
-        Run.resume(tmp_path / "run", max_minutes=max_minutes)
+        TrainingRun.resume(tmp_path / "run", max_minutes=max_minutes)
 
 
 def test_an_interruption_waits_for_the_end_of_the_iteration_and_is_saved(tmp_path):
-    first = Run.start(tmp_path / "run", RECIPE)
+    first = TrainingRun.start(tmp_path / "run", RECIPE)
     first.train(interrupted=lambda: first.trainer.iteration == 5)
-    second = Run.resume(tmp_path / "run")
+    second = TrainingRun.resume(tmp_path / "run")
     assert_equal(second.trainer.state_dict(), first.trainer.state_dict())
     assert second.trainer.iteration == 5
     assert second.minutes == first.minutes > 0
@@ -246,7 +247,7 @@ def test_training_is_reported_without_exploration(tmp_path, monkeypatch):
     counts = []
     monkeypatch.setattr(run, "scenes_beside_reconstructions", lambda images, z, path: counts.append(z.count))
     monkeypatch.setattr(run, "write_atomically", lambda path, write: write(path))
-    started = Run.start(tmp_path / "run", replace(RECIPE, learning_rate=1e-9, exploration_steps=100))
+    started = TrainingRun.start(tmp_path / "run", replace(RECIPE, learning_rate=1e-9, exploration_steps=100))
     # By itself it finds nothing; the exploration mixed in is all but certain of an object.
     torch.nn.init.constant_(started.trainer.agent.presence.bias, -20.0)
     started.train(stop_at=4)
@@ -261,7 +262,7 @@ def test_the_final_figures_are_those_of_the_saved_agent(tmp_path):
     # The training ends before the count prior and the exploration have come to rest.
     prior = CountPrior("geometric", 1e-4, initial_parameter=0.5, anneal_steps=100)
     recipe = replace(RECIPE, model=replace(RECIPE.model, count_prior=prior), exploration_steps=100)
-    finished = Run.start(tmp_path / "run", recipe)
+    finished = TrainingRun.start(tmp_path / "run", recipe)
     finished.train()
     scenes = finished._scene.dataset("test", 16, RECIPE.seed + 1)
     generator = torch.Generator().manual_seed(RECIPE.seed + 1)
@@ -275,37 +276,37 @@ def test_a_directory_that_holds_something_is_refused(tmp_path, content, message)
     (tmp_path / content).write_text("mine")
     before = files_of(tmp_path)
     with pytest.raises(FileExistsError, match=rf"already holds {message}; .*--resume.*--output-dir"):
-        Run.start(tmp_path, RECIPE)
+        TrainingRun.start(tmp_path, RECIPE)
     assert files_of(tmp_path) == before
 
 
 def test_a_second_run_in_the_same_directory_is_refused(tmp_path):
-    Run.start(tmp_path / "run", RECIPE)
+    TrainingRun.start(tmp_path / "run", RECIPE)
     before = files_of(tmp_path)
     with pytest.raises(FileExistsError, match="already holds a run"):
-        Run.start(tmp_path / "run", replace(RECIPE, seed=1))
+        TrainingRun.start(tmp_path / "run", replace(RECIPE, seed=1))
     assert files_of(tmp_path) == before
 
 
 def test_the_working_directory_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"\. is the folder you are in; name one .*--output-dir"):
-        Run.start(Path(), RECIPE)
+        TrainingRun.start(Path(), RECIPE)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_directory_is_taken(tmp_path):
-    Run.start(tmp_path, RECIPE)
+    TrainingRun.start(tmp_path, RECIPE)
     assert (tmp_path / AGENT_FILE).is_file()
 
 
 @pytest.mark.parametrize("missing", [CONFIG_FILE, RESUME_FILE, None])
 def test_a_directory_without_a_run_cannot_be_resumed(tmp_path, missing):
     if missing is not None:
-        Run.start(tmp_path, RECIPE)
+        TrainingRun.start(tmp_path, RECIPE)
         (tmp_path / missing).unlink()
     with pytest.raises(FileNotFoundError, match=rf"holds no run to resume .*{missing or CONFIG_FILE} is missing"):
-        Run.resume(tmp_path)
+        TrainingRun.resume(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -324,18 +325,18 @@ def test_a_directory_without_a_run_cannot_be_resumed(tmp_path, missing):
     ],
 )
 def test_a_damaged_run_is_refused(tmp_path, file, damage):
-    Run.start(tmp_path, RECIPE)
+    TrainingRun.start(tmp_path, RECIPE)
     content = (tmp_path / file).read_bytes()
     (tmp_path / file).write_bytes(damage(content))
     assert (tmp_path / file).read_bytes() != content
     with pytest.raises(ValueError, match=rf"(?s)run in {re.escape(str(tmp_path))} cannot be resumed"):
-        Run.resume(tmp_path)
+        TrainingRun.resume(tmp_path)
 
 
 @pytest.mark.parametrize(("begun", "device"), [("cuda", None), ("cuda", "cpu"), ("cpu", "cuda"), ("cpu", "meta")])
 def test_a_run_is_resumed_only_on_the_device_it_was_trained_on(tmp_path, monkeypatch, begun, device):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    Run.start(tmp_path, RECIPE)
+    TrainingRun.start(tmp_path, RECIPE)
     state = torch.load(tmp_path / RESUME_FILE, weights_only=True)
     assert state["device"] == "cpu"
     state["device"] = begun
@@ -344,24 +345,24 @@ def test_a_run_is_resumed_only_on_the_device_it_was_trained_on(tmp_path, monkeyp
         state["trainer"]["noise"] = torch.zeros(16, dtype=torch.uint8)
     torch.save(state, tmp_path / RESUME_FILE)
     with pytest.raises(ValueError, match=rf"was trained on {begun}.* resume it with --device {begun}"):
-        Run.resume(tmp_path, device=device)
+        TrainingRun.resume(tmp_path, device=device)
 
 
 @pytest.mark.parametrize("state", [{}, [1, 2], {"trainer": {}, "minutes": 0.0, "rows": []}, torch.zeros(3)], ids=str)
 def test_a_foreign_checkpoint_is_refused(tmp_path, state):
-    Run.start(tmp_path, RECIPE)
+    TrainingRun.start(tmp_path, RECIPE)
     torch.save(state, tmp_path / RESUME_FILE)
     with pytest.raises(ValueError, match="cannot be resumed"):
-        Run.resume(tmp_path)
+        TrainingRun.resume(tmp_path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_in_the_place_of_a_checkpoint_is_not_executed(tmp_path, zipped):
-    Run.start(tmp_path / "run", RECIPE)
+    TrainingRun.start(tmp_path / "run", RECIPE)
     bomb = {"trainer": Bomb(tmp_path / "boom"), "minutes": 0.0, "rows": []}
     torch.save(bomb, tmp_path / "run" / RESUME_FILE, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match="cannot be resumed") as caught:
-        Run.resume(tmp_path / "run")
+        TrainingRun.resume(tmp_path / "run")
     assert not (tmp_path / "boom").exists()
     # Torch's own message explains how to load the file nevertheless.
     assert "weights_only" not in str(caught.value)
@@ -369,21 +370,21 @@ def test_a_pickle_in_the_place_of_a_checkpoint_is_not_executed(tmp_path, zipped)
 
 def test_a_full_disk_is_a_clear_error_and_leaves_the_last_checkpoint(tmp_path):
     directory = tmp_path / "run"
-    Run.start(directory, RECIPE).train(stop_at=4)
-    saved = Run.resume(directory).trainer.state_dict()
+    TrainingRun.start(directory, RECIPE).train(stop_at=4)
+    saved = TrainingRun.resume(directory).trainer.state_dict()
     before = {name: (directory / name).read_bytes() for name in (RESUME_FILE, AGENT_FILE)}
-    started = Run.resume(directory)
+    started = TrainingRun.resume(directory)
     with small_disk(5_000), pytest.raises(OSError, match=r"could not write .*free some space"):
         started.train(stop_at=8)
     assert {name: (directory / name).read_bytes() for name in before} == before
     assert not list(directory.glob(".*"))
-    assert_equal(Run.resume(directory).trainer.state_dict(), saved)
+    assert_equal(TrainingRun.resume(directory).trainer.state_dict(), saved)
     load_agent(directory)
 
 
 @pytest.mark.parametrize("failing", ["torch.save", "pathlib.Path.write_bytes", "pathlib.Path.replace"])
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeypatch, failing):
-    started = Run.start(tmp_path / "run", RECIPE)
+    started = TrainingRun.start(tmp_path / "run", RECIPE)
     saved = {name: value.clone() for name, value in load_agent(tmp_path / "run").state_dict().items()}
 
     def fail(*args, **kwargs):
@@ -394,33 +395,33 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monke
         with pytest.raises(OSError, match=r"could not write .*Read-only file system.*make the folder writable"):
             started.train(stop_at=2)
     assert_equal(dict(load_agent(tmp_path / "run").state_dict()), saved)
-    Run.resume(tmp_path / "run").train()
+    TrainingRun.resume(tmp_path / "run").train()
 
 
 def test_a_run_directory_that_cannot_be_made_is_a_clear_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match=r"could not make the run directory .*choose another --output-dir"):
-        Run.start(tmp_path / "file" / "run", RECIPE)
+        TrainingRun.start(tmp_path / "file" / "run", RECIPE)
 
     def fail(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", fail)
     with pytest.raises(OSError, match=r"could not make the run directory .*Permission denied.*choose another"):
-        Run.start(tmp_path / "run", RECIPE)
+        TrainingRun.start(tmp_path / "run", RECIPE)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_run_that_cannot_begin_on_a_full_disk_leaves_nothing(tmp_path):
     with small_disk(5_000), pytest.raises(OSError, match="could not make the run directory"):
-        Run.start(tmp_path / "run", RECIPE)
+        TrainingRun.start(tmp_path / "run", RECIPE)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("iteration", [5, 8, 11], ids=["between rows", "before a row", "after the last row"])
 def test_divergence_names_the_iteration_and_leaves_a_good_checkpoint(tmp_path, iteration):
     directory = tmp_path / "run"
-    started = Run.start(directory, replace(RECIPE, max_steps=11))
+    started = TrainingRun.start(directory, replace(RECIPE, max_steps=11))
     started.train(stop_at=4)
     poison(started.trainer, iteration)
     with pytest.raises(
@@ -428,7 +429,7 @@ def test_divergence_names_the_iteration_and_leaves_a_good_checkpoint(tmp_path, i
     ):
         started.train()
     assert all(value.isfinite().all() for value in load_agent(directory).state_dict().values())
-    assert Run.resume(directory).trainer.iteration == 4
+    assert TrainingRun.resume(directory).trainer.iteration == 4
 
 
 KILLED = """
@@ -437,7 +438,7 @@ sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from air_agents import load_agent
 from air_agents.training import agent_run as run, run as training_run
-from air_agents.training.agent_run import Run
+from air_agents.training.run import TrainingRun
 from air_env.scenes.digits import load_digits
 from tiny import RECIPE
 from dataclasses import replace
@@ -456,7 +457,7 @@ def wait_for(condition):
 for kill in range(6):
     child = os.fork()
     if child == 0:
-        (Run.resume(directory) if directory.exists() else Run.start(directory, recipe)).train()
+        (TrainingRun.resume(directory) if directory.exists() else TrainingRun.start(directory, recipe)).train()
         os._exit(1)
     if kill > 1:
         # The later kills find a run that has saved something.
@@ -468,7 +469,7 @@ for kill in range(6):
     if directory.exists():
         agent = load_agent(directory)
         assert all(value.isfinite().all() for value in agent.state_dict().values())
-        found.append(Run.resume(directory).trainer.iteration)
+        found.append(TrainingRun.resume(directory).trainer.iteration)
 print(found)
 """
 

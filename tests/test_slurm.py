@@ -21,8 +21,9 @@ from air_agents import load_agent
 from air_agents.estimator_benchmark.cell import MACHINE_FILE, Cell
 from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
 from air_agents.jobs.cluster import SlurmCluster
-from air_agents.training.agent_run import METRICS_FILE, Run
+from air_agents.training.directory import METRICS_FILE
 from air_agents.training.recipes import RECIPES
+from air_agents.training.run import TrainingRun
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CONFIGURATION = """
@@ -202,7 +203,7 @@ def test_jobs_of_a_killed_coordinator_are_found_again_and_save_when_they_are_sto
         run_sweep(sweep, tmp_path / "sweep", Interrupted)
     assert FewScenes(tmp_path / "sweep").running() == set()
     assert cell.status() == "unfinished"
-    assert Run.resume(cell.directory).trainer.iteration >= 5
+    assert TrainingRun.resume(cell.directory).trainer.iteration >= 5
 
 
 @pytest.mark.usefixtures("slurm")

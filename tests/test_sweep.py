@@ -28,10 +28,10 @@ from air_agents.estimator_benchmark.specs import load_estimator
 from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
 from air_agents.estimators import ESTIMATORS
 from air_agents.jobs.cluster import Cluster, LocalCluster
-from air_agents.pages.results import read_rows
 from air_agents.training import agent_run as run
-from air_agents.training.agent_run import Run
 from air_agents.training.recipes import RECIPES
+from air_agents.training.files import read_rows
+from air_agents.training.run import TrainingRun
 
 ROOT = Path(__file__).parents[1]
 TINY = replace(RECIPE, max_steps=4, evaluate_every=2)
@@ -130,7 +130,7 @@ def test_every_cell_is_an_ordinary_run(tmp_path):
     names = ["exact-0", "nvil-0", "exact-1", "nvil-1"]
     assert trained == names, "seed by seed"
     assert statuses == dict.fromkeys(names, "finished")
-    alone = Run.start(tmp_path / "alone", replace(TINY, estimator="nvil", seed=1))
+    alone = TrainingRun.start(tmp_path / "alone", replace(TINY, estimator="nvil", seed=1))
     alone.train()
     assert_equal(dict(load_agent(tmp_path / "sweep" / "nvil-1").state_dict()), dict(alone.trainer.agent.state_dict()))
     machine = json.loads((tmp_path / "sweep" / "nvil-1" / MACHINE_FILE).read_text())
@@ -161,7 +161,7 @@ def test_a_half_finished_cell_is_resumed_and_ends_as_an_undisturbed_one(tmp_path
     cell = tmp_path / "parts" / "nvil-3"
     for path in sorted(cell.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    Run.start(cell, replace(TINY, estimator="nvil", seed=3)).train(stop_at=3)
+    TrainingRun.start(cell, replace(TINY, estimator="nvil", seed=3)).train(stop_at=3)
     assert sweep_here(sweep, tmp_path / "parts") == ({"nvil-3": "finished"}, ["nvil-3"])
     agents = [dict(load_agent(tmp_path / name / "nvil-3").state_dict()) for name in ("whole", "parts")]
     assert_equal(agents[1], agents[0])
@@ -169,7 +169,7 @@ def test_a_half_finished_cell_is_resumed_and_ends_as_an_undisturbed_one(tmp_path
 
 def test_the_probe_gives_the_columns_that_the_report_reads(tmp_path):
     sweep_here(Sweep(TINY, ("exact", "reinforce"), (0,)), tmp_path, probe=probe)
-    exact, reinforce = (read_rows(tmp_path / f"{name}-0") for name in ("exact", "reinforce"))
+    exact, reinforce = (read_rows(tmp_path / f"{name}-0" / "metrics.csv") for name in ("exact", "reinforce"))
     assert [row["iteration"] for row in exact] == [2, 4]
     # Likelihoods of an image and iteration: all counts, or the one that was sampled.
     assert [row["likelihoods"] for row in exact] == [NUM_STEPS + 1] * 2
@@ -331,7 +331,7 @@ def test_a_full_disk_is_no_fault_of_the_estimator(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "train", fail)
+        patch.setattr(TrainingRun, "train", fail)
         statuses, _ = sweep_here(Sweep(TINY, ("exact",), (0,)), tmp_path)
     assert statuses == {"exact-0": "unfinished"}
     assert sweep_here(Sweep(TINY, ("exact",), (0,)), tmp_path)[0] == {"exact-0": "finished"}
@@ -404,7 +404,7 @@ def test_a_worker_saves_when_it_is_terminated(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     train_cell(long_cell(tmp_path), terminate)
     assert long_cell(tmp_path).status() == "unfinished"
-    assert Run.resume(tmp_path / "exact-0").trainer.iteration == 4
+    assert TrainingRun.resume(tmp_path / "exact-0").trainer.iteration == 4
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -420,7 +420,7 @@ def test_a_worker_saves_and_leaves_when_its_coordinator_is_gone(tmp_path, monkey
 
     train_cell(long_cell(tmp_path), leave, tmp_path / "coordinator.lock")
     assert long_cell(tmp_path).status() == "unfinished"
-    assert Run.resume(tmp_path / "exact-0").trainer.iteration >= 4
+    assert TrainingRun.resume(tmp_path / "exact-0").trainer.iteration >= 4
 
 
 def test_a_worker_that_hangs_is_ended(tmp_path, monkeypatch):
@@ -451,7 +451,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from air_agents.jobs.cluster import LocalCluster
 from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
-from air_agents.training.agent_run import Run
+from air_agents.training.run import TrainingRun
 from tiny import RECIPE
 
 directory, found = Path(sys.argv[1]), []
@@ -506,7 +506,7 @@ for how in (signal.SIGTERM, signal.SIGKILL):
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     left = len(workers())
     wait_for(lambda: not workers())
-    found.append([status, left, Run.resume(cell).trainer.iteration])
+    found.append([status, left, TrainingRun.resume(cell).trainer.iteration])
 print(json.dumps(found))
 """
 
@@ -524,7 +524,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(tmp_pa
     sweep = Sweep(replace(RECIPE, max_steps=120, evaluate_every=5), ("nvil",), (0,))
     for name in ("killed", "whole"):
         assert sweep_here(sweep, tmp_path / name)[0] == {"nvil-0": "finished"}
-    rows = [[{**row, "minutes": None} for row in read_rows(tmp_path / name / "nvil-0")] for name in ("killed", "whole")]
+    rows = [[{**row, "minutes": None} for row in read_rows(tmp_path / name / "nvil-0" / "metrics.csv")] for name in ("killed", "whole")]
     assert rows[0] == rows[1]
     agents = [dict(load_agent(tmp_path / name / "nvil-0").state_dict()) for name in ("killed", "whole")]
     assert_equal(agents[0], agents[1])
@@ -576,8 +576,8 @@ def test_the_command_trains_in_processes_and_tells_what_failed(tmp_path, estimat
         ["mine", "1", "0", "0", "0"],
         ["broken", "0", "0", "1", "0"],
     ]
-    assert [row["iteration"] for row in read_rows(tmp_path / "sweep" / "mine-0")] == [2, 4]
-    assert {"likelihoods", "added_variance"} <= read_rows(tmp_path / "sweep" / "mine-0")[0].keys()
+    assert [row["iteration"] for row in read_rows(tmp_path / "sweep" / "mine-0" / "metrics.csv")] == [2, 4]
+    assert {"likelihoods", "added_variance"} <= read_rows(tmp_path / "sweep" / "mine-0" / "metrics.csv")[0].keys()
     recipe = read_record(tmp_path / "sweep").full_recipe()
     assert (recipe.max_steps, recipe.exploration_steps, recipe.evaluate_every) == (4, 0, 2)
     assert call(*train, "--batch-size", "4").startswith("error: sweep holds a sweep with other settings: batch_size")

@@ -9,7 +9,7 @@ from tiny import assert_equal
 from air_agents.comparisons import TableRegressor, TableRegressorConfig, get_comparison
 from air_agents.comparisons.tables import canonical
 from air_agents.comparisons.training import ComparisonTrainer
-from air_agents.reproduction.scales import get_scale
+from air_agents.reproduction.scales import SCALES
 from air_agents.reproduction.tables import REACH, kind_shares, place_maps
 from air_env.explanation import Explanation
 from air_env.scenes import make_scene
@@ -70,6 +70,7 @@ def test_maps_and_shares_are_of_the_items_of_a_step():
         torch.tensor([[1.0, 1.0], [1.0, 0.0]]),
         torch.tensor([[[-REACH, REACH - 0.01], [0.05, 0.05]], [[9.0, -9.0], [0.0, 0.0]]]),
         torch.tensor([[0, 2], [2, 0]]),
+        torch.zeros(2, 1),
     )
     maps = place_maps(z)
     assert maps.shape == (2, 16, 16)
@@ -80,8 +81,8 @@ def test_maps_and_shares_are_of_the_items_of_a_step():
 
 
 def test_runs_of_the_figure_have_their_scenario():
-    recipe = get_scale("cpu").recipe("tabletop3d_distinct_sleep", 3)
+    recipe = SCALES.find("cpu").recipe("tabletop3d_distinct_sleep", 3)
     assert recipe.seed == 3
     assert recipe.sleep_steps > 0
     assert recipe.scene_options["repetitions"] is False
-    assert get_scale("cpu").recipe("tabletop3d_repeated_arbitrary", 0).model.order == "arbitrary"
+    assert SCALES.find("cpu").recipe("tabletop3d_repeated_arbitrary", 0).model.order == "arbitrary"

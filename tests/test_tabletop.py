@@ -22,9 +22,9 @@ from air_agents.inference.episodes import dream, sample_episodes
 from air_agents.inference.objects3d import InverseGraphics, InverseGraphicsConfig
 from air_agents.inference.rollout import unstopped_rollout
 from air_agents.inference.tabletop3d import TabletopAgent, TabletopAgentConfig
-from air_agents.pages.results import read_rows
-from air_agents.training.agent_run import Run
 from air_agents.training.recipes import Recipe, get_recipe
+from air_agents.training.files import read_rows
+from air_agents.training.run import TrainingRun
 from air_agents.training.trainer import Trainer
 from air_env.explanation import Explanation
 from air_env.model import Action, SceneConfig, SceneModel
@@ -65,7 +65,7 @@ def make_envs(agent, num_envs=4) -> AIRSceneVectorEnv:
 
 def truth_of(scenes) -> Explanation:
     present = scenes.labels >= 0
-    return Explanation(present.float(), scenes.poses.nan_to_num(), scenes.labels.clamp_min(0), z_camera=scenes.cameras)
+    return Explanation(present.float(), scenes.poses.nan_to_num(), scenes.labels.clamp_min(0), scenes.z_scene)
 
 
 # The scene
@@ -87,7 +87,7 @@ def test_items_do_not_run_into_each_other():
         distance = (scenes.poses[:, i] - scenes.poses[:, j]).norm(dim=1)
         assert (distance >= 0.9 * (widths[:, i] + widths[:, j])).all()
     assert scenes.poses.abs().max() <= 1.5
-    assert scenes.cameras.abs().max() <= 0.6
+    assert scenes.z_scene.abs().max() <= 0.6
 
 
 def test_without_repetitions_there_is_one_of_each_kind_at_most():
@@ -106,7 +106,7 @@ def test_nearer_items_hide_others():
     kinds = torch.tensor([[BOWL, CUP]])
 
     def render(first, second):
-        return model.render(Explanation(torch.tensor([[first, second]]), where, kinds, z_camera=torch.zeros(1, 1)))
+        return model.render(Explanation(torch.tensor([[first, second]]), where, kinds, torch.zeros(1, 1)))
 
     empty, bowl, cup, both = render(0.0, 0.0), render(1.0, 0.0), render(0.0, 1.0), render(1.0, 1.0)
     hidden = ((bowl - empty).abs().sum(1) > 0.01) & ((cup - empty).abs().sum(1) > 0.01)
@@ -127,9 +127,10 @@ def test_boxes_are_of_items_as_large_as_they_are(name):
     plain = make_scene(name, **options | {"size_spread": 0.0}).dataset("test", 30)
     empty = 0 * scenes.images
     if name == "tabletop3d":
-        nothing = Explanation(torch.zeros(30, 0), torch.zeros(30, 0, 2), torch.zeros(30, 0, dtype=torch.long))
         config = make_scene(name, renderer="raycast", image_size=64).model
-        empty = SceneModel(config).render(replace(nothing, z_camera=scenes.cameras)).mul(255).round().byte()
+        model = SceneModel(config)
+        nothing = replace(model.nothing(scenes.z_scene), z_scene=scenes.z_scene)
+        empty = model.render(nothing).mul(255).round().byte()
     for image, table, box in zip(scenes.images, empty, scenes.boxes[:, 0], strict=True):
         rows, columns = ((image.int() - table.int()).abs().amax(0) > 2).nonzero().unbind(1)
         seen = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
@@ -137,19 +138,11 @@ def test_boxes_are_of_items_as_large_as_they_are(name):
     assert (scenes.boxes - plain.boxes)[:, 0].abs().max() > 2
 
 
-def test_a_missing_camera_is_asked_for():
-    model = SceneModel(TABLE)
-    z = Explanation(torch.ones(2, 1), torch.zeros(2, 1, 2), torch.zeros(2, 1, dtype=torch.long))
-    for use in (model.render, lambda z: model.log_joint(torch.zeros(2, 3, 16, 16), z)):
-        with pytest.raises(ValueError, match="z_camera is missing"):
-            use(z)
-
-
 def test_perturbations_leave_the_truth_and_the_table_as_they_are():
     plain = make_scene("tabletop3d", renderer="raycast").dataset("train", 20)
     for option in ("colour_spread", "size_spread", "light_spread"):
         other = make_scene("tabletop3d", renderer="raycast", **{option: 0.5}).dataset("train", 20)
-        assert_equal((other.labels, other.poses, other.cameras), (plain.labels, plain.poses, plain.cameras))
+        assert_equal((other.labels, other.poses, other.z_scene), (plain.labels, plain.poses, plain.z_scene))
         changed = (other.images.float() - plain.images.float()).abs().amax((1, 2, 3)) > 4
         full = plain.count > 0
         assert changed[full].float().mean() > 0.8
@@ -178,7 +171,7 @@ def test_bad_settings_are_refused():
         TabletopConfig(camera_step=0.0)
     with pytest.raises(ValueError, match=r"shapes \['oval'\] are unknown"):
         RaycastRenderer(shapes=("oval",))
-    with pytest.raises(ValueError, match="here a camera sees them; take TabletopAgentConfig"):
+    with pytest.raises(ValueError, match="renderers of kind 'tabletop3d' do not have; take the agent made for them"):
         AIR(TABLE, AgentConfig())
     with pytest.raises(ValueError, match="needs a renderer of items on a table"):
         TabletopAgent(SceneConfig(), SMALL)
@@ -205,7 +198,7 @@ def test_a_camera_goes_around_the_axis():
 def test_known_shapes_change_nothing():
     scenes = make_scene("tabletop3d", renderer="raycast").dataset("train", 20)
     renderer = SceneModel(TABLE).renderer
-    batch = renderer.scenes(scenes.cameras, scenes.labels >= 0, scenes.poses.nan_to_num(), scenes.labels.clamp_min(0))
+    batch = renderer.scenes(truth_of(scenes))
     known = RaycastRenderer(shapes=("round", "round", "round", "box"))
     drawn = known.render(batch)
     assert_equal(drawn, RaycastRenderer(shapes=("any",) * 4).render(batch))
@@ -216,9 +209,9 @@ def test_known_shapes_change_nothing():
 def test_images_have_a_gradient_in_places_and_camera():
     model = SceneModel(replace(TABLE, image_size=32))
     place, camera = torch.tensor([[[0.4, -0.3]]]), torch.tensor([[0.1]])
-    z = Explanation(torch.ones(1, 1), place, torch.tensor([[CUP]]), z_camera=camera)
+    z = Explanation(torch.ones(1, 1), place, torch.tensor([[CUP]]), camera)
     target = model.render(z)
-    for part in ("z_where", "z_camera"):
+    for part in ("z_where", "z_scene"):
         off = (getattr(z, part) + 0.1).requires_grad_()
         log_p = model.log_joint(target, replace(z, **{part: off}))
         (gradient,) = torch.autograd.grad(log_p.sum(), off)
@@ -233,23 +226,23 @@ def test_rewards_telescope_to_the_log_joint():
     env = gymnasium.make("AIRScene-v0", **options).unwrapped
     observation, info = env.reset(seed=3)
     assert not observation["canvas"].any()
-    total, camera = info["log_p_x_empty"], info["cameras"] + np.float32(0.02)
+    total, camera = info["log_p_x_empty"], info["z_scene"] + np.float32(0.02)
     for i in range(2):
-        action = {"z_pres": 1, "z_where": info["poses"][i], "z_what": info["labels"][i], "z_camera": camera}
+        action = {"z_pres": 1, "z_where": info["poses"][i], "z_what": info["labels"][i], "z_scene": camera}
         observation, reward, terminated, _, step = env.step(action)
         assert observation in env.observation_space
         assert not terminated
         assert reward == pytest.approx(sum(step["reward_terms"].values()), rel=1e-5)
         total, camera = total + reward, camera * 0 + 9  # not asked again
     assert observation["step"] == 2
-    assert_equal(torch.from_numpy(observation["z_camera"]), torch.from_numpy(info["cameras"] + np.float32(0.02)))
+    assert_equal(torch.from_numpy(observation["z_scene"]), torch.from_numpy(info["z_scene"] + np.float32(0.02)))
     _, reward, terminated, *_ = env.step(action)  # one plate too many
     assert terminated
     total = total + reward
     poses = np.concatenate([info["poses"][:2], info["poses"][1:2]])
     log_p = -math.log(4) - 3 * math.log(3)  # p(n), p(kinds)
     log_p += Normal(0.0, 0.9).log_prob(torch.from_numpy(poses)).sum().item()
-    log_p += Normal(0.0, 0.4).log_prob(torch.from_numpy(info["cameras"] + np.float32(0.02))).sum().item()
+    log_p += Normal(0.0, 0.4).log_prob(torch.from_numpy(info["z_scene"] + np.float32(0.02))).sum().item()
     pixels = torch.from_numpy(observation["image"])
     canvas = env.state.canvas[0]
     log_p += Normal(canvas, 0.1).log_prob(pixels).sum().item()
@@ -262,7 +255,7 @@ def test_stopping_at_once_has_chosen_the_camera():
     rewards = []
     for turn in (0.0, 0.3):
         _, info = env.reset(seed=1)
-        action = {"z_pres": 0, "z_where": np.zeros(2), "z_what": 0, "z_camera": info["cameras"] + turn}
+        action = {"z_pres": 0, "z_where": np.zeros(2), "z_what": 0, "z_scene": info["z_scene"] + turn}
         after, reward, terminated, _, step = env.step(action)
         assert terminated
         assert step["reward_terms"]["log_p_z_where"] == 0
@@ -277,8 +270,8 @@ def test_a_bad_camera_is_refused_and_changes_nothing(camera):
     env = gymnasium.make("AIRScene-v0", **OPTIONS).unwrapped
     env.reset(seed=0)
     before = env.state
-    action = {"z_pres": 1, "z_where": np.zeros(2), "z_what": 0} | ({} if camera is None else {"z_camera": camera})
-    with pytest.raises(ValueError, match="z_camera"):
+    action = {"z_pres": 1, "z_where": np.zeros(2), "z_what": 0} | ({} if camera is None else {"z_scene": camera})
+    with pytest.raises(ValueError, match="z_scene"):
         env.step(action)
     assert env.state is before
 
@@ -299,18 +292,18 @@ def test_a_plan_pays_what_its_steps_pay():
     model, images = agent.model, envs.state.images
     where = model.prior_where.sample(4, 2, generator=generator())
     what = model.prior_what.sample(4, 2, generator=generator())
-    camera = model.prior_camera.sample(4, generator=generator())
+    camera = model.prior_scene.sample(4, generator=generator())
     state, rewards = envs.state, []
     for i in range(2):
         state, terms = model.step(state, Action(torch.ones(4), where[:, i], what[:, i], camera))
         rewards.append(terms)
-    at_once = envs.unroll(where, what, camera)
+    at_once = envs.unroll(Explanation(torch.ones(4, 2), where, what, camera))
     for name, part in at_once.parts.items():
         assert_equal(part, torch.stack([terms.parts[name] for terms in rewards], 1), 1e-9)
     state, terms = model.step(envs.state, Action(torch.zeros(4), where[:, 0], what[:, 0], camera))
     assert_equal(model.log_p_x_empty(images, camera), state.log_p_x, 1e-9)
-    with pytest.raises(ValueError, match="z_camera is missing, wanted shape"):
-        envs.unroll(where, what)
+    with pytest.raises(ValueError, match=r"z_scene has shape \(4, 0\), wanted \(4, 1\)"):
+        envs.unroll(Explanation.of_objects(torch.ones(4, 2), where, what))
 
 
 # The agent
@@ -338,8 +331,8 @@ def test_explanations_follow_the_modes():
     envs = make_envs(agent)
     z = agent.explain(envs.state.images)
     assert_equal(z.reconstruction, agent.model.render(z))
-    state, camera = agent.look_from(agent.initial(envs.state.images), mode_of)
-    assert_equal(z.z_camera, camera.z_camera)
+    state, camera = agent.describe_scene(agent.initial(envs.state.images), mode_of)
+    assert_equal(z.z_scene, camera.z_scene)
     rows = z.count > 0
     state, _, what = agent.decide(state)
     first = agent.describe_object(state, what, mode_of, mode_of)
@@ -353,14 +346,14 @@ def test_explanations_follow_the_modes():
 def test_proposals_are_judged_by_what_they_explain():
     agent = make_agent(likelihood_scale=0.1)
     envs = make_envs(agent)
-    state, _ = agent.look_from(agent.initial(envs.state.images), mode_of)
+    state, _ = agent.describe_scene(agent.initial(envs.state.images), mode_of)
     state, _, _ = agent.decide(state)
     for kind in range(3):
         z = Explanation(
-            torch.ones(4, 1).double(), state.mean[:, kind][:, None], torch.full((4, 1), kind), z_camera=state.z_camera
+            torch.ones(4, 1).double(), state.mean[:, kind][:, None], torch.full((4, 1), kind), state.z_scene
         )
         log_p = agent.model.likelihood.log_prob(state.images, agent.model.render(z))
-        empty = agent.model.log_p_x_empty(state.images, state.z_camera)
+        empty = agent.model.log_p_x_empty(state.images, state.z_scene)
         assert_equal(state.gains[:, kind], (log_p - empty).detach(), 1e-9)
 
 
@@ -368,7 +361,7 @@ def test_an_untrained_agent_looks_at_the_item_that_stands_out():
     torch.manual_seed(0)
     agent = TabletopAgent(replace(TABLE, image_size=32), TabletopAgentConfig())
     scenes = make_scene("tabletop3d", renderer="raycast", counts=(1,)).dataset("test", 100)
-    state, _ = agent.look_from(agent.initial(scenes.float_images()), lambda _: scenes.cameras)
+    state, _ = agent.describe_scene(agent.initial(scenes.float_images()), lambda _: scenes.z_scene)
     state, _, what = agent.decide(state)
     kinds = scenes.labels[:, 0]
     assert (state.mean[torch.arange(100), kinds] - scenes.poses[:, 0]).norm(dim=1).median() < 0.25
@@ -434,9 +427,7 @@ def test_figures_tell_places_and_camera():
     torch.manual_seed(0)
     agent = TabletopAgent(replace(TABLE, image_size=32, num_steps=3), SMALL)
     scenes = make_scene("tabletop3d", renderer="raycast").dataset("test", 20)
-    agent.explain = lambda images: replace(
-        truth_of(scenes), z_camera=scenes.cameras + 0.1, outlines=agent.model.outlines(truth_of(scenes))
-    )
+    agent.explain = lambda images: replace(agent.model.drawn(truth_of(scenes)), z_scene=scenes.z_scene + 0.1)
     figures = evaluate(agent, scenes, num_samples=2)
     assert figures["count_accuracy"] == figures["identity_accuracy"] == 1
     assert figures["position_error"] == 0
@@ -460,9 +451,9 @@ def test_dreams_have_no_elbo(tmp_path):
     options = {"renderer": "raycast", "image_size": 16, "num_steps": 2}
     recipe = replace(get_recipe("tabletop3d_sleep"), scene_options=options, compile=False, batch_size=4, num_train=8)
     recipe = replace(recipe, model=TABLE, agent=SMALL, max_steps=4, sleep_steps=2, evaluate_every=2)
-    run = Run.start(tmp_path / "run", recipe)
+    run = TrainingRun.start(tmp_path / "run", recipe)
     run.train()
-    asleep, awake = read_rows(tmp_path / "run")
+    asleep, awake = read_rows(tmp_path / "run" / "metrics.csv")
     assert "elbo" not in asleep
     assert math.isfinite(asleep["log_q_dream"])
     assert math.isfinite(awake["elbo"])
@@ -510,5 +501,5 @@ def test_a_short_training_learns(sleep):
     values = torch.stack([trainer.step() for _ in range(60)])
     assert values[-10:].mean() > values[:10].mean() + 0.5
     if not sleep:
-        before = (Trainer(recipe, scenes).agent.explain(scenes.images).z_camera - scenes.cameras).abs().mean()
-        assert (trainer.agent.explain(scenes.images).z_camera - scenes.cameras).abs().mean() < 0.9 * before
+        before = (Trainer(recipe, scenes).agent.explain(scenes.images).z_scene - scenes.z_scene).abs().mean()
+        assert (trainer.agent.explain(scenes.images).z_scene - scenes.z_scene).abs().mean() < 0.9 * before

@@ -10,8 +10,8 @@ from tiny import NUM_STEPS, RECIPE, assert_equal, count_probabilities, make_scen
 from torch import Tensor
 
 from air_agents.estimators import ESTIMATORS
-from air_agents.training.checkpoints import from_json
 from air_agents.training.recipes import RECIPES, Recipe, get_recipe
+from air_agents.training.serialisation import from_json
 from air_agents.training.trainer import Trainer
 from air_env.priors import CountPrior
 from air_env.renderers import PatchRenderer

@@ -10,13 +10,13 @@ from tiny import RECIPE
 from air_agents import load_agent
 from air_agents.evaluation.metrics import evaluate
 from air_agents.training import agent_run as run
-from air_agents.training.agent_run import Run
 from air_agents.training.recipes import get_recipe
+from air_agents.training.run import TrainingRun
 
 
 @pytest.mark.slow
 def test_the_digits_recipe_counts_digits_that_it_never_saw(tmp_path):
-    started = Run.start(tmp_path / "run", get_recipe("digits"))
+    started = TrainingRun.start(tmp_path / "run", get_recipe("digits"))
     started.train()
     metrics = started.finish()
     assert metrics["count_accuracy"] >= 0.97
@@ -29,10 +29,10 @@ def test_an_agent_is_trained_resumed_and_measured_on_a_gpu(tmp_path, monkeypatch
     for name, value in {"_NUM_TEST": 16, "_NUM_FINAL": 16, "_NUM_PICTURED": 2}.items():
         monkeypatch.setattr(run, name, value)
     directory = tmp_path / "run"
-    Run.start(directory, replace(RECIPE, estimator="nvil", evaluate_every=4), device="cuda").train(stop_at=6)
+    TrainingRun.start(directory, replace(RECIPE, estimator="nvil", evaluate_every=4), device="cuda").train(stop_at=6)
     with pytest.raises(ValueError, match="was trained on cuda"):
-        Run.resume(directory, device="cpu")
-    resumed = Run.resume(directory)
+        TrainingRun.resume(directory, device="cpu")
+    resumed = TrainingRun.resume(directory)
     assert resumed.trainer.device.type == "cuda"
     resumed.train()
     assert resumed.trainer.iteration == RECIPE.max_steps

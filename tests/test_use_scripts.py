@@ -1,10 +1,9 @@
-"""The scripts for using an agent: evaluate_agent, explain_images, benchmark_speed, summarise_runs."""
+"""The commands for using an agent: evaluate, explain, benchmark-speed, summarise."""
 
 import csv
 import json
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,24 +12,18 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from air_agents import AIR, AgentConfig, load_agent, save_agent
-from air_agents.commands import benchmark_speed
-from air_agents.commands import evaluate as evaluate_agent
-from air_agents.commands import explain as explain_images
-from air_agents.commands import summarise as summarise_runs
+from air_agents.commands import benchmark_speed, described, workloads
 from air_agents.evaluation import photographs
 from air_agents.inference.cores import CORES
 from air_agents.inference.tabletop3d import TabletopAgent, TabletopAgentConfig
+from air_agents.jobs.timing import Measurement
 from air_agents.training.recipes import Recipe
 from air_env import PatchConfig, SceneConfig, SpriteConfig
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation
 from air_env.renderers import TabletopConfig
 from air_env.scenes import make_scene
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 SIDE = 12
-
-
-SCRIPTS_TO_USE: list[ModuleType] = [evaluate_agent, explain_images, benchmark_speed, summarise_runs]
 
 
 @pytest.fixture(autouse=True)
@@ -39,23 +32,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def run_script(monkeypatch, capsys):
-    """Runs a script as the command line does; returns its exit status, standard output and errors."""
-
-    def run(script: ModuleType, *arguments: object) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, arguments)])
-        status = None
-        try:
-            script.main()
-        except SystemExit as exit_:
-            status = exit_.code
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
 
 
 def make_agent_file(folder: Path, core: str = "air") -> Path:
@@ -92,19 +68,12 @@ def square_picture(background: int, foreground: int, shape: tuple[int, int] = (6
     return pixels
 
 
-@pytest.mark.parametrize("script", SCRIPTS_TO_USE, ids=lambda s: s.__name__)
-def test_help_names_every_argument(run_script, script):
-    status, out, _ = run_script(script, "--help")
+# evaluate
+
+
+def test_evaluation_is_flat_json_with_count_accuracy_first(air_env_command, agent_file):
+    status, out, _ = air_env_command("evaluate", agent_file, "--num-scenes", 40, "--num-samples", 2, "--json")
     assert status == 0
-    assert all(name.replace("_", "-") in out.lower() for name in script.Arguments.__dataclass_fields__)
-
-
-# evaluate_agent
-
-
-def test_evaluation_is_flat_json_with_count_accuracy_first(run_script, agent_file):
-    status, out, _ = run_script(evaluate_agent, agent_file, "--num-scenes", 40, "--num-samples", 2, "--json")
-    assert status is None
     metrics = json.loads(out)
     assert next(iter(metrics)) == "count_accuracy"
     assert all(value is None or isinstance(value, int | float | str) for value in metrics.values())
@@ -114,29 +83,31 @@ def test_evaluation_is_flat_json_with_count_accuracy_first(run_script, agent_fil
     assert (metrics["scene"], metrics["num_scenes"], metrics["seed"]) == ("digits", 40, 4)
 
 
-def test_evaluation_writes_what_it_prints(run_script, agent_file, tmp_path):
+def test_evaluation_writes_what_it_prints(air_env_command, agent_file, tmp_path):
     options = ("--num-scenes", 10, "--num-samples", 1, "--counts", 2, "--output-dir", tmp_path / "new" / "folder")
-    _, out, _ = run_script(evaluate_agent, agent_file, *options)
+    _, out, _ = air_env_command("evaluate", agent_file, *options)
     metrics = json.loads((tmp_path / "new" / "folder" / "evaluation_digits.json").read_text())
     assert metrics["count_accuracy"] == 1
     assert "count accuracy              1.0000" in out
     assert "         2 |             0.0000  0.0000  1.0000" in out
 
 
-def test_undefined_metrics_are_null(run_script, agent_file):
+def test_undefined_metrics_are_null(air_env_command, agent_file):
     options = ("--num-scenes", 4, "--num-samples", 1, "--counts", 0, "--json")
-    _, out, _ = run_script(evaluate_agent, agent_file, *options)
+    _, out, _ = air_env_command("evaluate", agent_file, *options)
     assert json.loads(out)["box_iou"] is None
 
 
-def test_an_agent_without_recipe_needs_a_scene(run_script, agent_file):
+def test_an_agent_without_recipe_needs_a_scene(air_env_command, agent_file):
     save_agent(load_agent(agent_file), agent_file)
-    status, _, _ = run_script(evaluate_agent, agent_file)
-    assert "--scene" in str(status)
+    status, _, err = air_env_command("evaluate", agent_file)
+    assert status == 1
+    assert "--scene" in err
     options = ("--scene", "digits", "--counts", 0, "--num-scenes", 4, "--num-samples", 1, "--json")
     # The digits of the default scene are larger than the images of this agent.
-    status, _, _ = run_script(evaluate_agent, agent_file, *options)
-    assert "object_size" in str(status)
+    status, _, err = air_env_command("evaluate", agent_file, *options)
+    assert status == 1
+    assert "object_size" in err
 
 
 @pytest.mark.parametrize(
@@ -149,14 +120,15 @@ def test_an_agent_without_recipe_needs_a_scene(run_script, agent_file):
         (("AGENT", "--device", "nonsense"), "device 'nonsense' cannot be used"),
     ],
 )
-def test_evaluation_refuses_what_makes_no_sense(run_script, agent_file, arguments, message):
-    status, out, _ = run_script(evaluate_agent, *(agent_file if a == "AGENT" else a for a in arguments))
-    assert str(status).startswith("error: ")
-    assert message in str(status)
+def test_evaluation_refuses_what_makes_no_sense(air_env_command, agent_file, arguments, message):
+    status, out, err = air_env_command("evaluate", *(agent_file if a == "AGENT" else a for a in arguments))
+    assert status == 1
+    assert err.startswith("error: ")
+    assert message in err
     assert out == ""
 
 
-# explain_images
+# explain
 
 
 def test_known_shape_lands_where_it_was(tmp_path):
@@ -248,15 +220,15 @@ def test_solid_objects_keep_their_shades_whatever_the_background(tmp_path):
     assert not picture.inverted
 
 
-def test_an_agent_for_colours_gets_colours(run_script, tmp_path):
+def test_an_agent_for_colours_gets_colours(air_env_command, tmp_path):
     scene = SceneConfig(image_size=SIDE, num_steps=2, renderer=SpriteConfig())
     config = AgentConfig(embedding=8, hidden=8, glimpse_size=5, encoder_hidden=8)
     agent = AIR(scene, config)
     torch.nn.init.constant_(agent.presence.bias, 10.0)
     save_agent(agent, tmp_path / "agent.safetensors")
     path = save_png(tmp_path / "red.png", np.stack([square_picture(0, value) for value in (240, 60, 50)], 2))
-    status, _, _ = run_script(explain_images, tmp_path / "agent.safetensors", path, "--output-dir", tmp_path / "found")
-    assert status is None
+    status, _, _ = air_env_command("explain", tmp_path / "agent.safetensors", path, "--output-dir", tmp_path / "found")
+    assert status == 0
     (result,) = json.loads((tmp_path / "found" / "explanations.json").read_text())
     z = agent.explain(photographs.read_picture(path, SIDE, channels=3).pixels[None])
     assert result["count"] == 2
@@ -279,7 +251,7 @@ def test_only_the_part_that_is_named_is_looked_at(tmp_path):
     part = photographs.read_picture(path, 20, crop=(11, 7, 51, 47))
     np.testing.assert_array_equal(part.pixels, whole.pixels)
     assert part.size == (60, 50)
-    box = explain_images.to_file_pixels(np.array([[0.0, 0, 20, 20]]), part, 20)
+    box = described.to_file_pixels(np.array([[0.0, 0, 20, 20]]), part, 20)
     np.testing.assert_array_equal(box, [[11, 7, 51, 47]])
     with pytest.raises(ValueError, match=r"is 60 pixels wide and 50 high, .* \(11, 7, 51, 51\)"):
         photographs.read_picture(path, 20, crop=(11, 7, 51, 51))
@@ -304,7 +276,8 @@ def test_a_table_is_found_in_its_picture(left, top, scale):
 
         def explain(self, images):
             none = torch.zeros(len(images), 1)
-            return Explanation(none, none[..., None], none.long(), target.expand_as(images))
+            images = target.expand_as(images)
+            return DrawnExplanation(none, none[..., None], none.long(), none, images, none[..., None].expand(-1, -1, 4))
 
     x, y, found = photographs.window_of_table(Knows(), picture)
     assert abs(found - side) <= 0.05 * side
@@ -316,7 +289,7 @@ def test_an_empty_picture_is_looked_at_as_it_is():
     assert photographs.window_of_table(None, np.zeros((40, 60, 3), np.float32)) == (0, -10, 60)
 
 
-def test_a_table_is_described_by_kinds_and_camera(run_script, tmp_path):
+def test_a_table_is_described_by_kinds_and_camera(air_env_command, tmp_path):
     renderer = TabletopConfig(renderer="raycast", samples=1)
     scene = SceneConfig(image_size=16, num_steps=2, renderer=renderer)
     agent = TabletopAgent(scene, TabletopAgentConfig(channels=4, camera_hidden=8, glimpse_size=4, hidden=8))
@@ -326,18 +299,19 @@ def test_a_table_is_described_by_kinds_and_camera(run_script, tmp_path):
     path = tmp_path / "table.png"
     Image.fromarray(images[0].permute(1, 2, 0).numpy()).save(path)
     arguments = (tmp_path / "agent.safetensors", path, "--output-dir", tmp_path / "found")
-    status, out, err = run_script(explain_images, *arguments)
-    assert status is None
+    status, out, err = air_env_command("explain", *arguments)
+    assert status == 0
     (result,) = json.loads((tmp_path / "found" / "explanations.json").read_text())
     assert result["kinds"] == [("plate", "bowl", "cup")[k] for k in result["z_what"]]
     assert len(result["kinds"]) == 2
     assert all(f"{kind}(" in out for kind in result["kinds"])
-    assert len(result["z_camera"]) == 1
+    assert len(result["z_scene"]) == 1
     # An untrained agent explains little.
     assert "less than 0.9" in err
     assert "--crop" in err
-    status, _, _ = run_script(explain_images, *arguments, "--invert", "no")
-    assert "--invert is not for agents of three-dimensional objects" in str(status)
+    status, _, err = air_env_command("explain", *arguments, "--invert", "no")
+    assert status == 1
+    assert "--invert is not for agents of three-dimensional objects" in err
 
 
 @pytest.mark.parametrize("shape", [(40, 100), (100, 40), (41, 100), (100, 41)])
@@ -347,9 +321,9 @@ def test_boxes_map_back_to_the_pixels_of_the_file(tmp_path, shape):
     assert picture.size == shape[::-1]
     rows, columns = (np.flatnonzero(picture.pixels[0].max(axis) > 0.5) for axis in (1, 0))
     box = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float64)
-    found = explain_images.to_file_pixels(box, picture, 50)
+    found = described.to_file_pixels(box, picture, 50)
     np.testing.assert_allclose(found, [[10, 5, 30, 25]], atol=1)
-    back = explain_images.to_file_pixels(np.array([[0.0, 0, 50, 50]]), picture, 50)[0]
+    back = described.to_file_pixels(np.array([[0.0, 0, 50, 50]]), picture, 50)[0]
     assert back[2] - back[0] == back[3] - back[1] == 100
 
 
@@ -364,7 +338,7 @@ def test_exif_orientation_is_followed(tmp_path):
     np.testing.assert_allclose(picture.pixels[0], expected, atol=0.05)
 
 
-def test_bad_files_are_named_and_the_others_are_explained(run_script, agent_file, tmp_path):
+def test_bad_files_are_named_and_the_others_are_explained(air_env_command, agent_file, tmp_path):
     good = save_png(tmp_path / "good.png", square_picture(0, 255))
     content = good.read_bytes()
     (tmp_path / "truncated.png").write_bytes(content[: len(content) // 2])
@@ -372,11 +346,12 @@ def test_bad_files_are_named_and_the_others_are_explained(run_script, agent_file
     (tmp_path / "folder.png").mkdir()
     names = ("missing", "truncated", "foreign", "folder")
     bad = [tmp_path / f"{name}.png" for name in names]
-    status, out, _ = run_script(explain_images, agent_file, *bad, good, "--output-dir", tmp_path / "found")
+    status, out, err = air_env_command("explain", agent_file, *bad, good, "--output-dir", tmp_path / "found")
+    assert status == 1
     for path, words in zip(
         bad, ("does not exist", "save or copy it again", "save it as PNG", "cannot be"), strict=True
     ):
-        (line,) = (line for line in str(status).splitlines() if str(path) in line)
+        (line,) = (line for line in err.splitlines() if str(path) in line)
         assert line.startswith("error: ")
         assert words in line
     results = json.loads((tmp_path / "found" / "explanations.json").read_text())
@@ -384,11 +359,11 @@ def test_bad_files_are_named_and_the_others_are_explained(run_script, agent_file
     assert str(good) in out
 
 
-def test_explanations_are_the_agents(run_script, agent_file, tmp_path):
+def test_explanations_are_the_agents(air_env_command, agent_file, tmp_path):
     wide = square_picture(0, 255, (30, 60))
     paths = [save_png(tmp_path / f"{i}.png", picture) for i, picture in enumerate((wide, square_picture(255, 0)))]
-    status, out, _ = run_script(explain_images, agent_file, *paths, "--output-dir", tmp_path / "found")
-    assert status is None
+    status, out, _ = air_env_command("explain", agent_file, *paths, "--output-dir", tmp_path / "found")
+    assert status == 0
     results = json.loads((tmp_path / "found" / "explanations.json").read_text())
     images = np.stack([photographs.read_picture(path, SIDE).pixels for path in paths])
     z = load_agent(agent_file).explain(images)
@@ -407,18 +382,20 @@ def test_explanations_are_the_agents(run_script, agent_file, tmp_path):
 def test_the_explained_share_is_that_of_the_pictures_energy():
     images = torch.tensor([[3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [0.0, 0.0]])[:, None, None]
     canvas = torch.tensor([[3.0, 4.0], [0.0, 4.0], [0.0, 0.0], [-9.0, 0.0], [0.0, 0.0]])[:, None, None]
-    z = Explanation(torch.zeros(5, 1), torch.zeros(5, 1, 3), torch.zeros(5, 1, 4), canvas)
+    z = DrawnExplanation(
+        torch.zeros(5, 1), torch.zeros(5, 1, 3), torch.zeros(5, 1, 4), torch.zeros(5, 0), canvas, torch.zeros(5, 1, 4)
+    )
     assert photographs.explained_shares(images, z).tolist() == pytest.approx([1, 1 - 9 / 25, 0, 0, 1])
 
 
-def test_pictures_unlike_the_agents_scenes_are_warned_of(run_script, tmp_path):
+def test_pictures_unlike_the_agents_scenes_are_warned_of(air_env_command, tmp_path):
     scenes = make_scene("digits", counts=(1,)).dataset("test", 1)
     like = save_png(tmp_path / "like.png", scenes.images[0, 0].numpy())
     hairline = np.zeros((60, 60), np.uint8)
     hairline[30, 5:55] = 255
     unlike = save_png(tmp_path / "unlike.png", hairline)
-    status, out, err = run_script(explain_images, "digits", like, unlike, "--output-dir", tmp_path)
-    assert status is None
+    status, out, err = air_env_command("explain", "digits", like, unlike, "--output-dir", tmp_path)
+    assert status == 0
     results = json.loads((tmp_path / "explanations.json").read_text())
     assert results[0]["explained"] > 0.9 > 0.8 > results[1]["explained"]
     assert all(
@@ -430,59 +407,61 @@ def test_pictures_unlike_the_agents_scenes_are_warned_of(run_script, tmp_path):
     assert all(remedy in err for remedy in ("crop", "resize", "thicken"))
 
 
-def test_the_help_says_what_the_shipped_agent_knows(run_script):
-    _, out, _ = run_script(explain_images, "--help")
+def test_the_help_says_what_the_shipped_agent_knows(air_env_command):
+    _, out, _ = air_env_command("explain", "--help")
     assert "0 to 2 digits" in " ".join(out.split())
 
 
 def test_probabilities_of_counts_sum_to_one(agent_file):
     agent = load_agent(agent_file)
-    probabilities = explain_images.count_probabilities(agent, torch.rand(3, 1, SIDE, SIDE), 4)
+    probabilities = described.count_probabilities(agent, torch.rand(3, 1, SIDE, SIDE), 4)
     assert probabilities.shape == (3, 5)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(3))
 
 
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("num_steps", [2, 4])
-def test_more_objects_are_found_than_in_training_where_they_are_asked_for(run_script, tmp_path, core, num_steps):
+def test_more_objects_are_found_than_in_training_where_they_are_asked_for(air_env_command, tmp_path, core, num_steps):
     agent, found = make_agent_file(tmp_path, core), tmp_path / "found"
     picture = save_png(tmp_path / "square.png", square_picture(0, 255))
-    status, _, _ = run_script(explain_images, agent, picture, "--num-steps", num_steps, "--output-dir", found)
-    assert status is None
+    status, _, _ = air_env_command("explain", agent, picture, "--num-steps", num_steps, "--output-dir", found)
+    assert status == 0
     (result,) = json.loads((found / "explanations.json").read_text())
     assert result["count"] == num_steps == len(result["boxes"])
-    status, out, _ = run_script(
-        evaluate_agent, agent, "--num-steps", num_steps, "--num-scenes", 4, "--num-samples", 1, "--json"
+    status, out, _ = air_env_command(
+        "evaluate", agent, "--num-steps", num_steps, "--num-scenes", 4, "--num-samples", 1, "--json"
     )
-    assert status is None
+    assert status == 0
     counted_as = {name.split("_")[2] for name in json.loads(out) if name.startswith("confusion")}
     assert counted_as == {str(n) for n in range(num_steps + 1)}
 
 
-def test_explaining_refuses_what_makes_no_sense(run_script, agent_file, tmp_path):
-    status, _, _ = run_script(explain_images, agent_file, tmp_path / "a.png", "--num-steps", 0)
-    assert "--num-steps must be at least 1" in str(status)
-    status, _, _ = run_script(explain_images, "nowhere", tmp_path / "a.png")
-    assert "there is no agent at nowhere" in str(status)
-    status, _, _ = run_script(explain_images, agent_file)
+def test_explaining_refuses_what_makes_no_sense(air_env_command, agent_file, tmp_path):
+    status, _, err = air_env_command("explain", agent_file, tmp_path / "a.png", "--num-steps", 0)
+    assert status == 1
+    assert "--num-steps must be at least 1" in err
+    status, _, err = air_env_command("explain", "nowhere", tmp_path / "a.png")
+    assert status == 1
+    assert "there is no agent at nowhere" in err
+    status, _, _ = air_env_command("explain", agent_file)
     assert status
 
 
-def test_an_output_folder_that_cannot_be_made_is_an_error(run_script, agent_file, tmp_path):
+def test_an_output_folder_that_cannot_be_made_is_an_error(air_env_command, agent_file, tmp_path):
     good = save_png(tmp_path / "good.png", square_picture(0, 255))
-    status, _, _ = run_script(explain_images, agent_file, good, "--output-dir", good / "below a file")
-    assert str(status).startswith("error: ")
-    assert str(good) in str(status)
+    status, _, err = air_env_command("explain", agent_file, good, "--output-dir", good / "below a file")
+    assert status == 1
+    assert f"error: could not write {good / 'below a file'}" in err
 
 
-# benchmark_speed
+# benchmark-speed
 
 
-def test_benchmark_reports_speed_and_share_of_a_matrix_product(run_script, tmp_path, monkeypatch):
+def test_benchmark_reports_speed_and_share_of_a_matrix_product(air_env_command, tmp_path, monkeypatch):
     monkeypatch.setattr("air_agents.jobs.timing._MATMUL_SIDE", 256)
     options = ("--threads", 1, "--only", "explain", "--seconds", 0.01, "--device", "cpu")
-    status, out, _ = run_script(benchmark_speed, *options, "--json", "--output-dir", tmp_path / "speed")
-    assert status is None
+    status, out, _ = air_env_command("benchmark-speed", *options, "--json", "--output-dir", tmp_path / "speed")
+    assert status == 0
     report = json.loads(out)
     rows = report["measurements"]
     assert [row["name"] for row in rows] == ["explain, 1 image", "explain, 256 images"]
@@ -493,19 +472,20 @@ def test_benchmark_reports_speed_and_share_of_a_matrix_product(run_script, tmp_p
     assert json.loads((tmp_path / "speed" / "speed.json").read_text()) == report
     with (tmp_path / "speed" / "speed.csv").open() as file:
         assert [line["name"] for line in csv.DictReader(file)] == [row["name"] for row in rows]
-    assert "explain, 256 images" in benchmark_speed.table(report)
+    table = benchmark_speed.table(report, [Measurement(**row) for row in rows])
+    assert "explain, 256 images" in table
 
 
 def test_every_workload_runs_and_is_counted():
     decoder, place = 2 * (50 * 200 + 200 * 20 * 20), 2 * (50 * 20 * 20 + 50 * 20 * 50)
-    setting = benchmark_speed.Setting("cpu", benchmark_speed.make_scene("digits").dataset("train", 256))
-    workloads = [workload for function in benchmark_speed.BENCHMARKS for workload in function(setting)]
-    names = [workload.name for workload in workloads]
+    setting = workloads.Setting("cpu", make_scene("digits").dataset("train", 256))
+    all_workloads = [workload for function in workloads.BENCHMARKS for workload in function(setting)]
+    names = [workload.name for workload in all_workloads]
     assert len(set(names)) == len(names)
     for wanted in ("batch 64", "batch 256", "1 image", "256 images", "64 environments", "1024 environments"):
         assert any(wanted in name for name in names)
     assert any(name.startswith("ray caster, eager") for name in names)
-    for workload in workloads:
+    for workload in all_workloads:
         if not workload.counted:
             continue
         with FlopCounterMode(display=False) as counter:
@@ -524,12 +504,13 @@ def test_every_workload_runs_and_is_counted():
         ("--device", "nonsense", "device 'nonsense' cannot be used"),
     ],
 )
-def test_benchmark_refuses_what_makes_no_sense(run_script, option, value, message):
-    status, _, _ = run_script(benchmark_speed, option, value)
-    assert message in str(status)
+def test_benchmark_refuses_what_makes_no_sense(air_env_command, option, value, message):
+    status, _, err = air_env_command("benchmark-speed", option, value)
+    assert status == 1
+    assert message in err
 
 
-# summarise_runs
+# summarise
 
 
 METRICS = {"count_accuracy": 0.9, "count_accuracy_sampled": 0.8, "box_iou": 0.7, "box_iou_tight": 0.6, "elbo": 500.0,
@@ -555,12 +536,12 @@ def make_run(tmp_path, agent_file):
     return make
 
 
-def test_a_page_holds_the_final_figures_of_every_run(run_script, make_run, tmp_path):
+def test_a_page_holds_the_final_figures_of_every_run(air_env_command, make_run, tmp_path):
     undefined = METRICS | {"box_iou": None, "box_iou_tight": None, "count_accuracy": 0.1, "confusion_1_0": 0.5}
     runs = make_run("a", METRICS), make_run("b", undefined, rows=0)
     options = ("--output-dir", tmp_path / "new", "--name", "two.runs", "--note", "On a machine.")
-    status, out, _ = run_script(summarise_runs, *runs, *options)
-    assert status is None
+    status, out, _ = air_env_command("summarise", *runs, *options)
+    assert status == 0
     page = (tmp_path / "new" / "two.runs.md").read_text()
     assert page.startswith("# two.runs\n\nOn a machine.\n\nMachine of this summary: ")
     # Images and minutes are those of the end, not of the last row.
@@ -581,39 +562,42 @@ def test_a_page_holds_the_final_figures_of_every_run(run_script, make_run, tmp_p
     assert str(tmp_path / "new" / "two.runs.md") in out
 
 
-def test_a_page_without_runs_is_refused(run_script):
-    status, _, _ = run_script(summarise_runs)
-    assert status == "error: no runs are named; name one or more run directories"
+def test_a_page_without_runs_is_refused(air_env_command):
+    status, _, _ = air_env_command("summarise")
+    assert (status, err) == (1, "error: no runs are named; name one or more run directories\n")
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "3", '{"count_accuracy": 1.0}'])
-def test_what_is_not_the_result_of_a_run_is_refused(run_script, make_run, content, tmp_path):
+def test_what_is_not_the_result_of_a_run_is_refused(air_env_command, make_run, content, tmp_path):
     directory = make_run("a", METRICS)
     (directory / "evaluation.json").write_text(content)
-    status, _, _ = run_script(summarise_runs, directory, "--output-dir", tmp_path / "new")
-    assert str(status).startswith(f"error: the results in {directory} are damaged or not a run's (")
+    status, _, err = air_env_command("summarise", directory, "--output-dir", tmp_path / "new")
+    assert status == 1
+    assert err.startswith(f"error: the results in {directory} are damaged or not a run's (")
     assert not (tmp_path / "new").exists()
 
 
-def test_an_unfinished_run_is_refused_with_the_remedy(run_script, make_run):
+def test_an_unfinished_run_is_refused_with_the_remedy(air_env_command, make_run):
     directory = make_run("a", METRICS)
     (directory / "evaluation.json").unlink()
-    status, _, _ = run_script(summarise_runs, directory)
-    assert str(status).startswith(f"error: {directory} holds no finished run")
-    assert "--resume" in str(status)
+    status, _, err = air_env_command("summarise", directory)
+    assert status == 1
+    assert err.startswith(f"error: {directory} holds no finished run")
+    assert "--resume" in err
 
 
-def test_a_page_that_cannot_be_written_is_a_clear_error(run_script, make_run):
+def test_a_page_that_cannot_be_written_is_a_clear_error(air_env_command, make_run):
     directory = make_run("a", METRICS)
-    status, _, _ = run_script(summarise_runs, directory, "--output-dir", directory / "metrics.csv")
-    assert str(status).startswith("error: could not write ")
+    status, _, err = air_env_command("summarise", directory, "--output-dir", directory / "metrics.csv")
+    assert status == 1
+    assert err.startswith("error: could not write ")
 
 
-def test_agents_of_reinforcement_learning_stand_beside_the_others(run_script, make_run, tmp_path):
+def test_agents_of_reinforcement_learning_stand_beside_the_others(air_env_command, make_run, tmp_path):
     ours, theirs = make_run("a", METRICS), make_run("b", METRICS | {"images": 500, "return": 12.34, "elbo": None})
     (theirs / "config.json").write_text('{"scene": "digits", "algorithm": "ppo", "seed": 1}')
     (theirs / "metrics.csv").write_text("steps,images,minutes,return,count_accuracy\n9,7,0.1,-5,0.5\n")
-    status, out, _ = run_script(summarise_runs, ours, theirs, "--output-dir", tmp_path / "new")
-    assert status is None
+    status, out, _ = air_env_command("summarise", ours, theirs, "--output-dir", tmp_path / "new")
+    assert status == 0
     assert "| digits, half_critic | 3 | 96 | 3.2 | 0.9000 | 0.8000 | 0.7000 | 0.6000 | - | 500.00 | 510.00 |" in out
     assert "| digits, ppo | 1 | 500 | 3.2 | 0.9000 | 0.8000 | 0.7000 | 0.6000 | 12.3 | - | 510.00 |" in out

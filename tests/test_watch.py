@@ -1,9 +1,7 @@
-"""Films: watch_agent, and Gymnasium's own recorders on the environment."""
+"""Films: `air-env watch`, and Gymnasium's own recorders on the environment."""
 
 import gc
-import importlib
 import sys
-from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -22,8 +20,6 @@ from air_env.model import SceneConfig
 from air_env.renderers import TabletopConfig
 from air_env.scenes import make_scene
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "watch_agent.py"
-
 # imageio-ffmpeg leaves the pipes of its processes open until they are collected.
 leaky = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -33,29 +29,6 @@ def collect_pipes():
     """Not in somebody else's test."""
     yield
     gc.collect()
-
-
-@pytest.fixture(scope="module")
-def watch_agent():
-    """The command."""
-    module = importlib.import_module("air_agents.commands.watch")
-    return module
-
-
-@pytest.fixture
-def run_script(watch_agent, monkeypatch, capsys):
-    """Runs the script as the command line does; returns its exit status and what it printed."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["watch_agent.py", *map(str, arguments)])
-        status = None
-        try:
-            watch_agent.main()
-        except SystemExit as exit_:
-            status = exit_.code
-        return status, capsys.readouterr().out
-
-    return run
 
 
 @pytest.fixture
@@ -71,9 +44,11 @@ def windows_shown(frame) -> list[bool]:
     return [bool((abs(pixels - colour).max(-1) < 20).any()) for colour in COLOURS[:3]]
 
 
-def test_a_gif_shows_every_step_of_the_most_probable_explanations(run_script, tmp_path):
-    status, out = run_script("digits", "--output", tmp_path / "films" / "demo.gif", "--num-scenes", 3, "--fps", 4)
-    assert status is None
+def test_a_gif_shows_every_step_of_the_most_probable_explanations(air_env_command, tmp_path):
+    status, out, _ = air_env_command(
+        "watch", "digits", "--output", tmp_path / "films" / "demo.gif", "--num-scenes", 3, "--fps", 4
+    )
+    assert status == 0
     images = make_scene("digits").dataset("test", 3, 0)
     count = load_agent("digits").explain(images.images).count.tolist()
     with Image.open(tmp_path / "films" / "demo.gif") as film:
@@ -95,13 +70,15 @@ def test_a_gif_shows_every_step_of_the_most_probable_explanations(run_script, tm
     assert "demo.gif" in out
 
 
-def test_the_return_is_what_the_explanation_adds_to_the_log_joint(run_script, tiny_agent, tmp_path):
-    status, out = run_script(tiny_agent, "--output", tmp_path / "demo.gif", "--num-scenes", 4, "--seed", 3)
-    assert status is None
+def test_the_return_is_what_the_explanation_adds_to_the_log_joint(air_env_command, tiny_agent, tmp_path):
+    status, out, _ = air_env_command(
+        "watch", tiny_agent, "--output", tmp_path / "demo.gif", "--num-scenes", 4, "--seed", 3
+    )
+    assert status == 0
     agent = load_agent(tiny_agent)
     images = make_scenes(4, seed=3).float_images()
     z = agent.explain(images)
-    empty = Explanation(torch.zeros_like(z.z_pres), z.z_where, z.z_what)
+    empty = Explanation(torch.zeros_like(z.z_pres), z.z_where, z.z_what, z.z_scene)
     model = agent.model
     with torch.no_grad():
         gain = model.log_joint(images, z) - model.log_joint(images, empty) + model.log_p_count[0]
@@ -109,7 +86,7 @@ def test_the_return_is_what_the_explanation_adds_to_the_log_joint(run_script, ti
         assert float(line.split()[3]) == pytest.approx(expected, abs=0.06)
 
 
-def test_a_table_is_filmed_from_its_camera(run_script, tmp_path):
+def test_a_table_is_filmed_from_its_camera(air_env_command, tmp_path):
     torch.manual_seed(0)
     renderer = TabletopConfig(renderer="raycast", samples=1)
     options = {"renderer": "raycast", "image_size": 16, "num_steps": 2}
@@ -119,8 +96,8 @@ def test_a_table_is_filmed_from_its_camera(run_script, tmp_path):
     agent = config.make(model)
     torch.nn.init.constant_(agent.presence.bias, 30.0)
     save_agent(agent, tmp_path / "run" / "agent.safetensors", recipe)
-    status, out = run_script(tmp_path / "run", "--output", tmp_path / "demo.gif", "--num-scenes", 2)
-    assert status is None
+    status, out, _ = air_env_command("watch", tmp_path / "run", "--output", tmp_path / "demo.gif", "--num-scenes", 2)
+    assert status == 0
     images = make_scene("tabletop3d", **options).dataset("test", 2).float_images()
     z = agent.explain(images)
     black = agent.model.likelihood.log_prob(images, torch.zeros_like(images))
@@ -129,11 +106,11 @@ def test_a_table_is_filmed_from_its_camera(run_script, tmp_path):
 
 
 @leaky
-def test_an_mp4_can_be_played(run_script, tiny_agent, tmp_path):
+def test_an_mp4_can_be_played(air_env_command, tiny_agent, tmp_path):
     ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="needs a video encoder: pip install moviepy")
     path = tmp_path / "demo.mp4"
-    status, _ = run_script(tiny_agent, "--output", path, "--num-scenes", 2, "--fps", 5)
-    assert status is None
+    status, _, _ = air_env_command("watch", tiny_agent, "--output", path, "--num-scenes", 2, "--fps", 5)
+    assert status == 0
     reader = ffmpeg.read_frames(path)
     settings = next(reader)
     frames = list(reader)
@@ -147,10 +124,17 @@ def test_an_mp4_can_be_played(run_script, tiny_agent, tmp_path):
     assert [name.name for name in tmp_path.iterdir() if name.is_file()] == ["demo.mp4"]
 
 
-def test_without_an_encoder_an_error_says_what_to_install(run_script, tiny_agent, tmp_path, monkeypatch):
+def test_without_an_encoder_an_error_says_what_to_install(air_env_command, tiny_agent, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    status, _ = run_script(tiny_agent, "--output", tmp_path / "demo.mp4")
-    assert status == "error: MP4 needs a video encoder: pip install moviepy; or write a .gif"
+    status, _, err = air_env_command("watch", tiny_agent, "--output", tmp_path / "demo.mp4")
+    assert status == 1
+    for words in (
+        "error: imageio_ffmpeg is not installed",
+        'pip install "air-env[video]"',
+        'pip install -e ".[video]"',
+        ".gif",
+    ):
+        assert words in err
     assert not (tmp_path / "demo.mp4").exists()
 
 
@@ -165,21 +149,33 @@ def test_without_an_encoder_an_error_says_what_to_install(run_script, tiny_agent
     ],
 )
 def test_bad_arguments_get_a_clear_error_and_write_nothing(
-    run_script, tiny_agent, tmp_path, monkeypatch, arguments, message
+    air_env_command, tiny_agent, tmp_path, monkeypatch, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    status, _ = run_script(tiny_agent, *arguments)
-    assert status.startswith("error: ")
-    assert message in status
+    status, _, err = air_env_command("watch", tiny_agent, *arguments)
+    assert status == 1
+    assert f"error: {message}" in err.replace("the seed", "seed")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_an_agent_without_a_recipe_needs_a_scene(run_script, tmp_path):
+def test_an_agent_without_a_recipe_needs_a_scene(air_env_command, tmp_path):
     save_agent(make_agent().float(), tmp_path / "agent.safetensors")
     arguments = [tmp_path / "agent.safetensors", "--output", tmp_path / "demo.gif"]
-    status, _ = run_script(*arguments)
-    assert "name a scene with --scene" in status
-    assert run_script("nobody", *arguments[1:])[0].startswith("error: there is no agent at nobody")
+    status, _, err = air_env_command("watch", *arguments)
+    assert status == 1
+    assert "name a scene with --scene" in err
+    assert air_env_command("watch", "nobody", *arguments[1:])[2].startswith("error: there is no agent at nobody")
+
+
+def test_what_holds_no_agent_is_called_what_it_is(air_env_command, tmp_path):
+    for name, what in (("policy", "a run of Stable-Baselines3"), ("model", "a model to compare agents with")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.safetensors").touch()
+        for command in ("watch", "evaluate", "explain"):
+            arguments = {"watch": ["--output", "demo.gif"], "explain": ["a.png"]}.get(command, [])
+            status, _, err = air_env_command(command, tmp_path / name, *arguments)
+            assert status == 1
+            assert f"error: {tmp_path / name} holds no agent: it is {what}. Its metrics are in evaluation.json" in err
 
 
 @leaky

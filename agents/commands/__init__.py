@@ -1,1 +1,1 @@
-"""Commands: one module for each."""
+"""Commands: one module for each, and `main`, the entry point of all."""

@@ -1,11 +1,12 @@
 """Benchmarks gradient estimators of the stop action.
 
-python scripts/benchmark_estimators.py properties                      # bias, variance and cost, in minutes
-python scripts/benchmark_estimators.py properties --estimators exact nvil mine=path.py:MyEstimator
-python scripts/benchmark_estimators.py train --estimators exact nvil rloo --seeds 0 1 2 --output-dir runs/benchmark
-python scripts/benchmark_estimators.py train objects3d --categories score_function --estimators half_critic rloo nvil
-python scripts/benchmark_estimators.py train --estimators mine=path.py:MyEstimator --output-dir runs/mine
-python scripts/benchmark_estimators.py report runs/benchmark --output-dir docs/results --name estimators_digits
+    air-env benchmark-estimators properties                      # bias, variance and cost, in minutes
+    air-env benchmark-estimators properties --estimators exact nvil mine=path.py:MyEstimator
+    air-env benchmark-estimators train --estimators exact nvil rloo --seeds 0 1 2 --output-dir runs/benchmark
+    air-env benchmark-estimators train objects3d --categories score_function --estimators half_critic rloo nvil
+    air-env benchmark-estimators report runs/benchmark --output-dir docs/results --name estimators_digits
+
+`air-env benchmark-estimators COMMAND --help` shows the options of each.
 """
 
 import shlex
@@ -18,31 +19,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import tyro
-from tqdm import tqdm
 
-from ..estimator_benchmark.cell import FAILED, TO_BE_TRAINED, Cell
-from ..estimator_benchmark.cost import measure_costs
-from ..estimator_benchmark.frozen import SCENES, capture
-from ..estimator_benchmark.judging import judge
-from ..estimator_benchmark.probe import probe
-from ..estimator_benchmark.properties_page import write_page
-from ..estimator_benchmark.report import write_report
-from ..estimator_benchmark.specs import load_estimator
-from ..estimator_benchmark.sweep import Sweep, run_sweep
-from ..estimators import ESTIMATORS
-from ..jobs.cluster import LocalCluster, SlurmCluster
-from ..jobs.devices import pick_device
-from ..jobs.machine import describe_machine
-from ..pages.results import read_run
-from ..training.recipes import Recipe, get_recipe
+from . import terminal
+
+if TYPE_CHECKING:
+    from ..estimator_benchmark.cell import Cell
+    from ..estimator_benchmark.sweep import Sweep
+    from ..jobs.cluster import LocalCluster, SlurmCluster
 
 _CHANGES = ("categories", "max_steps", "exploration_steps", "evaluate_every", "batch_size")
 _LOCAL_WORKERS = 2
-_ESTIMATORS_HELP = f"Of {', '.join(ESTIMATORS)}; or name=path.py:ClassName for a class of your own."
+_ESTIMATORS_HELP = "half_critic, nvil, exact, ... (`air-env train --list` lists all), or name=path.py:ClassName."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +78,17 @@ class Train:
 
     def run(self) -> int:
         """Trains, prints what came of it, and returns the exit status."""
+        from ..estimator_benchmark.cell import FAILED, TO_BE_TRAINED
+        from ..estimator_benchmark.probe import probe
+        from ..estimator_benchmark.sweep import run_sweep
+
         sweep = self.sweep()
         workers = _LOCAL_WORKERS if self.workers is None and self.cluster == "local" else self.workers
         num_cells = len(sweep.estimators) * len(sweep.seeds)
-        with _terminated_as_interrupted(), tqdm(total=num_cells, unit="run", dynamic_ncols=True) as bar:
+        with _terminated_as_interrupted(), terminal.progress_bar(num_cells, "run") as bar:
             ended: Counter[str] = Counter()
 
-            def show(cell: Cell) -> None:
+            def show(cell: "Cell") -> None:
                 ended[cell.status()] += 1
                 bar.update()
                 bar.set_postfix(ended)
@@ -115,18 +109,23 @@ class Train:
             elif cell.status() in TO_BE_TRAINED:
                 print(f"{cell.name} was lost with its worker; see {cell.jobs}, and give the same command again")
         print(f"\n{self.output_dir}/ holds a run directory for each; report them with:")
-        print(f"python scripts/benchmark_estimators.py report {self.output_dir}")
+        print(f"air-env benchmark-estimators report {self.output_dir}")
         return int(any(cell.status() not in ("finished", "diverged") for cell in cells))
 
-    def sweep(self) -> Sweep:
-        """What is to be compared."""
+    def sweep(self) -> "Sweep":
+        """The runs to be compared."""
+        from ..estimator_benchmark.sweep import Sweep
+        from ..training.recipes import get_recipe
+
         changes = {name: getattr(self, name) for name in _CHANGES if getattr(self, name) is not None}
-        recipe: Recipe = replace(get_recipe(self.recipe), **changes)
+        recipe = replace(get_recipe(self.recipe), **changes)
         data_dir = None if self.data_dir is None else str(self.data_dir.resolve())
         return Sweep(recipe, self.estimators, self.seeds, self.max_minutes, self.threads, data_dir)
 
-    def make_cluster(self, directory: Path) -> LocalCluster | SlurmCluster:
-        """Where to train."""
+    def make_cluster(self, directory: Path) -> "LocalCluster | SlurmCluster":
+        """The machine or the cluster to train on."""
+        from ..jobs.cluster import LocalCluster, SlurmCluster
+
         if self.cluster == "local":
             return LocalCluster(directory)
         if wrong := [option for option in self.slurm_options if not option.partition("=")[2]]:
@@ -145,17 +144,16 @@ class Train:
 class Properties:
     """Measures bias, variance and cost of estimators on frozen problems, against the enumerated gradient."""
 
-    estimators: Annotated[tuple[str, ...], tyro.conf.arg(help=_ESTIMATORS_HELP)] = tuple(ESTIMATORS)
-    scenes: tuple[str, ...] = SCENES
-    """Whose agents are judged: digits, multi_mnist, sprites."""
+    estimators: Annotated[tuple[str, ...], tyro.conf.arg(help=f"{_ESTIMATORS_HELP} Default: all.")] = ()
+    scenes: tuple[str, ...] = ("digits", "multi_mnist", "sprites")
+    """Scenes of the frozen agents on which estimators are judged."""
     workers: int = _LOCAL_WORKERS
     """Processes at a time, each with one thread."""
     scaling: bool = True
     """Whether to measure how variance depends on N, on saturation and on the likelihood."""
     costs: bool = True
     """Whether to time training steps, one estimator beside the other."""
-    device: str = "auto"
-    """Of the timed training steps: cpu, cuda, ...; auto takes a GPU if there is one."""
+    device: terminal.Device = "auto"
     output_dir: Path = Path("summary")
     """Folder for NAME.md, NAME.csv and the figures."""
     name: str = "estimator_properties"
@@ -165,22 +163,33 @@ class Properties:
 
     def run(self) -> int:
         """Measures, writes the page, and returns the exit status."""
+        import torch
+
+        from ..estimator_benchmark.cost import measure_costs
+        from ..estimator_benchmark.judging import judge
+        from ..estimator_benchmark.properties_page import write_page
+        from ..estimator_benchmark.specs import load_estimator
+        from ..estimators import ESTIMATORS
+        from ..jobs.devices import pick_device
+        from ..jobs.machine import describe_machine
+
+        estimators = self.estimators or tuple(ESTIMATORS)
         begun = time.monotonic()
-        with tqdm(desc="problems", unit="task", dynamic_ncols=True) as bar:
+        with terminal.progress_bar(unit="task", desc="problems") as bar:
 
             def show(done: int, of: int) -> None:
                 bar.total = of
                 bar.update(done - bar.n)
 
-            judgement = judge(self.estimators, self.scenes, workers=self.workers, scaling=self.scaling, progress=show)
+            judgement = judge(estimators, self.scenes, workers=self.workers, scaling=self.scaling, progress=show)
         device, costs = pick_device(self.device), {}
         if self.costs:
             torch.set_num_threads(1)
-            with tqdm(desc="timing", unit="repeat", dynamic_ncols=True) as bar:
-                costs = measure_costs([load_estimator(spec) for spec in self.estimators], device, bar.update)
+            with terminal.progress_bar(unit="repeat", desc="timing") as bar:
+                costs = measure_costs([load_estimator(spec) for spec in estimators], device, bar.update)
         machine = describe_machine()
         how = (
-            f"`{shlex.join(['python', 'scripts/benchmark_estimators.py', *sys.argv[1:]])}` in "
+            f"`{shlex.join(['air-env', 'benchmark-estimators', *sys.argv[1:]])}` in "
             f"{(time.monotonic() - begun) / 60:.1f} minutes, {self.workers} processes of one thread; "
             f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, commit {machine['commit']}. "
             f"Training steps were timed on {device}."
@@ -206,10 +215,14 @@ class Capture:
 
     def run(self) -> int:
         """Trains, writes the files, and returns the exit status."""
+        import torch
+
+        from ..estimator_benchmark.frozen import capture
+
         path = self.output_dir / f"{self.scene}.safetensors"
         data_dir = None if self.data_dir is None else str(self.data_dir)
         torch.set_flush_denormal(True)
-        with tqdm(unit="look", dynamic_ncols=True) as bar:
+        with terminal.progress_bar(unit="look") as bar:
 
             def show(name: str, iteration: int, accuracy: float) -> None:
                 bar.update()
@@ -235,13 +248,18 @@ class Report:
 
     def run(self) -> int:
         """Writes the files, and returns the exit status."""
+        from ..estimator_benchmark.report import write_report
+
         paths = write_report(self.sweeps, self.output_dir, self.name, self.note)
         print(f"wrote {', '.join(map(str, paths))}")
         return 0
 
 
-def table(cells: Sequence[Cell]) -> str:
-    """A line for each estimator: what became of its seeds, and the median accuracy of those that finished."""
+def table(cells: Sequence["Cell"]) -> str:
+    """Summary of each estimator's seeds, with the median accuracy of those that finished."""
+    from ..estimator_benchmark.cell import TO_BE_TRAINED
+    from ..training.results import read_run
+
     lines = [f"{'estimator':24s}{'finished':>10s}{'diverged':>10s}{'crashed':>10s}{'lost':>10s}{'accuracy':>10s}"]
     for name in dict.fromkeys(cell.recipe.estimator for cell in cells):
         own = [cell for cell in cells if cell.recipe.estimator == name]
@@ -263,12 +281,8 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def main() -> None:
-    """The command."""
-    arguments = tyro.cli(Properties | Train | Report | Capture, description=__doc__)
-    try:
-        sys.exit(arguments.run())
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped; what was saved last is whole, and the same command continues")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `air-env benchmark-estimators`; returns the exit status."""
+    return terminal.run(
+        "benchmark-estimators", Properties | Train | Report | Capture, lambda arguments: arguments.run(), __doc__, argv
+    )

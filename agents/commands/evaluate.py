@@ -1,30 +1,22 @@
 """Measures a trained agent on held-out scenes, made of objects that no agent was trained on.
 
-    python scripts/evaluate_agent.py digits
-    python scripts/evaluate_agent.py runs/multi_mnist-half_critic-0 --counts 3 4 --num-steps 6
-    python scripts/evaluate_agent.py runs/multi_mnist-half_critic-0 --json
+    air-env evaluate digits
+    air-env evaluate runs/multi_mnist-half_critic-0 --counts 3 4 --num-steps 6
+    air-env evaluate runs/multi_mnist-half_critic-0 --json
 
-The table and the JSON hold what `air_agents.evaluation.metrics.evaluate` says they hold.
+The table and the JSON hold the metrics of `air_agents.evaluation.metrics.evaluate`.
 """
 
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
-import torch
-import tyro
-from tqdm import tqdm
+from . import terminal
 
-from air_env.scenes import make_scene
-
-from .. import load_agent
-from ..evaluation.metrics import evaluate
-from ..jobs.devices import pick_device
-from ..training.checkpoints import scene_of, write_text_atomically
+Metrics = Mapping[str, float | str | None]
 
 _LINES = (
     ("count accuracy", "count_accuracy"),
@@ -49,12 +41,9 @@ _LINES = (
 class Arguments:
     """Measures a trained agent on held-out scenes."""
 
-    agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory, an agent.safetensors file, or the name of a shipped agent (digits)."""
+    agent: terminal.AgentName
     scene: str | None = None
-    """digits, multi_mnist, ...; default: the scene the agent was trained on, with the options it had then."""
-    data_dir: Path | None = None
-    """Folder that holds mnist/ and so on; default: AIR_DATA_DIR, else a cached download."""
+    """digits, multi_mnist, ..., or path.py:my_scene; default: the scene and the options of training."""
     num_scenes: int = 5_000
     """Number of scenes."""
     seed: int | None = None
@@ -65,36 +54,47 @@ class Arguments:
     """Numbers of objects, equally probable; default: the scene's."""
     num_steps: int | None = None
     """Largest number of objects that the agent may infer; default: that of training."""
-    device: str = "auto"
-    """cpu, cuda, ...; auto takes a GPU if there is one."""
     json: bool = False
     """Prints one flat JSON object instead of the table."""
     output_dir: Path | None = None
     """Folder to write evaluation_SCENE.json to; default: writes nothing."""
+    machine: terminal.OnMachine = terminal.MACHINE
 
 
-def main() -> None:
-    """The command."""
-    arguments = tyro.cli(Arguments, description=__doc__)
-    try:
-        metrics = measure(arguments)
-        text = json.dumps(metrics, indent=2, allow_nan=False)
-        print(text if arguments.json else table(metrics))
-        if arguments.output_dir is not None:
-            path = arguments.output_dir / f"evaluation_{metrics['scene']}.json"
-            write_text_atomically(path, text + "\n")
-            print(f"\nwrote {path}", file=sys.stderr)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `air-env evaluate`; returns the exit status."""
+    return terminal.run("evaluate", Arguments, report, __doc__, argv)
 
 
-def measure(arguments: Arguments) -> dict[str, Any]:
+def report(arguments: Arguments) -> None:
+    """Measures, prints, and writes where that is asked for."""
+    metrics = measure(arguments)
+    text = json.dumps(metrics, indent=2, allow_nan=False)
+    print(text if arguments.json else table(metrics))
+    if arguments.output_dir is not None:
+        from ..training.files import write_text_atomically
+
+        path = arguments.output_dir / f"evaluation_{metrics['scene']}.json"
+        write_text_atomically(path, text + "\n")
+        print(f"\nwrote {path}", file=sys.stderr)
+
+
+def measure(arguments: Arguments) -> Metrics:
     """The metrics of `evaluate`, then what was measured; undefined ones are None."""
     for name, smallest in (("num_scenes", 1), ("num_samples", 1), ("num_steps", 1), ("seed", 0)):
         value = getattr(arguments, name)
         if value is not None and value < smallest:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {smallest}, got {value}")
-    device = pick_device(arguments.device)
+
+    import torch
+
+    from air_env.scenes import make_scene
+
+    from ..evaluation.metrics import evaluate
+    from ..jobs.devices import pick_device
+    from ..training.checkpoints import load_agent, scene_of
+
+    device = pick_device(arguments.machine.device)
     agent = load_agent(arguments.agent, device)
     if arguments.num_steps is not None:
         agent = agent.with_num_steps(arguments.num_steps)
@@ -102,8 +102,8 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     if arguments.counts is not None:
         options["counts"] = arguments.counts
     seed = seed + 1 if arguments.seed is None else arguments.seed
-    scene = make_scene(name, data_dir=arguments.data_dir, **options)
-    with tqdm(total=arguments.num_scenes, unit="scene", delay=1, dynamic_ncols=True) as bar:
+    scene = make_scene(name, data_dir=arguments.machine.data_dir, **options)
+    with terminal.progress_bar(arguments.num_scenes, "scene", delay=1) as bar:
         scenes = scene.dataset("test", arguments.num_scenes, seed)
         generator = torch.Generator(device).manual_seed(seed)
         samples = arguments.num_samples
@@ -112,8 +112,8 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()} | setting
 
 
-def table(metrics: dict[str, Any]) -> str:
-    """What the metrics say, for people."""
+def table(metrics: Metrics) -> str:
+    """The metrics as lines of text."""
     radians = dict.fromkeys((name for _, name in _LINES if name.startswith("rotation")), "rad")
     units = radians | {"elbo": "nats", "iwae": f"nats, {metrics['num_samples']} samples"}
     lines = [f"{metrics['num_scenes']:,} held-out scenes of {metrics['scene']}, seed {metrics['seed']}", ""]
@@ -123,7 +123,7 @@ def table(metrics: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *confusion_grid(metrics)])
 
 
-def confusion_grid(metrics: dict[str, Any]) -> Iterator[str]:
+def confusion_grid(metrics: Metrics) -> Iterator[str]:
     """One line for each true count: the shares of its scenes that were counted as 0, 1, 2, ..."""
     cells = {tuple(map(int, name.split("_")[1:])): metrics[name] for name in metrics if name.startswith("confusion_")}
     columns = sorted({j for _, j in cells})
@@ -132,8 +132,8 @@ def confusion_grid(metrics: dict[str, Any]) -> Iterator[str]:
         yield f"{i:10d} |{'':11s}" + "".join(f"{number(cells[i, j]):>8s}" for j in columns)
 
 
-def number(value: float | None) -> str:
+def number(value: float | str | None) -> str:
     """A metric with as many digits as mean something."""
-    if value is None:
-        return "-"
+    if value is None or isinstance(value, str):
+        return value or "-"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"

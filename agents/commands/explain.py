@@ -1,8 +1,8 @@
-"""Counts and locates the objects in a person's own pictures.
+"""Counts and locates the objects in image files.
 
-    python scripts/explain_images.py digits photo.png
-    python scripts/explain_images.py runs/multi_mnist-half_critic-0 *.png --output-dir found
-    python scripts/explain_images.py runs/tabletop3d-exact-0 photo.jpg --crop 200 100 1000 900
+    air-env explain digits photo.png
+    air-env explain runs/multi_mnist-half_critic-0 *.png --output-dir found
+    air-env explain runs/tabletop3d-exact-0 photo.jpg --crop 200 100 1000 900
 
 A picture becomes what the agent was trained on: grey or RGB, square, small, bright on black. Objects should be as
 large in it as in the agent's scenes: a quarter to a half of its side, for the scenes of digits. The shipped digits
@@ -17,37 +17,21 @@ table it says whether that is understood, not whether every item is.
 """
 
 import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
-import numpy as np
-import torch
-import torch.nn.functional as F
 import tyro
-from numpy.typing import NDArray
-from PIL import Image
 
-from air_env.explanation import Explanation
-from air_env.frames import scene_frame
-from air_env.model import Images
-from air_env.renderers import SolidRenderer
+from . import terminal
 
-from .. import Agent, load_agent
-from ..evaluation.photographs import Invert, Picture, explained_shares, read_all, read_picture
-from ..jobs.devices import pick_device
-from ..training.checkpoints import write_atomically, write_text_atomically
-
-_MAX_FRAMES_ABREAST = 3
-_MAX_CAPTION = 26
 _DOUBTFUL = 0.8
-"""Explained share below which a count is not to be trusted: that of 1 in 100 scenes of two digits."""
+"""Explained share below which a warning is printed: that of 1 in 100 scenes of two digits."""
 _DOUBTFUL_TABLE = 0.9
-"""The same of tables (our choice): 1 in 100 scenes are below 0.964, pictures like photographs lie around 0.9."""
+"""The same for tables (our choice): 1 in 100 scenes are below 0.964, pictures like photographs lie around 0.9."""
 _REMEDY = "crop it to the objects, resize them, or thicken their strokes"
 _REMEDY_TABLE = (
     "a whole square table, and nothing else (--crop), on a plain background, seen from 37 degrees above, with colours "
@@ -57,47 +41,49 @@ _REMEDY_TABLE = (
 
 @dataclass(frozen=True)
 class Arguments:
-    """Counts and locates the objects in pictures."""
+    """Counts and locates the objects in image files."""
 
-    agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory, an agent.safetensors file, or the name of a shipped agent (digits)."""
+    agent: terminal.AgentName
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
     """PNG or JPEG files (also GIF, BMP, WebP)."""
     output_dir: Path = Path("explanations")
     """Folder for explanations.png and explanations.json; replaces those of an earlier call."""
     crop: tuple[int, int, int, int] | None = None
     """Left, top, right and bottom border of the part of every picture to look at, in pixels; default: all of it."""
-    invert: Invert = "auto"
+    invert: Literal["auto", "yes", "no"] = "auto"
     """Whether objects are dark on light; auto: where the border of the picture is light. Not for objects in 3D."""
     num_steps: int | None = None
     """Largest number of objects; default: the agent's."""
-    device: str = "auto"
-    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    device: terminal.Device = "auto"
 
 
-def main() -> None:
-    """The command."""
-    arguments = tyro.cli(Arguments, description=__doc__)
-    try:
-        complaints = explain_files(arguments)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    if complaints:
-        sys.exit("\n".join(f"error: {complaint}" for complaint in complaints))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `air-env explain`; returns the exit status."""
+    return terminal.run("explain", Arguments, explain, __doc__, argv)
 
 
-def explain_files(arguments: Arguments) -> list[str]:
-    """Explains the files, prints and writes the results; returns what is wrong with the other files."""
+def explain(arguments: Arguments) -> int:
+    """Explains the files, prints and writes the results; the exit status says whether all files could be read."""
     if not arguments.images:
         raise ValueError("no pictures are named; name one or more PNG or JPEG files")
     if arguments.num_steps is not None and arguments.num_steps < 1:
         raise ValueError(f"--num-steps must be at least 1, got {arguments.num_steps}")
+
+    import numpy as np
+    import torch
+
+    from ..evaluation.photographs import explained_shares, read_all, read_picture
+    from ..jobs.devices import pick_device
+    from ..training.checkpoints import load_agent
+    from ..training.files import write_atomically, write_text_atomically
+    from .described import contact_sheet, count_probabilities, describe, table
+
     agent = load_agent(arguments.agent, pick_device(arguments.device))
     channels, side, _ = agent.model.image_shape
-    solid = isinstance(agent.model.renderer, SolidRenderer)
+    solid = not agent.model.config.renderer.windows
     if solid and arguments.invert != "auto":
         raise ValueError("--invert is not for agents of three-dimensional objects, whose colours stay as they are")
-    kinds = agent.model.renderer.config.kinds if isinstance(agent.model.renderer, SolidRenderer) else ()
+    kinds = agent.model.renderer.kinds if solid else ()
     read = partial(
         read_picture,
         side=side,
@@ -105,7 +91,7 @@ def explain_files(arguments: Arguments) -> list[str]:
         channels=channels,
         solid=solid,
         crop=arguments.crop,
-        agent=agent if agent.model.camera_dim else None,
+        agent=agent if agent.model.scene_dim else None,
     )
     pictures, complaints = read_all(arguments.images, read)
     if pictures:
@@ -114,7 +100,7 @@ def explain_files(arguments: Arguments) -> list[str]:
         probabilities = count_probabilities(agent, images, z.z_pres.shape[1])
         results = describe(pictures, z, probabilities, explained_shares(images, z), kinds)
         print(table(results))
-        least, remedy = (_DOUBTFUL, _REMEDY) if z.z_camera is None else (_DOUBTFUL_TABLE, _REMEDY_TABLE)
+        least, remedy = (_DOUBTFUL_TABLE, _REMEDY_TABLE) if agent.model.scene_dim else (_DOUBTFUL, _REMEDY)
         if doubtful := [result["file"] for result in results if result["explained"] < least]:
             print(
                 f"\nwarning: less than {least} of {', '.join(doubtful)} is explained: do not trust the count, "
@@ -125,84 +111,4 @@ def explain_files(arguments: Arguments) -> list[str]:
         write_text_atomically(report, json.dumps(results, indent=2) + "\n")
         write_atomically(sheet, lambda path: contact_sheet(images, z, results).save(path, "PNG"))
         print(f"\nwrote {sheet} and {report}")
-    return complaints
-
-
-@torch.no_grad()
-def count_probabilities(agent: Agent, images: Images, num_steps: int) -> torch.Tensor:
-    """``q(n | x) [batch, num_steps + 1]`` along the posterior modes, which `Agent.explain` follows."""
-    presence, _, _ = agent.follow_modes(images.to(agent.model.log_p_count), num_steps)
-    log_q = F.pad(F.logsigmoid(presence).cumsum(1), (1, 0)) + F.pad(F.logsigmoid(-presence), (0, 1))
-    return log_q.exp()
-
-
-def to_file_pixels(boxes: NDArray[np.floating], picture: Picture, side: int) -> NDArray[np.floating]:
-    """Boxes ``(x0, y0, x1, y1)`` in pixels of the agent's image, in pixels of the file.
-
-    Args:
-        boxes: ``[box, 4]``.
-        picture: What was made of the file.
-        side: Side of the agent's image.
-    """
-    x, y, square = picture.window
-    return boxes * (square / side) + [x, y, x, y]
-
-
-def describe(
-    pictures: Sequence[Picture],
-    z: Explanation,
-    probabilities: torch.Tensor,
-    explained: torch.Tensor,
-    kinds: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """What is written about each file: plain numbers, for the objects that are there."""
-    assert z.reconstruction is not None
-    side = z.reconstruction.shape[-1]
-    boxes = z.boxes(side).cpu().numpy()
-    results = []
-    for i, (picture, count) in enumerate(zip(pictures, z.count.tolist(), strict=True)):
-        results.append(
-            {
-                "file": str(picture.path),
-                "size": list(picture.size),
-                "inverted": picture.inverted,
-                "count": count,
-                "count_probability": round(probabilities[i, count].item(), 6),
-                "explained": round(explained[i].item(), 6),
-                "boxes": to_file_pixels(boxes[i, :count], picture, side).round(2).tolist(),
-                "z_where": z.z_where[i, :count].tolist(),
-                "z_what": z.z_what[i, :count].tolist(),
-                **({"kinds": [kinds[k] for k in z.z_what[i, :count].tolist()]} if kinds else {}),
-                **({} if z.z_camera is None else {"z_camera": z.z_camera[i].tolist()}),
-            }
-        )
-    return results
-
-
-def table(results: Sequence[dict[str, Any]]) -> str:
-    """One line for each file."""
-    width = max(len("file"), *(len(result["file"]) for result in results))
-    lines = [f"{'file':{width}s}  count  probability  explained  boxes (x0, y0, x1, y1) in pixels of the file"]
-    for result in results:
-        boxes = "  ".join(
-            f"{kind}({', '.join(f'{edge:.0f}' for edge in box)})"
-            for kind, box in zip(result.get("kinds", [""] * result["count"]), result["boxes"], strict=True)
-        )
-        shares = f"{result['count_probability']:11.3f}  {result['explained']:9.3f}"
-        lines.append(f"{result['file']:{width}s}  {result['count']:5d}  {shares}  {boxes}")
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def contact_sheet(images: Images, z: Explanation, results: Sequence[dict[str, Any]]) -> Image.Image:
-    """Each image with its windows beside its reconstruction, several files abreast."""
-    assert z.reconstruction is not None
-    boxes = z.boxes(images.shape[-1]).cpu().numpy()
-    frames = []
-    for pixels, canvas, box, result in zip(images.numpy(), z.reconstruction.cpu().numpy(), boxes, results, strict=True):
-        captions = Path(result["file"]).name[-_MAX_CAPTION:], f"count {result['count']}"
-        frame = scene_frame(pixels, canvas, box, captions)
-        frames.append(np.pad(frame, ((0, 8), (0, 16), (0, 0)), constant_values=255))
-    columns = min(_MAX_FRAMES_ABREAST, math.ceil(math.sqrt(len(frames))))
-    frames += [np.full_like(frames[0], 255)] * (-len(frames) % columns)
-    rows = [np.concatenate(frames[i : i + columns], 1) for i in range(0, len(frames), columns)]
-    return Image.fromarray(np.concatenate(rows, 0))
+    return terminal.failed(*complaints) if complaints else terminal.SUCCESS

@@ -1,77 +1,86 @@
 """Makes Figure 3, 4, 5, 6 or 7 of the paper: trains what is missing, measures it, and writes a page with every seed.
 
-    python scripts/reproduce_paper.py figure3 --data-dir D              # learning to count; hours on one core
-    python scripts/reproduce_paper.py figure4 --data-dir D --workers 2  # more digits than ever seen: AIR, DAIR, DRAW
-    python scripts/reproduce_paper.py figure5 --data-dir D --seeds 0    # how many labels a representation saves
-    python scripts/reproduce_paper.py figure6 --workers 2               # kinds and poses of objects; needs OpenGL
-    python scripts/reproduce_paper.py figure7 --workers 2               # crockery on tables, a camera; needs OpenGL
-    python scripts/reproduce_paper.py figure3 --scale smoke             # seconds, to see that it works
+    air-env reproduce figure3 --data-dir D              # learning to count; hours on one core
+    air-env reproduce figure4 --data-dir D --workers 2  # more digits than in training: AIR, DAIR, DRAW
+    air-env reproduce figure5 --data-dir D --seeds 0    # data efficiency of representations
+    air-env reproduce figure6 --workers 2               # kinds and poses of objects; needs OpenGL
+    air-env reproduce figure7 --workers 2               # crockery on tables, a camera; needs OpenGL
+    air-env reproduce figure3 --scale smoke             # one to five minutes, to see that it works
 
-Runs are kept in RUNS/SCALE/NAME-SEED, and figures share them. Finished ones are used, interrupted ones go on, and what
-was measured is kept in RUNS/SCALE/measured (delete it to measure again): the same command continues what was stopped.
+Runs are kept in RUNS/SCALE/NAME-SEED, and studies share them. Finished ones are used, interrupted ones continue, and
+what was measured is kept in RUNS/SCALE/measured (delete it to measure again): the same command continues what was
+stopped.
 """
 
 import logging
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
-from tqdm import tqdm
 
-from air_env.scenes import make_scene
+from . import terminal
 
-from ..jobs.devices import pick_device
-from ..jobs.schedule import train_all
-from ..reproduction.experiment import Experiment
-from ..reproduction.figures import FIGURES, get_figure
-from ..reproduction.measurements import measure_all
-from ..reproduction.page import Page
-from ..reproduction.scales import SCALES
+if TYPE_CHECKING:
+    import pandas as pd
 
-_FIGURE_HELP = f"One of {', '.join(FIGURES)}."
-_SCALE_HELP = f"One of {', '.join(SCALES)}: seconds in all, minutes per run on one core, or longer."
+    from ..jobs.job import Job
+    from ..reproduction.experiment import Experiment
+    from ..reproduction.study import Study
+
+RESULTS = Path("docs/results")
+"""Folder of the pages in a checkout."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Makes a figure of the paper, from training to page."""
+    """Makes a figure of the paper: trains what is missing, measures, writes the page."""
 
-    figure: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_FIGURE_HELP)]
-    scale: Annotated[str, tyro.conf.arg(help=_SCALE_HELP)] = "cpu"
+    study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
+    """figure3, figure4, figure5, figure6, figure7, or a study of a plug-in."""
+    scale: str = "cpu"
+    """smoke, cpu or full: one to five minutes in all, minutes per run on one core, or longer."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each is a run of every model: its images, initial weights and noise."""
-    data_dir: Path | None = None
-    """Folder that holds mnist/ and so on; default: AIR_DATA_DIR, else a cached download."""
     runs_dir: Path = Path("runs/paper")
     """Folder of the runs, with a folder for each scale."""
-    output_dir: Path = Path("docs/results")
-    """Folder for FIGURE.md, FIGURE.csv and the pictures."""
+    output_dir: Path | None = None
+    """Folder for STUDY.md, STUDY.csv and the pictures; default: docs/results, and RUNS/smoke/pages for a smoke test."""
     workers: int = 1
     """Trainings at a time; more than one are processes with one thread each."""
-    device: str = "auto"
-    """cpu, cuda, ...; auto takes a GPU if there is one. A run is resumed on what it was begun on."""
     only_train: bool = False
-    """Trains, and makes no page."""
+    """Trains only."""
+    machine: terminal.OnMachine = terminal.MACHINE
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the page.
+
+        Raises:
+            ValueError: A smoke test would overwrite results.
+        """
+        if self.scale != "smoke":
+            return self.output_dir or RESULTS
+        folder = self.output_dir or self.runs_dir / self.scale / "pages"
+        if folder.resolve() == RESULTS.resolve():
+            raise ValueError(f"a smoke test must not overwrite {RESULTS}; choose another --output-dir")
+        return folder
 
 
-def main() -> None:
-    """The command."""
-    arguments = tyro.cli(Arguments, description=__doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    return terminal.run("reproduce", Arguments, work, __doc__, argv)
+
+
+def work(arguments: Arguments) -> None:
+    """Trains, measures and writes; prints the paths that were written."""
+    import torch
+
     torch.set_flush_denormal(True)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    try:
-        with patient_interrupt() as interrupted:
-            paths = reproduce(arguments, interrupted)
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped; what was saved last is whole, and the same command continues")
+    with terminal.patient_interrupt() as interrupted:
+        paths = reproduce(arguments, interrupted)
     print("\n".join(f"wrote {path}" for path in paths))
 
 
@@ -81,73 +90,66 @@ def reproduce(arguments: Arguments, interrupted: Callable[[], bool]) -> list[Pat
     Raises:
         KeyboardInterrupt: It was interrupted, and all is saved.
     """
-    figure = get_figure(arguments.figure)
+    from ..jobs.devices import pick_device
+    from ..pages import Page
+    from ..reproduction.experiment import Experiment
+    from ..reproduction.studies import STUDIES
+    from ..reproduction.study import scalars
+
+    study, folder = STUDIES.find(arguments.study), arguments.folder
+    for module, extra in study.needs.items():
+        terminal.require(extra, module)
+    data_dir = arguments.machine.data_dir
     experiment = Experiment(
         arguments.scale,
         arguments.seeds,
         arguments.runs_dir,
-        None if arguments.data_dir is None else str(arguments.data_dir.resolve()),
-        pick_device(arguments.device),
+        None if data_dir is None else str(data_dir.resolve()),
+        pick_device(arguments.machine.device),
     )
-    jobs = figure.jobs(experiment)
-    # Data that are missing are missed by every training.
+    jobs = study.jobs(experiment)
+    _train(jobs, experiment, arguments.workers, interrupted)
+    if arguments.only_train:
+        return [job.directory for job in jobs]
+    table = _measure(study, experiment, interrupted)
+    page = Page(folder, arguments.study)
+    page.add(f"# {study.title}")
+    study.write(page, table, experiment)
+    page.add_table(scalars(table))
+    return page.write()
+
+
+def _train(jobs: "list[Job]", experiment: "Experiment", workers: int, interrupted: Callable[[], bool]) -> None:
+    from air_env.scenes import make_scene
+
+    from ..jobs.schedule import train_all
+
+    # Data that are missing are missed by every training: better now than after the first hour.
     for job in {job.recipe.scene: job for job in jobs}.values():
         make_scene(job.recipe.scene, data_dir=job.data_dir, **job.recipe.scene_options).dataset("test", 1)
-    with tqdm(total=len(jobs), desc="training", unit="run", dynamic_ncols=True, bar_format=_bar(2)) as bar:
+    with terminal.progress_bar(len(jobs), "run", desc="training", bar_format=_bar(2)) as bar:
 
-        def show_training(done: float, what: str) -> None:
+        def show(done: float, what: str) -> None:
             bar.set_postfix_str(what, refresh=False)
             bar.update(done - bar.n)
 
-        train_all(
-            jobs, experiment.directory, workers=arguments.workers, interrupted=interrupted, progress=show_training
-        )
+        train_all(jobs, experiment.directory, workers=workers, interrupted=interrupted, progress=show)
     if interrupted():
         raise KeyboardInterrupt
-    if arguments.only_train:
-        return [job.directory for job in jobs]
-    measurements = figure.measurements(experiment)
-    with tqdm(total=len(measurements), desc="measuring", dynamic_ncols=True, bar_format=_bar(0)) as bar:
 
-        def show_measuring(done: int, what: str) -> None:
+
+def _measure(study: "Study", experiment: "Experiment", interrupted: Callable[[], bool]) -> "pd.DataFrame":
+    with terminal.progress_bar(len(study.cases(experiment)), desc="measuring", bar_format=_bar(0)) as bar:
+
+        def show(done: int, what: str) -> None:
             if interrupted():
                 raise KeyboardInterrupt
             bar.set_postfix_str(what, refresh=False)
             bar.update(done - bar.n)
             bar.refresh()
 
-        results = measure_all(measurements, experiment.directory, show_measuring)
-    page = Page(arguments.output_dir, arguments.figure)
-    figure.write(experiment, results, page)
-    return page.write()
+        return study.measure(experiment, show)
 
 
 def _bar(digits: int) -> str:
     return f"{{desc}} {{percentage:3.0f}}%|{{bar}}| {{n:.{digits}f}}/{{total}} [{{elapsed}}<{{remaining}}{{postfix}}]"
-
-
-@contextmanager
-def patient_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM wait until all is saved; a second one does not wait.
-
-    Yields:
-        Whether one came.
-    """
-    pressed = False
-
-    def note(*_: object) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        # It is ignored in background jobs, and stays so.
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, note)
-    try:
-        yield lambda: pressed
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

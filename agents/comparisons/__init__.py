@@ -1,23 +1,31 @@
-"""What the paper compares AIR with (Sections 3.1.1, 3.1.2): DRAW, a convolutional autoencoder, classifiers."""
+"""Models to compare AIR with.
+
+DRAW, an autoencoder, classifiers, heads on frozen features (Section 3.1); supervised networks and gradient descent on
+poses (Section 3.2).
+"""
 
 from .autoencoder import Autoencoder, AutoencoderConfig
 from .classifiers import Classifier, ClassifierConfig
 from .draw import DRAW, DRAWConfig
+from .model import ComparisonModel, ComparisonSettings
 from .poses import PoseRegressor, PoseRegressorConfig
+from .recipes import COMPARISON_MODELS, COMPARISONS, ComparisonRecipe, get_comparison
 from .tables import TableRegressor, TableRegressorConfig
 from .tasks import TASKS
-from .training import COMPARISONS, ComparisonRecipe, ComparisonRun, get_comparison, load_comparison
+from .training import load_comparison
 
 __all__ = [
     "COMPARISONS",
+    "COMPARISON_MODELS",
     "DRAW",
     "TASKS",
     "Autoencoder",
     "AutoencoderConfig",
     "Classifier",
     "ClassifierConfig",
+    "ComparisonModel",
     "ComparisonRecipe",
-    "ComparisonRun",
+    "ComparisonSettings",
     "DRAWConfig",
     "PoseRegressor",
     "PoseRegressorConfig",

@@ -59,7 +59,7 @@ class Grid(nn.Module):
 
 @dataclass(frozen=True)
 class Stroke:
-    """What the decoder asks for: where to write what, and where to read next.
+    """Output of the decoder: patch, writing filters and next reading filters.
 
     Attributes:
         rows: ``[batch, 2, n, side]``, filters to write with and to read with.

@@ -7,6 +7,7 @@ objects, and a point, not a distribution.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from air_env.likelihoods import LIKELIHOODS
 from air_env.scenes import SceneDataset
 
 from .convolutions import strided
+from .model import ComparisonModel, ComparisonSettings
 
 _BATCH = 500
 
@@ -23,19 +25,21 @@ Pictures = Float[Tensor, "batch 1 side side"]
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig:
+class AutoencoderConfig(ComparisonSettings):
     """Settings of the autoencoder."""
+
+    kind: ClassVar[str] = "autoencoder"
 
     image_size: int = 50
     """Side of the square, grey image in pixels."""
     code: int = 106
     """Length of the code: 2 objects of 50 + 3 numbers, as AIR has."""
     channels: tuple[int, ...] = (16, 32, 64)
-    """Of the convolutions, each of which halves the image (our choice)."""
+    """Channels of the convolutions; each halves the image (our choice)."""
     hidden: int = 256
     """Units between the convolutions and the code (our choice)."""
     initial_logit: float = -4.0
-    """Of every pixel before training: pictures are mostly black."""
+    """Logit of every pixel before training: pictures are mostly black."""
     likelihood_scale: float = 0.3
     """Standard deviation of a pixel: that of the AIR it is compared with."""
 
@@ -44,8 +48,12 @@ class AutoencoderConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
+    def make(self) -> "Autoencoder":
+        """The model."""
+        return Autoencoder(self)
 
-class Autoencoder(nn.Module):
+
+class Autoencoder(ComparisonModel):
     """A convolutional autoencoder.
 
     Args:
@@ -92,7 +100,7 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, images: Pictures) -> Pictures:
-        """What is left of images in their codes."""
+        """Reconstructions of images from their codes."""
         return torch.cat([self(part) for part in images.split(_BATCH)])
 
     @torch.no_grad()
@@ -102,11 +110,11 @@ class Autoencoder(nn.Module):
 
     def score(self, scenes: SceneDataset) -> Float[Tensor, "batch"]:
         """The log-likelihood of the scenes' images, which is what it is trained for."""
-        return self.log_likelihood(scenes.float_images(_device(self)))
+        return self.log_likelihood(scenes.float_images(self.device))
 
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
         """The log-likelihood and the squared error, summed over pixels: means over scenes."""
-        images = scenes.float_images(_device(self))
+        images = scenes.float_images(self.device)
         reconstructions = self.reconstruct(images)
         return {
             "log_likelihood_test": self.likelihood.log_prob(images, reconstructions).mean().item(),
@@ -114,10 +122,6 @@ class Autoencoder(nn.Module):
         }
 
     def evaluate(self, scenes: SceneDataset) -> dict[str, float]:
-        """What `measure` tells."""
+        """Metrics of `measure`."""
         figures = self.measure(scenes)
         return {"log_likelihood": figures["log_likelihood_test"], "squared_error": figures["squared_error"]}
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device

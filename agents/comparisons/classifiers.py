@@ -1,6 +1,7 @@
-"""Convolutional classifiers of raw pixels, which are told the answers (Section 3.1.2; Figure 5)."""
+"""Convolutional classifiers of raw pixels, trained with labels (Section 3.1.2; Figure 5)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,32 +11,35 @@ from torch import Tensor, nn
 from air_env.scenes import SceneDataset
 
 from .convolutions import strided
-from .tasks import accuracy, get_task
+from .model import ComparisonModel, ComparisonSettings
+from .tasks import TASKS, accuracy
 
 _BATCH = 500
 
 
 @dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(ComparisonSettings):
     """Settings of a classifier."""
+
+    kind: ClassVar[str] = "classifier"
 
     task: str
     """One of `TASKS`."""
     image_size: int = 50
     """Side of the square, grey image in pixels."""
     channels: tuple[int, ...] = (16, 32, 64, 128)
-    """Of the convolutions, each of which halves the image (our choice)."""
+    """Channels of the convolutions; each halves the image (our choice)."""
     hidden: int = 256
     """Units of the fully connected layer (our choice)."""
     dropout: float = 0.1
     """Share of what the fully connected layers read that is hidden from them in training (our choice)."""
     weight_decay: float = 1e-3
-    """Of AdamW (our choice)."""
+    """Weight decay of AdamW (our choice)."""
     shift: int = 3
     """Pixels by which images are moved at most in training (our choice); no answer depends on it."""
 
     def __post_init__(self) -> None:
-        get_task(self.task)
+        TASKS.find(self.task)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
         if not self.weight_decay >= 0:
@@ -45,8 +49,16 @@ class ClassifierConfig:
                 f"shift must be a whole number of pixels below the image's {self.image_size}, got {self.shift!r}"
             )
 
+    def make(self) -> "Classifier":
+        """The model."""
+        return Classifier(self)
 
-class Classifier(nn.Module):
+    def adam_decay(self) -> float:
+        """Weight decay of AdamW."""
+        return self.weight_decay
+
+
+class Classifier(ComparisonModel):
     """A convolutional network that answers one question.
 
     Args:
@@ -62,7 +74,7 @@ class Classifier(nn.Module):
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.config = config
-        classes, self.targets = get_task(config.task)
+        classes, self.targets = TASKS.find(config.task)
         convolutions, side = strided(config.channels, config.image_size, normalise=True)
         self.layers = nn.Sequential(
             convolutions,
@@ -80,7 +92,7 @@ class Classifier(nn.Module):
 
     def score(self, scenes: SceneDataset) -> Float[Tensor, "batch"]:
         """The log-probability of the right answers in nats, which is what it is trained for."""
-        images = scenes.float_images(_device(self))
+        images = scenes.float_images(self.device)
         if self.training and self.config.shift:
             images = self._shifted(images)
         return -F.cross_entropy(self(images), self.targets(scenes).to(images.device), reduction="none")
@@ -88,13 +100,9 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
         """The share of right answers."""
-        parts = scenes.float_images(_device(self)).split(_BATCH)
+        parts = scenes.float_images(self.device).split(_BATCH)
         logits = torch.cat([self(part) for part in parts])
         return {"accuracy": accuracy(logits, self.targets(scenes).to(logits.device))}
-
-    def evaluate(self, scenes: SceneDataset) -> dict[str, float]:
-        """What `measure` tells."""
-        return self.measure(scenes)
 
     def _shifted(self, images: Tensor) -> Tensor:
         """The batch, moved by a few pixels; black moves in."""
@@ -102,7 +110,3 @@ class Classifier(nn.Module):
         padded = F.pad(images, (reach,) * 4)
         y, x = torch.randint(2 * reach + 1, (2,)).tolist()
         return padded[..., y : y + side, x : x + side]
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device

@@ -13,6 +13,7 @@ and the ELBO is ``log p(x | sigmoid(c_T)) - sum_t KL(q(z_t) || N(0, 1))`` (Eq. 9
 import math
 from dataclasses import dataclass
 from numbers import Integral
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,7 @@ from air_env.likelihoods import LIKELIHOODS
 from air_env.scenes import SceneDataset
 
 from .attention import WINDOW, Grid, Stroke
+from .model import ComparisonModel, ComparisonSettings
 
 _BATCH = 256
 _NUM_IWAE = 1_000
@@ -32,8 +34,10 @@ Pictures = Float[Tensor, "batch 1 side side"]
 
 
 @dataclass(frozen=True)
-class DRAWConfig:
+class DRAWConfig(ComparisonSettings):
     """Settings of DRAW."""
+
+    kind: ClassVar[str] = "draw"
 
     image_size: int = 50
     """Side of the square, grey image in pixels."""
@@ -56,10 +60,14 @@ class DRAWConfig:
             if not isinstance(value, Integral) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
+    def make(self) -> "DRAW":
+        """The model."""
+        return DRAW(self)
+
 
 @dataclass(frozen=True)
 class Painting:
-    """What a pass over the steps leaves.
+    """Results of one pass over the steps.
 
     Attributes:
         canvases: Logits of the pixels after the steps that were kept, ``[batch, side, side]`` each; the last is c_T.
@@ -83,7 +91,7 @@ class Painting:
         return (0.5 * (noise**2 - self.z**2) + self.log_sd).sum((1, 2))
 
 
-class DRAW(nn.Module):
+class DRAW(ComparisonModel):
     """DRAW with attentive reading and writing.
 
     Deviation: the likelihood is AIR's Gaussian around the picture, not Bernoulli, so that bounds can be compared.
@@ -155,7 +163,7 @@ class DRAW(nn.Module):
         }
 
     def evaluate(self, scenes: SceneDataset, num_samples: int = 20) -> dict[str, float]:
-        """What `measure` tells, and the importance-weighted bound on the first 1,000 scenes, as it is slow."""
+        """Metrics of `measure`, and the importance-weighted bound on the first 1,000 scenes, as it is slow."""
         figures = self.measure(scenes)
         parts = scenes[:_NUM_IWAE].float_images(self.canvas.device).split(_BATCH)
         iwae = torch.cat([self.iwae(part, num_samples) for part in parts])

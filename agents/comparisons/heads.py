@@ -13,13 +13,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from air_env.explanation import Explanation
 from air_env.model import Images
 from air_env.scenes import SceneDataset
 
@@ -76,8 +76,10 @@ def _look_again(agent: AIR, images: Images, generator: torch.Generator) -> Float
     logits, z_where, z_what = agent.follow_modes(images, agent.model.config.num_steps)
     present = logits.sigmoid().cumprod(1)
     empty = torch.zeros_like(images).repeat_interleave(logits.shape[1], 0)
-    renderer: Any = agent.model.renderer
-    pictures = renderer.draw(empty, z_where.flatten(0, 1), z_what.flatten(0, 1))
+    z = Explanation.of_objects(
+        empty.new_ones(len(empty), 1), z_where.flatten(0, 1)[:, None], z_what.flatten(0, 1)[:, None]
+    )
+    pictures = agent.model.renderer.draw(empty, z)
     windows = around(pictures)
     pictures = pictures.unflatten(0, logits.shape) * present[..., None, None, None]
     alone = (images[:, None] - pictures.sum(1, keepdim=True) + pictures).flatten(0, 1)
@@ -167,7 +169,7 @@ def _fit(
     inputs, steps = read(features), fitting.iterations(len(targets))
     generator = torch.Generator(features.device).manual_seed(seed)
     with torch.random.fork_rng([features.device] if features.is_cuda else []):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed)  # noqa: TID251 (forked)
         head = (_Objects if of_objects else _Vector)(inputs.shape[2:], num_classes).to(features.device)
         optimizer = torch.optim.AdamW(head.parameters(), _LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, steps + 1)

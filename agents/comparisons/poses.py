@@ -1,30 +1,34 @@
-"""The network of inverse graphics, told the true kinds and poses (Section 3.2; Figure 6, "supervised").
+"""The network of inverse graphics, trained with the true kinds and poses (Section 3.2; Figure 6, "supervised").
 
-A cube looks the same after a quarter of a turn, so that the same image comes with four poses: a network that is told
-one of them learns their mean, while one that is judged by what it draws may choose any.
+A cube looks the same after a quarter of a turn, so that the same image comes with four poses: a network
+trained with one of the four regresses to their mean; one trained by its reconstruction may choose any.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from air_env.explanation import Explanation
-from air_env.model import Images, SceneConfig
+from air_env.explanation import DrawnExplanation, Explanation
+from air_env.model import Images, SceneConfig, SceneModel
 from air_env.renderers import ObjectsConfig
 from air_env.scenes import SceneDataset
 
 from ..evaluation.metrics import compare, kinds_of
 from ..inference.agent import mode_of
 from ..inference.objects3d import InverseGraphics, InverseGraphicsConfig
+from .model import ComparisonModel, ComparisonSettings
 
 _BATCH = 500
 
 
 @dataclass(frozen=True)
-class PoseRegressorConfig:
-    """Settings of a network that is told poses."""
+class PoseRegressorConfig(ComparisonSettings):
+    """Settings of a network trained with poses."""
+
+    kind: ClassVar[str] = "poses"
 
     network: InverseGraphicsConfig = field(default_factory=InverseGraphicsConfig)
     """The same as of the agent."""
@@ -35,8 +39,12 @@ class PoseRegressorConfig:
     yaw_sd: float = 0.3
     """a turn by so many radians (our choice)."""
 
+    def make(self) -> "PoseRegressor":
+        """The model."""
+        return PoseRegressor(self)
 
-class PoseRegressor(nn.Module):
+
+class PoseRegressor(ComparisonModel):
     """Learns kinds by their log-probability, poses by squared errors; turns by whole circles are the same yaw.
 
     Args:
@@ -58,15 +66,19 @@ class PoseRegressor(nn.Module):
         device = self.network.heights.device
         state = self.network.initial(scenes.float_images(device))
         rows = torch.arange(len(scenes), device=device)
-        assert scenes.poses is not None
         kind, pose = scenes.labels[:, 0].to(device), scenes.poses[:, 0].to(device)
         difference = state.mean[rows, kind] - pose
         position = difference[:, :2].square().sum(1) / (2 * self.config.position_sd**2)
         turn = (1 - difference[:, 2].cos()) / self.config.yaw_sd**2
         return state.log_q[rows, kind] - position - turn
 
+    @property
+    def model(self) -> SceneModel:
+        """The generative model, which draws what the network infers."""
+        return self.network.model
+
     @torch.no_grad()
-    def explain(self, images: Images) -> Explanation:
+    def explain(self, images: Images) -> DrawnExplanation:
         """The most probable kind of each image, and its pose."""
         network, parts = self.network, []
         for chunk in images.split(_BATCH):
@@ -74,23 +86,14 @@ class PoseRegressor(nn.Module):
             z = network.describe_object(state, what, mode_of, mode_of)
             parts.append((z.z_where, z.z_what))
         z_where, z_what = (torch.cat(values)[:, None] for values in zip(*parts, strict=True))
-        z = Explanation(images.new_ones(len(images), 1), z_where, z_what)
-        outlines = network.model.outlines(z)
-        return Explanation(z.z_pres, z_where, z_what, network.model.render(z), outlines)
+        return network.model.drawn(Explanation.of_objects(images.new_ones(len(images), 1), z_where, z_what))
 
     def reconstruct(self, images: Images) -> Images:
         """What the explanations draw."""
-        reconstruction = self.explain(images).reconstruction
-        assert reconstruction is not None
-        return reconstruction
+        return self.explain(images).reconstruction
 
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
         """Accuracy of the kinds, and errors of the poses, as `air_agents.evaluation.metrics.evaluate` has them."""
         z = self.explain(scenes.float_images(self.network.heights.device))
-        return {
-            name: values.double().mean().item() for name, values in compare(z, scenes, kinds_of(self.network)).items()
-        }
-
-    def evaluate(self, scenes: SceneDataset) -> dict[str, float]:
-        """What `measure` tells."""
-        return self.measure(scenes)
+        errors = compare(z, scenes, kinds_of(self.network.model))
+        return {name: values.double().mean().item() for name, values in errors.items()}

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from jaxtyping import Int
 from torch import Tensor
 
+from air_env.registry import Registry
 from air_env.scenes import SceneDataset
-
-from ..training.settings import refuse_unknown
 
 Targets = Int[Tensor, "scene"]
 
@@ -41,19 +40,21 @@ def _pairs(scenes: SceneDataset) -> Tensor:
     return scenes.labels[:, :2].long()
 
 
-TASKS: dict[str, tuple[int, Callable[[SceneDataset], Targets]]] = {
-    "sum": (19, digit_sum),
-    "order": (2, ascending),
-    # As AIR, whose count is one of 0 to N = 3.
-    "count": (4, count),
-}
+TASKS: Registry[tuple[int, Callable[[SceneDataset], Targets]]] = Registry(
+    "task",
+    {
+        "sum": (19, digit_sum),
+        "order": (2, ascending),
+        # As AIR, whose count is one of 0 to N = 3.
+        "count": (4, count),
+    },
+)
 """Name -> number of classes, and the class of each scene."""
 
 
 def get_task(name: str) -> tuple[int, Callable[[SceneDataset], Targets]]:
     """A registered task."""
-    refuse_unknown("task", name, TASKS)
-    return TASKS[name]
+    return TASKS.find(name)
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> float:

@@ -16,15 +16,16 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
 
 from ..jobs.machine import describe_machine
-from ..training.agent_run import EVALUATION_FILE, RESUME_FILE, Probe, Run
-from ..training.checkpoints import write_text_atomically
+from ..training.directory import EVALUATION_FILE, RESUME_FILE
+from ..training.files import write_text_atomically
 from ..training.recipes import Recipe
+from ..training.run import Probe, TrainingRun
 from .specs import load_estimator
 
 FAILED_FILE, MACHINE_FILE = "failed.json", "machine.json"
@@ -120,10 +121,12 @@ def train_cell(cell: Cell, probe: Probe | None = None, coordinator: Path | None 
             write_text_atomically(cell.directory / FAILED_FILE, json.dumps(failure, indent=2) + "\n")
 
 
-def _start_or_resume(cell: Cell, probe: Probe | None) -> Run:
+def _start_or_resume(cell: Cell, probe: Probe | None) -> TrainingRun[Any]:
     if (cell.directory / RESUME_FILE).exists():
-        return Run.resume(cell.directory, data_dir=cell.data_dir, max_minutes=cell.max_minutes, probe=probe)
-    return Run.start(cell.directory, cell.recipe, data_dir=cell.data_dir, max_minutes=cell.max_minutes, probe=probe)
+        return TrainingRun.resume(cell.directory, data_dir=cell.data_dir, max_minutes=cell.max_minutes, probe=probe)
+    return TrainingRun.start(
+        cell.directory, cell.recipe, data_dir=cell.data_dir, max_minutes=cell.max_minutes, probe=probe
+    )
 
 
 class StopRequest:

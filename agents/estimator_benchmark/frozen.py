@@ -12,7 +12,7 @@ in double precision. Weights are in SCENE.safetensors; the images, a sheet of th
 import json
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,9 @@ from ..estimators import Estimator, StopProblem
 from ..evaluation.metrics import count_accuracy
 from ..inference.air import AIR, AgentConfig, Exploration
 from ..inference.rollout import unstopped_rollout
-from ..training.checkpoints import from_json, read_weights, write_atomically
+from ..training.files import read_weights, write_atomically
 from ..training.recipes import Recipe, get_recipe
+from ..training.serialisation import from_json, to_json
 from ..training.trainer import Trainer
 
 STAGES = ("init", "early", "stuck", "converged")
@@ -215,11 +216,11 @@ def capture(
         f"{stage}/{name}": tensor.half().contiguous() for stage in STAGES for name, tensor in stages[stage][0].items()
     }
     config: dict[str, Any] = {
-        "scene": asdict(recipe.model),
-        "agent": asdict(recipe.agent),
+        "scene": to_json(recipe.model),
+        "agent": to_json(recipe.agent),
         "stages": {stage: stages[stage][1] for stage in STAGES},
     }
-    content = save(tensors, {"format": _FORMAT, "config": json.dumps(config), "recipe": json.dumps(asdict(recipe))})
+    content = save(tensors, {"format": _FORMAT, "config": json.dumps(config), "recipe": json.dumps(to_json(recipe))})
     write_atomically(path.with_suffix(".png"), lambda temporary: write_sheet(train.images, temporary))
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 

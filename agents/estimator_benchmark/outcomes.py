@@ -13,7 +13,9 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from ..pages.results import read_rows, read_run
+from ..training.directory import METRICS_FILE
+from ..training.files import read_rows
+from ..training.results import read_run
 from .cell import Cell
 from .record import Record, read_record
 
@@ -144,7 +146,7 @@ def read_sweep(directory: Path) -> SweepResults:
             final = {name: -math.inf if value is None else value for name, value in run.metrics.items()}
             outcome = Outcome(estimator, int(seed), status, rows, accuracy_of(final), final["elbo"], final["iwae"])
         else:
-            rows = _accumulated(read_rows(cell.directory), recipe.batch_size)
+            rows = _accumulated(read_rows(cell.directory / METRICS_FILE), recipe.batch_size)
             outcome = Outcome(estimator, int(seed), status, rows, error=str(cell.failure()["error"]))
         outcomes.append(outcome)
         if machine := cell.machine():

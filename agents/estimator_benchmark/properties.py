@@ -108,7 +108,7 @@ def make_fitted(name: str, frozen: FrozenAgent) -> Estimator:
     """
     agent = frozen.agent
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(0)  # noqa: TID251 (forked)
         estimator = make_estimator(name, context_dim(agent)).double()
     estimator.num_particles = min(estimator.num_particles, NUM_PARTICLES)
     parameters = list(estimator.parameters())

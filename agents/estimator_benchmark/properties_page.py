@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from ..training.checkpoints import write_atomically, write_text_atomically
+from ..training.files import write_atomically, write_text_atomically
 from .cost import Cost
 from .properties import NUM_PARTICLES, PARTS, Properties
 from .scaling import Point

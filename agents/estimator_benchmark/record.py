@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..training.checkpoints import from_json, write_text_atomically
+from ..training.files import write_text_atomically
 from ..training.recipes import Recipe
+from ..training.serialisation import from_json
 
 SWEEP_FILE = "sweep.json"
 

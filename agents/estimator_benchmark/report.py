@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..training.checkpoints import write_atomically, write_text_atomically
+from ..training.files import write_atomically, write_text_atomically
 from .figures import draw_figures
 from .outcomes import (
     COLLAPSE,

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -22,8 +22,9 @@ from air_env.scenes import make_scene
 
 from ..jobs.cluster import Cluster
 from ..jobs.machine import describe_machine
-from ..training.agent_run import Probe
 from ..training.recipes import Recipe
+from ..training.run import Probe
+from ..training.serialisation import to_json
 from ..training.trainer import Trainer
 from .cell import FAILED, TO_BE_TRAINED, Cell, train_cell
 from .record import Record, keep_record
@@ -202,7 +203,7 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _record(sweep: Sweep, cells: Sequence[Cell]) -> Record:
-    recipe = {name: value for name, value in asdict(sweep.recipe).items() if name not in ("estimator", "seed")}
+    recipe = {name: value for name, value in to_json(sweep.recipe).items() if name not in ("estimator", "seed")}
     estimators = {spec.name: {"spec": str(spec), "fingerprint": spec.fingerprint()} for spec in sweep.specs()}
     names = [cell.name for cell in cells]
     return Record(recipe, sweep.max_minutes, sweep.threads, estimators, names, describe_machine())

@@ -81,7 +81,7 @@ def _check_draws(estimator: Estimator, problem: StopProblem) -> None:
     losses = []
     with torch.random.fork_rng(devices=[]):
         for seed in range(2):
-            torch.manual_seed(seed)
+            torch.manual_seed(seed)  # noqa: TID251 (forked)
             losses.append(deepcopy(estimator)(scripted(problem, *script), _generator(seed)))
     expect(
         torch.equal(*losses),
@@ -259,7 +259,7 @@ def toy_problem(num_images: int, num_particles: int = 1, *, flat: bool = False, 
 def randomised(make: MakeEstimator, num_features: int = CONTEXT) -> Estimator:
     """An estimator in float64 whose networks do not begin at 0, with two particles where it wants several."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
+        torch.manual_seed(1)  # noqa: TID251 (forked)
         estimator = make(num_features).double().eval()
         for parameter in estimator.parameters():
             nn.init.normal_(parameter)

@@ -1,22 +1,20 @@
 """Pictures of what an agent sees (Figure 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation, Images
 from air_env.frames import draw_windows
-from air_env.model import Images
 
 _SCALE, _GAP = 3, 4
 
 
-def scenes_beside_reconstructions(images: Images, z: Explanation, path: Path) -> None:
+def scenes_beside_reconstructions(images: Images, z: DrawnExplanation, path: Path) -> None:
     """Writes a PNG: images with their windows (red, green, blue, ...) above, reconstructions below."""
-    assert z.reconstruction is not None
     boxes = z.boxes(images.shape[-1]).cpu().numpy()
     rows = []
     for pictures in (images.cpu().numpy(), z.reconstruction.clamp(0, 1).cpu().numpy()):
@@ -28,7 +26,7 @@ def scenes_beside_reconstructions(images: Images, z: Explanation, path: Path) ->
     Image.fromarray(np.concatenate(rows, 0)).save(path, "PNG")
 
 
-def count_accuracy_curve(rows: Sequence[dict[str, float]], path: Path) -> None:
+def count_accuracy_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     """Writes a PNG of the held-out count accuracy over the course of training."""
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()

@@ -8,7 +8,7 @@ RUNS/SCALE/jobs/NAME-SEED/    its lock, what its worker printed, and failed.json
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,19 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 
-from ..comparisons import ComparisonRun, load_comparison
+from ..comparisons import ComparisonRecipe, load_comparison
 from ..comparisons.training import MODEL_FILE
 from ..estimator_benchmark.cell import FAILED_FILE, JOBS_FOLDER, MACHINE_FILE
 from ..inference.agent import Agent
-from ..pages.results import read_rows
-from ..reproduction.scales import AnyRecipe
-from ..training.agent_run import Run
-from ..training.checkpoints import AGENT_FILE, from_json, load_agent, write_text_atomically
-from ..training.directory import CONFIG_FILE, EVALUATION_FILE
+from ..training.checkpoints import AGENT_FILE, load_agent
+from ..training.directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
+from ..training.files import read_rows, write_text_atomically
 from ..training.recipes import Recipe
+from ..training.run import TrainingRun
+from ..training.serialisation import from_json, to_json
 from .machine import describe_machine
+
+AnyRecipe = Recipe | ComparisonRecipe
 
 _SECONDS_BETWEEN_TRIES = 0.5
 
@@ -104,7 +106,7 @@ class Job:
 
     def rows(self) -> list[dict[str, float]]:
         """The course of training."""
-        return read_rows(self.directory)
+        return read_rows(self.directory / METRICS_FILE)
 
     def machine(self) -> dict[str, Any]:
         """What it was last trained with."""
@@ -154,11 +156,10 @@ class Job:
             lock.release()
 
     def _train(self, interrupted: Callable[[], bool], progress: Callable[[int], object]) -> None:
-        run_class: Any = Run if isinstance(self.recipe, Recipe) else ComparisonRun
         if self.directory.exists():
-            run = run_class.resume(self.directory, data_dir=self.data_dir)
+            run = TrainingRun.resume(self.directory, data_dir=self.data_dir)
         else:
-            run = run_class.start(self.directory, self.recipe, data_dir=self.data_dir, device=self.device)
+            run = TrainingRun.start(self.directory, self.recipe, data_dir=self.data_dir, device=self.device)
         machine = describe_machine() | {"device": _device_name(run.trainer.device), "threads": torch.get_num_threads()}
         write_text_atomically(self.directory / MACHINE_FILE, json.dumps(machine, indent=2) + "\n")
         run.train(interrupted=interrupted, progress=lambda row: progress(run.trainer.iteration))
@@ -173,8 +174,7 @@ class Job:
 
 def _plain(recipe: AnyRecipe) -> dict[str, Any]:
     """Settings as JSON has them: tuples are lists."""
-    values = json.loads(json.dumps(asdict(recipe)))
-    return {field.name: values[field.name] for field in fields(recipe)}
+    return to_json(recipe)
 
 
 def _device_name(device: torch.device) -> str:

@@ -37,7 +37,7 @@ def train_all(
 
     Raises:
         ValueError: A directory holds a run with other settings; nothing is trained then.
-        RuntimeError: A training failed; the others are finished.
+        ChildProcessError: A training failed; the others are finished.
         OSError: The runs cannot be written.
     """
     if workers < 1:
@@ -58,7 +58,7 @@ def train_all(
             cluster.close()
     if not interrupted() and (failed := [job for job in jobs if not job.finished]):
         reasons = "; ".join(f"{job.name}: {job.failure or f'lost with its worker, see {job.notes}'}" for job in failed)
-        raise RuntimeError(f"{len(failed)} of {len(jobs)} trainings failed: {reasons}. The others are finished")
+        raise ChildProcessError(f"{len(failed)} of {len(jobs)} trainings failed: {reasons}. The others are finished")
 
 
 def _train_here(jobs: Sequence[Job], done: int, interrupted: Callable[[], bool], progress: Progress) -> None:

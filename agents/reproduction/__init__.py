@@ -1,5 +1,6 @@
-"""The paper's Figures 3, 4 and 5 again: trainings, measurements, pages.
+"""Reproduction of the paper's Figures 3 to 7: each study measures a table of cases and writes a page about it.
 
-Every figure says which runs it needs and what is to be measured of them; both are kept in the runs directory, so that
-a command that was stopped goes on, and a page is made of what lies there.
+A study says what is measured of which runs (`study.py`); `experiment.py` and `scales.py` say how much is computed. Runs
+and measurements are kept on disk, so that a command that was stopped continues. The tables of a page are functions of
+the study's table, which lies beside the page as a CSV file.
 """

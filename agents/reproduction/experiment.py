@@ -1,17 +1,16 @@
-"""What all figures are asked for: a scale, seeds, and where their runs are."""
+"""Experiments: the scale, the seeds and the place of a study's runs."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from air_env.scenes import SceneDataset
 
 from ..jobs.job import Job
-from .scales import Scale, get_scale
+from .scales import SCALES, Scale
 
 TEST_SEED = 100_000
-"""Of the held-out scenes, which are the same for all models and seeds, and no run's own."""
+"""Seed of the held-out scenes, which are the same for all models and seeds, and of no run."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +20,16 @@ class Experiment:
     scale_name: str
     """One of `SCALES`."""
     seeds: tuple[int, ...]
-    """Each is a run of every model."""
+    """Seeds; each is a run of every model."""
     runs_dir: Path
-    """Holds a folder for each scale."""
+    """Folder with a folder for each scale."""
     data_dir: str | None = None
     """Folder of the data files, for scenes that need some."""
     device: str = "cpu"
     """Where to train and to measure."""
 
     def __post_init__(self) -> None:
-        get_scale(self.scale_name)
+        SCALES.find(self.scale_name)
         if not self.seeds:
             raise ValueError("there is no seed to train; give at least one")
         if len(set(self.seeds)) < len(self.seeds):
@@ -39,11 +38,11 @@ class Experiment:
     @property
     def scale(self) -> Scale:
         """How much is computed."""
-        return get_scale(self.scale_name)
+        return SCALES.find(self.scale_name)
 
     @property
     def directory(self) -> Path:
-        """Of the runs."""
+        """Folder of the runs."""
         return self.runs_dir / self.scale_name
 
     def job(self, name: str, seed: int) -> Job:
@@ -51,18 +50,14 @@ class Experiment:
         recipe = self.scale.recipe(name, seed)
         return Job(self.directory.resolve() / f"{name}-{seed}", recipe, self.data_dir, self.device)
 
-    def jobs(self, *names: str) -> list[Job]:
-        """Runs with every seed: all with the first seed, then with the second, ..."""
-        return [self.job(name, seed) for seed in self.seeds for name in names]
-
-    def held_out(self, num_scenes: int, **options: Any) -> SceneDataset:
+    def held_out(self, num_scenes: int, **options: object) -> SceneDataset:
         """Scenes of objects that no run was trained on."""
         return _held_out(self.scale_name, self.data_dir, num_scenes, tuple(sorted(options.items())))
 
 
 @lru_cache(maxsize=16)
 def _held_out(
-    scale_name: str, data_dir: str | None, num_scenes: int, options: tuple[tuple[str, Any], ...]
+    scale_name: str, data_dir: str | None, num_scenes: int, options: tuple[tuple[str, object], ...]
 ) -> SceneDataset:
     # Every model is measured on them, and crowded scenes take long to compose.
-    return get_scale(scale_name).make_scene(data_dir, **dict(options)).dataset("test", num_scenes, TEST_SEED)
+    return SCALES.find(scale_name).make_scene(data_dir, **dict(options)).dataset("test", num_scenes, TEST_SEED)

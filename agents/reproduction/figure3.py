@@ -1,138 +1,130 @@
-"""Figure 3: an agent learns to count digits and to go from one to the other, without being told."""
+"""Figure 3: counting and scanning policy, learned without labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
+import matplotlib.patches
 import numpy as np
+import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..evaluation.metrics import count_accuracy
 from ..jobs.job import Job
+from ..pages import Page, number, show
+from ..pages.tiles import figure_of, read_picture
 from .experiment import Experiment
-from .measurements import Figures, Measurement, Results
-from .page import Page, how_it_was_made, number, table
 from .policy import CUES, blend, heat_maps, predictability
-from .tiles import figure_of, read_picture
+from .provenance import how_it_was_made
+from .study import Case, Measurement, Metrics, Study
 
 CHANCE = 0.25
-"""Of counts from 0 to 3 (paper: 25 %)."""
+"""Accuracy of a random guess of counts from 0 to 3 (paper: 25 %)."""
 _NUM_STAGES, _NUM_PICTURED, _NUM_MAPS = 4, 7, 3
 _PICTURE_SCALE, _PICTURE_GAP = 3, 4
-"""Of what `air_agents.evaluation.pictures` draws."""
+"""Pixels per pixel, and the gap between tiles, of the pictures that training left."""
 
-_DIFFERENCES = """\
+_TITLES = {
+    "seed": "seed",
+    "count_accuracy": "count accuracy",
+    "box_iou": "box IoU",
+    "elbo": "ELBO",
+    "iwae": "IWAE",
+    "minutes": "minutes",
+} | dict(zip(CUES, CUES, strict=True))
+_DIGITS = {"count_accuracy": 4, "elbo": 1, "iwae": 1, "minutes": 1}
+
+_DEVIATIONS = """\
 - The paper does not state the likelihood, the count prior and the sizes of the digits; ours are in the README.
 - The stop action's gradient, the optimiser, the first phase of exploration and the embedding of the image are ours
   (README, Deviations).
-- Accuracies are of digits that were never trained on; the paper does not say of which its are.
-- The classifier is ours: it is told the counts, and says what can be reached in these images.
+- Accuracies are on held-out digits; the paper does not say which digits it used.
+- The classifier is ours: it is trained with labels and estimates the best accuracy these images allow.
 - The paper shows heat maps and concludes that the policy is spatial; the accuracies of the three cues are ours."""
 
 
-class CountingFigure:
-    """Figure 3."""
-
-    title = "Figure 3: learning to count multi-MNIST digits"
-
-    def jobs(self, experiment: Experiment) -> list[Job]:
-        """AIR, and a classifier that is told the counts."""
-        return experiment.jobs("air_012", "cnn_count_012")
-
-    def measurements(self, experiment: Experiment) -> list[Measurement]:
-        """The scanning policy of each agent, and the count accuracy of each classifier."""
-        num_test = experiment.scale.num_test
-        found = []
-        for seed in experiment.seeds:
-            agent, classifier = experiment.job("air_012", seed), experiment.job("cnn_count_012", seed)
-
-            def policy(agent: Job = agent) -> Figures:
-                scenes = experiment.held_out(num_test, counts=(2,))
-                z = agent.agent().explain(scenes.images)
-                found = predictability(z, scenes) | {"maps": heat_maps(z).tolist()}
-                counted = experiment.held_out(num_test, counts=(0, 1, 2))
-                return found | {"count_accuracy": count_accuracy(agent.agent(), counted)}
-
-            @torch.no_grad()
-            def ceiling(classifier: Job = classifier) -> Figures:
-                scenes = experiment.held_out(num_test, counts=(0, 1, 2))
-                return classifier.load().measure(scenes)
-
-            settings = {"num_test": num_test}
-            found.append(Measurement(f"policy-{agent.name}", (agent,), policy, settings))
-            found.append(Measurement(f"accuracy-{classifier.name}", (classifier,), ceiling, settings))
-        return found
-
-    def write(self, experiment: Experiment, results: Results, page: Page) -> None:
-        """Fills the page."""
-        agents = [experiment.job("air_012", seed) for seed in experiment.seeds]
-        policies = [results[f"policy-{agent.name}"] for agent in agents]
-        ceilings = [results[f"accuracy-cnn_count_012-{seed}"]["accuracy"] for seed in experiment.seeds]
-        rows = [_row(agent, policy, top) for agent, policy, top in zip(agents, policies, ceilings, strict=True)]
-        accuracies = [row["count_accuracy"] for row in rows]
-        page.add(
-            f"# {self.title}",
-            "AIR is trained on images of 0, 1 or 2 digits, without a label. Shown are held-out scenes with its windows "
-            "and its reconstructions at stages of training, how well it counts held-out scenes, and where its first "
-            "and second window lie. Count accuracy is of the most probable n.",
-            how_it_was_made("figure3", experiment, self.jobs(experiment)),
-            "## Count accuracy",
-            f"Paper: a curve without numbers, and the sentence that counts are identified correctly; chance "
-            f"{CHANCE:.0%}. Here: {', '.join(number(value) for value in accuracies)} by seed, on "
-            f"{experiment.scale.num_test:,} scenes of digits that were never trained on; a classifier that is told the "
-            f"counts reaches {', '.join(map(number, ceilings))} on the same scenes.",
-            _table(rows),
-            "The box IoU compares windows, which are square, with the smallest squares around the digits; the bounds "
-            "are in nats per image.",
-        )
-        page.add_numbers(rows)
-        page.add_numbers([{"seed": job.recipe.seed} | _course(row) for job in agents for row in job.rows()])
-        page.add_picture("accuracy", _curves(agents, ceilings), "Held-out count accuracy over training")
-        page.add("## Stages of training")
-        caption = (
-            f"Held-out scenes with windows, and reconstructions, of seed {experiment.seeds[0]}: first window red, "
-        )
-        page.add_picture("stages", _stages(agents[0]), caption + "second green, third blue")
-        page.add(
-            "## Scanning policy",
-            "Which of two digits the first window is on, predicted by logistic regression (5-fold cross-validation, "
-            "chance 0.5) from where the two digits lie, from their classes, and from their "
-            "sizes, in the columns position, identity and size above. A spatial policy is predicted by position alone.",
-        )
-        maps = [np.array(policy["maps"]) for policy in policies[:_NUM_MAPS]]
-        titles = [f"seed {seed}" for seed in experiment.seeds[:_NUM_MAPS]]
-        caption = "Centres of the first (red) and second (green) window on held-out scenes of two digits"
-        page.add_picture("policy", _heat_maps(maps, titles), caption)
-        page.add("## What differs from the paper", _DIFFERENCES)
+def measure_agent(job: Job, case: Case, experiment: Experiment) -> Metrics:
+    """The run's own metrics, held-out count accuracy, and the scanning policy."""
+    own, agent = job.evaluation(), job.agent()
+    two = experiment.held_out(experiment.scale.num_test, counts=(2,))
+    z = agent.explain(two.images)
+    counted = experiment.held_out(experiment.scale.num_test, counts=(0, 1, 2))
+    return {
+        **{name: own[name] for name in ("box_iou", "elbo", "iwae", "minutes")},
+        "count_accuracy": count_accuracy(agent, counted),
+        **predictability(z, two),
+        "maps": heat_maps(z).tolist(),
+    }
 
 
-def _row(agent: Job, policy: Figures, ceiling: float) -> Figures:
-    own = agent.evaluation()
-    names = ("box_iou", "elbo", "iwae", "minutes")
-    row: Figures = {"run": agent.name, "seed": agent.recipe.seed} | {name: own[name] for name in names}
-    return row | {name: policy[name] for name in ("count_accuracy", *CUES, "scenes")} | {"cnn_count_accuracy": ceiling}
+@torch.no_grad()
+def measure_classifier(job: Job, case: Case, experiment: Experiment) -> Metrics:
+    """Held-out count accuracy of a classifier trained with the true counts."""
+    scenes = experiment.held_out(experiment.scale.num_test, counts=(0, 1, 2))
+    return {"cnn_count_accuracy": job.load().measure(scenes)["accuracy"]}
 
 
-def _course(row: Figures) -> Figures:
-    return {"iteration": row["iteration"], "count_accuracy_then": row["count_accuracy"], "elbo_then": row["elbo"]}
+def measure_course(job: Job, case: Case, experiment: Experiment) -> list[Metrics]:
+    """Held-out metrics in the course of training."""
+    return [
+        {"iteration": row["iteration"], "count_accuracy_then": row["count_accuracy"], "elbo_then": row["elbo"]}
+        for row in job.rows()
+    ]
 
 
-def _table(rows: Sequence[Figures]) -> str:
-    digits = {"count_accuracy": 4, "box_iou": 3, "elbo": 1, "iwae": 1, "minutes": 1, **dict.fromkeys(CUES, 3)}
-    header = ["seed", "count accuracy", "box IoU", "ELBO", "IWAE", "minutes", *CUES]
-    lines = [[row["seed"], *(number(row[name], places) for name, places in digits.items())] for row in rows]
-    return table(header, lines)
+def _agents(experiment: Experiment) -> Iterable[Case]:
+    return (Case("air_012", seed) for seed in experiment.seeds)
 
 
-def _curves(agents: Sequence[Job], ceilings: Sequence[float]) -> Figure:
+def _classifiers(experiment: Experiment) -> Iterable[Case]:
+    return (Case("cnn_count_012", seed) for seed in experiment.seeds)
+
+
+def tables(table: pd.DataFrame) -> dict[str, str]:
+    """The table of all seeds."""
+    return {"seeds": show(table[table.elbo.notna()], _TITLES, _DIGITS)}
+
+
+def write(page: Page, table: pd.DataFrame, experiment: Experiment) -> None:
+    """Fills the page."""
+    agents, ceilings = table[table.elbo.notna()], table.cnn_count_accuracy.dropna()
+    page.add(
+        "AIR is trained on images of 0, 1 or 2 digits, without a label. Shown are held-out scenes with its windows "
+        "and its reconstructions at stages of training, how well it counts held-out scenes, and where its first "
+        "and second window lie. Count accuracy is of the most probable n.",
+        how_it_was_made("figure3", experiment, STUDY.jobs(experiment)),
+        "## Count accuracy",
+        f"Paper: a curve without numbers, and the sentence that counts are identified correctly; chance "
+        f"{CHANCE:.0%}. Here: {', '.join(map(number, agents.count_accuracy))} by seed, on "
+        f"{experiment.scale.num_test:,} scenes of held-out digits; a classifier trained with the true counts reaches "
+        f"{', '.join(map(number, ceilings))} on the same scenes.",
+        tables(table)["seeds"],
+        "The box IoU compares windows, which are square, with the smallest squares around the digits; the bounds "
+        "are in nats per image.",
+    )
+    page.add_picture("accuracy", curves(table), "Held-out count accuracy over training")
+    page.add("## Stages of training")
+    caption = f"Held-out scenes with windows, and reconstructions, of seed {experiment.seeds[0]}: first window red, "
+    stages = _stages(experiment.job("air_012", experiment.seeds[0]))
+    page.add_picture("stages", stages, caption + "second green, third blue")
+    page.add(
+        "## Scanning policy",
+        "Which of two digits the first window is on, predicted by logistic regression (5-fold cross-validation, "
+        "chance 0.5) from where the two digits lie, from their classes, and from their "
+        "sizes, in the columns position, identity and size above. A spatial policy is predicted by position alone.",
+    )
+    caption = "Centres of the first (red) and second (green) window on held-out scenes of two digits"
+    page.add_picture("policy", _heat_maps(agents[:_NUM_MAPS]), caption)
+    page.add("## Deviations from the paper", _DEVIATIONS)
+
+
+def curves(table: pd.DataFrame) -> Figure:
+    """Held-out count accuracy over training, a line for every seed."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.add_subplot()
-    for agent in agents:
-        rows = agent.rows()
-        label = f"AIR, seed {agent.recipe.seed}"
-        axes.plot([row["iteration"] for row in rows], [row["count_accuracy"] for row in rows], lw=1.4, label=label)
-    top = float(np.mean(ceilings))
-    axes.axhline(top, color="0.2", lw=1, ls="--", label="classifier that is told the counts")
+    for seed, rows in table[table.iteration.notna()].groupby("seed", sort=False):
+        axes.plot(rows.iteration, rows.count_accuracy_then, lw=1.4, label=f"AIR, seed {seed}")
+    top = table.cnn_count_accuracy.mean()
+    axes.axhline(top, color="0.2", lw=1, ls="--", label="classifier trained with the counts")
     axes.axhline(CHANCE, color="0.5", lw=1, ls=":", label="chance")
     axes.set(xlabel="iteration", ylabel="held-out count accuracy", ylim=(0, 1.02))
     axes.legend(fontsize=8, loc="lower right")
@@ -151,14 +143,26 @@ def _stages(agent: Job) -> Figure:
     return figure_of([read_picture(path, width) for path in stages], titles, ("scenes", "reconstructions"))
 
 
-def _heat_maps(maps: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    figure = Figure(figsize=(2.6 * len(maps), 2.8), layout="constrained")
-    for axes, shares, title in zip(_row_of(figure, len(maps)), maps, titles, strict=True):
-        axes.imshow(blend(shares), extent=(-1, 1, 1, -1), interpolation="bilinear")
-        axes.set_title(title, fontsize=10)
-        axes.set(xticks=[], yticks=[])
+def _heat_maps(agents: pd.DataFrame) -> Figure:
+    figure = Figure(figsize=(2.6 * len(agents) + 0.6, 3.4), layout="constrained")
+    grid = figure.subplots(1, len(agents), squeeze=False, sharey=True)[0]
+    for axes, (seed, maps) in zip(grid, agents[["seed", "maps"]].itertuples(index=False), strict=True):
+        axes.imshow(blend(np.array(maps)), extent=(-1, 1, 1, -1), interpolation="bilinear")
+        axes.set(title=f"seed {seed}", xlabel="x of the centre", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
+    grid[0].set_ylabel("y of the centre")
+    colours = {"first window": "red", "second window": "lime", "both": "yellow"}
+    patches = [matplotlib.patches.Patch(color=colour, label=label) for label, colour in colours.items()]
+    figure.legend(handles=patches, ncols=len(patches), loc="outside lower center", fontsize=8)
     return figure
 
 
-def _row_of(figure: Figure, columns: int) -> list[Axes]:
-    return list(figure.subplots(1, columns, squeeze=False)[0])
+STUDY = Study(
+    "Figure 3: learning to count multi-MNIST digits",
+    (
+        Measurement(_agents, measure_agent),
+        Measurement(_classifiers, measure_classifier),
+        Measurement(_agents, measure_course),
+    ),
+    tables,
+    write,
+)

@@ -1,4 +1,4 @@
-"""Scenes that training did not have, and what models make of them (Section 3.1.1).
+"""Strong generalisation: metrics of models on scenes that training did not have (Section 3.1.1).
 
 Trained on 0, 1, 2 digits and shown 3 (extrapolation), or trained on 0, 1, 3 and shown 2 (interpolation); then, further
 than the paper, up to 5 small digits, and larger images whose digits look smaller.
@@ -16,8 +16,9 @@ from air_env.scenes import SceneDataset
 from ..comparisons import DRAW
 from ..evaluation.metrics import evaluate
 from ..inference.agent import Agent
+from ..jobs.job import Job
 from .experiment import TEST_SEED, Experiment
-from .measurements import Figures
+from .study import Case, Metrics
 
 _BATCH = 250
 
@@ -55,48 +56,49 @@ CONDITIONS = (
 )
 
 
-def measure_agent(agent: Agent, condition: Condition, experiment: Experiment) -> Figures:
-    """Bounds of an agent in nats, with as many steps as in training; count accuracies with as many and with more."""
-    scale = experiment.scale
-    generator = torch.Generator(agent.model.log_p_count.device).manual_seed(TEST_SEED)
-    scenes = experiment.held_out(scale.num_test, counts=condition.counts)
-    bounds = evaluate(agent, scenes[: scale.num_bound], num_samples=scale.num_samples, generator=generator)
+def measure_bounds(job: Job, case: Case, experiment: Experiment) -> Metrics:
+    """Bounds in nats, with as many steps as in training; of agents, also count accuracies, with as many and with more.
+
+    All models are measured on the same scenes.
+    """
+    scale, model = experiment.scale, job.load()
+    scenes = experiment.held_out(scale.num_test, counts=tuple(map(int, case["shown"])))
+    if isinstance(model, DRAW):
+        return _draw_bounds(model, scenes[: scale.num_bound], scale.num_samples)
+    generator = torch.Generator(job.device).manual_seed(TEST_SEED)
+    bounds = evaluate(model, scenes[: scale.num_bound], num_samples=scale.num_samples, generator=generator)
     return {
         "elbo": bounds["elbo"],
         "iwae": bounds["iwae"],
-        "count_accuracy": _accuracy(agent, scenes, agent.model.config.num_steps),
-        "count_accuracy_more": _accuracy(agent, scenes, MORE_STEPS),
+        "count_accuracy": _accuracy(model, scenes, model.model.config.num_steps),
+        "count_accuracy_more": _accuracy(model, scenes, MORE_STEPS),
     }
 
 
 @torch.no_grad()
-def measure_draw(model: DRAW, condition: Condition, experiment: Experiment) -> Figures:
-    """Bounds of DRAW in nats, on the same scenes as those of agents."""
-    scale, device = experiment.scale, model.canvas.device
+def _draw_bounds(model: DRAW, scenes: SceneDataset, num_samples: int) -> Metrics:
+    device = model.canvas.device
     generator = torch.Generator(device).manual_seed(TEST_SEED)
-    scenes = experiment.held_out(scale.num_test, counts=condition.counts)[: scale.num_bound]
     parts = scenes.float_images(device).split(_BATCH)
     elbo = torch.cat([model.elbo(part, generator) for part in parts])
-    iwae = torch.cat([model.iwae(part, scale.num_samples, generator) for part in parts])
+    iwae = torch.cat([model.iwae(part, num_samples, generator) for part in parts])
     return {"elbo": elbo.mean().item(), "iwae": iwae.mean().item()}
 
 
-def measure_far(agent: Agent, experiment: Experiment) -> Figures:
-    """Count accuracies far from training.
-
-    Returns:
-        ``small``: number of small digits -> accuracy; ``canvases``: ``SIDE-COUNT`` -> accuracy.
-    """
-    scale = experiment.scale
-    small = {str(count): _accuracy(agent, small_digits(experiment, count), FAR_STEPS) for count in FAR_COUNTS}
-    canvases = {}
+def measure_far(job: Job, case: Case, experiment: Experiment) -> list[Metrics]:
+    """Count accuracies far from training: a row for each number of small digits, and for each larger image."""
+    scale, agent = experiment.scale, job.agent()
+    rows: list[Metrics] = [
+        {"side": None, "shown": str(n), "count_accuracy_far": _accuracy(agent, small_digits(experiment, n), FAR_STEPS)}
+        for n in FAR_COUNTS
+    ]
     for side, counts in scale.canvases.items():
-        for count in counts:
-            scenes = experiment.held_out(scale.num_far, counts=(count,), image_size=side)
+        for n in counts:
+            scenes = experiment.held_out(scale.num_far, counts=(n,), image_size=side)
             images = shrink(scenes.float_images(), agent.model.config.image_size)
-            found = agent.explain(images, FAR_STEPS).count.cpu()
-            canvases[f"{side}-{count}"] = (found == scenes.count).float().mean().item()
-    return {"small": small, "canvases": canvases}
+            right = agent.explain(images, FAR_STEPS).count.cpu() == scenes.count
+            rows.append({"side": side, "shown": str(n), "count_accuracy_far": right.float().mean().item()})
+    return rows
 
 
 def small_digits(experiment: Experiment, count: int) -> SceneDataset:

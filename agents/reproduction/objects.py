@@ -1,6 +1,6 @@
-"""What Figures 6 and 7 measure of three-dimensional scenes, and what they measure it on.
+"""Figures 6 and 7: held-out scenes of three-dimensional objects, and how well kinds and places are recovered in them.
 
-How kinds and places are recovered: by agents, by networks that are told them, and by descent.
+Methods are agents, networks trained with the true kinds and places, and descent.
 """
 
 import time
@@ -11,19 +11,21 @@ from typing import Any
 
 import torch
 
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation
 from air_env.model import Images
 from air_env.renderers.backends import Kind, PyrenderRenderer, RaycastRenderer
 from air_env.scenes import SceneDataset, SolidScene, make_scene
 
 from ..comparisons.descent import explain_directly, refine
-from ..comparisons.poses import PoseRegressor
 from ..evaluation.metrics import compare, kinds_of
 from ..inference.agent import Agent
 from ..jobs.job import Job
+from ..training.recipes import Recipe
 from .experiment import TEST_SEED, Experiment
-from .measurements import Figures
+from .study import Case, Metrics
 
+Method = Callable[[Images], DrawnExplanation]
+"""How images are explained."""
 RUNS = {
     "exact": "AIR, exact",
     "score": "AIR, score function",
@@ -75,35 +77,35 @@ def _drawn(scene_name: str, num_scenes: int, condition: str, options: tuple[tupl
     return replace(scene, drawer=CONDITIONS[condition][0]).dataset("test", num_scenes, TEST_SEED)
 
 
-def explain(job: Job) -> Callable[[Images], Explanation]:
-    """How a trained network explains images."""
-    trained: Agent | PoseRegressor = job.load("cpu")
-    return trained.explain
+def explain(job: Job) -> Method:
+    """The inference of a trained network."""
+    return job.load("cpu").explain
 
 
-def measure_network(job: Job, experiment: Experiment) -> Figures:
-    """Of an agent, or of the supervised network."""
-    scenes = held_out(experiment, experiment.scale.num_test)
-    return measure(explain(job), scenes, _kinds(job))
+def measure_network(job: Job, case: Case, experiment: Experiment) -> Metrics:
+    """Measures an agent or the supervised network."""
+    return _measure(explain(job), held_out(experiment, experiment.scale.num_test), job)
 
 
-def measure_transfer(job: Job, condition: str, experiment: Experiment) -> Figures:
-    """Of an agent, on images that are made in another way."""
-    return measure(explain(job), held_out(experiment, experiment.scale.num_test, condition), _kinds(job))
+def measure_transfer(job: Job, case: Case, experiment: Experiment) -> Metrics:
+    """Measures an agent on images that another renderer draws."""
+    return _measure(explain(job), held_out(experiment, experiment.scale.num_test, case["condition"]), job)
 
 
-def measure_direct(job: Job, experiment: Experiment) -> Figures:
-    """Of descent from several starts, which knows nothing of the agent but its generative model."""
-    return measure(direct(job, experiment), held_out(experiment, experiment.scale.num_direct), _kinds(job))
+def measure_direct(job: Job, case: Case, experiment: Experiment) -> Metrics:
+    """Measures descent from random starts, which uses nothing of the agent but its generative model."""
+    return _measure(direct(job, experiment), held_out(experiment, experiment.scale.num_direct), job)
 
 
-def measure_refined(job: Job, experiment: Experiment) -> Figures:
-    """Of a few steps of descent from what the agent infers."""
-    return measure(refined(job, experiment), held_out(experiment, experiment.scale.num_direct), _kinds(job))
+def measure_refined(job: Job, case: Case, experiment: Experiment) -> Metrics:
+    """Measures descent started at the agent's inference."""
+    agent, steps = prepared(job), max(1, experiment.scale.descent[1] // 5)
+    scenes = held_out(experiment, experiment.scale.num_direct)
+    return _measure(lambda images: refine(agent, images, agent.explain(images), steps=steps), scenes, job)
 
 
-def direct(job: Job, experiment: Experiment) -> Callable[[Images], Explanation]:
-    """How images are explained by descent."""
+def direct(job: Job, experiment: Experiment) -> Method:
+    """Descent from random starts."""
     model = prepared(job).model
     starts, steps = experiment.scale.descent
     return lambda images: explain_directly(
@@ -111,33 +113,21 @@ def direct(job: Job, experiment: Experiment) -> Callable[[Images], Explanation]:
     )
 
 
-def refined(job: Job, experiment: Experiment) -> Callable[[Images], Explanation]:
-    """How images are explained by an agent and a few steps of descent."""
-    agent = prepared(job)
-    steps = max(1, experiment.scale.descent[1] // 5)
-    return lambda images: refine(agent, images, agent.explain(images), steps=steps)
-
-
-def prepared(job: Job) -> Any:
-    """What was trained, with a renderer that is compiled where it was for training."""
-    trained: Any = job.load("cpu")
-    if getattr(job.recipe, "compile", False):
+def prepared(job: Job) -> Agent:
+    """The trained agent or network, with a renderer that is compiled where it was for training."""
+    trained = job.load("cpu")
+    if isinstance(job.recipe, Recipe) and job.recipe.compile:
         trained.model.renderer.compile()
     return trained
 
 
-def _kinds(job: Job) -> tuple[Kind, ...]:
-    trained: Agent | PoseRegressor = job.load("cpu")
-    return kinds_of(trained.network if isinstance(trained, PoseRegressor) else trained)
-
-
-def measure(method: Callable[[Images], Explanation], scenes: SceneDataset, kinds: tuple[Kind, ...]) -> Figures:
+def _measure(method: Method, scenes: SceneDataset, job: Job) -> Metrics:
     """Accuracies and errors, and the time that an image takes on one thread."""
     z, seconds = timed(method, scenes.float_images(), num_threads=1)
-    return judge(z, scenes, kinds) | {"ms_per_image": 1e3 * seconds / len(scenes)}
+    return {**judge(z, scenes, kinds_of(job.load("cpu").model)), "ms_per_image": 1e3 * seconds / len(scenes)}
 
 
-def timed(method: Callable[[Images], Explanation], images: Images, *, num_threads: int) -> tuple[Explanation, float]:
+def timed(method: Method, images: Images, *, num_threads: int) -> tuple[DrawnExplanation, float]:
     """Explanations, and the seconds that they took on so many threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(num_threads)
@@ -150,9 +140,8 @@ def timed(method: Callable[[Images], Explanation], images: Images, *, num_thread
         torch.set_num_threads(threads)
 
 
-def judge(z: Explanation, scenes: SceneDataset, kinds: tuple[Kind, ...]) -> Figures:
+def judge(z: DrawnExplanation, scenes: SceneDataset, kinds: tuple[Kind, ...]) -> dict[str, float]:
     """Accuracies and errors of explanations, means over the scenes."""
-    assert z.reconstruction is not None
     error = (z.reconstruction - scenes.float_images()).square().mean((1, 2, 3))
-    figures = {name: values.double().mean().item() for name, values in compare(z, scenes, kinds).items()}
-    return figures | {"reconstruction_error": error.mean().item()}
+    metrics = {name: values.double().mean().item() for name, values in compare(z, scenes, kinds).items()}
+    return metrics | {"reconstruction_error": error.mean().item()}

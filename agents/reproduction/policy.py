@@ -1,4 +1,4 @@
-"""In which order an agent attends to two digits: heat maps, and what the choice of the first one follows from.
+"""Scanning policy: heat maps of windows, and which cue predicts the first of two digits.
 
 The first window of a scene with two digits is matched with one of them. A logistic regression predicts which from
 what one might go by; the objects of a scene come in no order, so that chance is 0.5:
@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from air_env import geometry
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation, Explanation
 from air_env.scenes import SceneDataset
 
 from ..evaluation.metrics import match
@@ -60,7 +60,7 @@ def blend(maps: Float[np.ndarray, "2 row column"]) -> Float[np.ndarray, "row col
     return picture
 
 
-def first_attended(z: Explanation, scenes: SceneDataset) -> tuple[SceneDataset, Int[np.ndarray, "scene"]]:
+def first_attended(z: DrawnExplanation, scenes: SceneDataset) -> tuple[SceneDataset, Int[np.ndarray, "scene"]]:
     """Which object of each scene is attended to first.
 
     Args:
@@ -93,7 +93,7 @@ def cues(scenes: SceneDataset) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def predictability(z: Explanation, scenes: SceneDataset) -> dict[str, float]:
+def predictability(z: DrawnExplanation, scenes: SceneDataset) -> dict[str, float]:
     """How well each cue predicts which object is attended to first.
 
     Args:

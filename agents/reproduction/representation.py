@@ -1,7 +1,7 @@
-"""What representations know of two digits that nobody told them (Section 3.1.2).
+"""Representations: what can be read from unsupervised features (Section 3.1.2).
 
-A model that was trained without labels describes labelled scenes; a small classifier, the head, learns an answer from
-the descriptions of some. Of held-out scenes, how many does it answer right?
+A model that was trained without labels computes features of labelled scenes; a small classifier, the head, is trained
+on some of them. Its accuracy is measured on held-out scenes.
 """
 
 from functools import lru_cache
@@ -18,44 +18,43 @@ from ..comparisons.tasks import accuracy, get_task
 from ..inference.air import AIR
 from ..jobs.job import Job
 from .experiment import Experiment
-from .measurements import Figures
+from .study import Case, Metrics
 
 TASKS = {"sum": "sum of the two digits", "order": "left digit smaller than the right one"}
 """Name of a task -> what is asked."""
 REPRESENTATIONS = {"air_sharp": "AIR", "draw": "DRAW", "autoencoder": "autoencoder"}
 """Family of runs -> name."""
+PIXELS = "CNN on pixels"
 
 
 @torch.no_grad()
 def describe(
     model: AIR | DRAW | Autoencoder, scenes: SceneDataset
 ) -> Float[Tensor, "scene look step feature"] | Float[Tensor, "scene feature"]:
-    """What a model says of scenes: an agent, of each of its objects; the others, a code."""
+    """A model's features of scenes: of each object, where it is an agent; else one code."""
     if isinstance(model, AIR):
         return objects(model, scenes).cpu()
     return model.features(scenes.float_images(next(model.parameters()).device)).cpu()
 
 
-def measure_head(job: Job, task: str, num_labels: int, experiment: Experiment) -> Figures:
-    """Held-out accuracy of a head on a model's descriptions of so many labelled scenes."""
-    num_classes, targets = get_task(task)
-    seed, run = job.recipe.seed, (job.kind, job.recipe.seed, job.fingerprint())
-    train, test = labelled(experiment, seed, num_labels), held_out(experiment)
-    head = fit_head(
-        _described(experiment, *run, num_labels), targets(train), num_classes, seed, experiment.scale.fitting
-    )
-    answers = head(_described(experiment, *run, None))
-    return {"accuracy": accuracy(answers, targets(test))}
+def measure_head(job: Job, case: Case, experiment: Experiment) -> Metrics:
+    """Held-out accuracy of a head that is trained on a model's features of labelled scenes."""
+    num_labels, (num_classes, targets) = int(case["labels"]), get_task(case["task"])
+    run = (case.run, case.seed, job.fingerprint())
+    train, test = labelled(experiment, case.seed, num_labels), held_out(experiment)
+    features = _described(experiment, *run, num_labels)
+    head = fit_head(features, targets(train), num_classes, case.seed, experiment.scale.fitting)
+    return {"accuracy": accuracy(head(_described(experiment, *run, None)), targets(test))}
 
 
 @torch.no_grad()
-def measure_pixels(job: Job, experiment: Experiment) -> Figures:
+def measure_pixels(job: Job, case: Case, experiment: Experiment) -> Metrics:
     """Held-out accuracy of a classifier of pixels."""
     return job.load().measure(held_out(experiment))
 
 
 def guessing(task: str, experiment: Experiment) -> float:
-    """Accuracy of who always gives the most frequent answer."""
+    """Accuracy of the constant most frequent answer."""
     targets = get_task(task)[1](held_out(experiment))
     return targets.bincount().max().item() / len(targets)
 
@@ -68,7 +67,7 @@ def labelled(experiment: Experiment, seed: int, num_labels: int) -> SceneDataset
 
 
 def held_out(experiment: Experiment) -> SceneDataset:
-    """Scenes of two digits that nobody was trained on."""
+    """Held-out scenes of two digits."""
     return experiment.held_out(experiment.scale.num_test, counts=(2,))
 
 

@@ -1,4 +1,4 @@
-"""How much is computed: seconds, minutes or hours per run.
+"""Scales: number of iterations, images and labels of a study.
 
 Recipes come from the registries as they are. A scale changes how long they train, on how many images, with how many
 labels, and on how many scenes they are measured; the smallest also shrinks images and networks.
@@ -6,15 +6,15 @@ labels, and on how many scenes they are measured; the smallest also shrinks imag
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from air_env.registry import Registry
 from air_env.renderers import PatchConfig
 from air_env.scenes import Scene, make_scene
 
 from ..comparisons import (
     AutoencoderConfig,
     ClassifierConfig,
-    ComparisonRecipe,
     DRAWConfig,
     PoseRegressorConfig,
     TableRegressorConfig,
@@ -24,10 +24,15 @@ from ..comparisons.heads import Fitting
 from ..inference.air import AgentConfig
 from ..inference.objects3d import InverseGraphicsConfig
 from ..inference.tabletop3d import TabletopAgentConfig
+from ..jobs.job import AnyRecipe
 from ..training.recipes import Recipe, get_recipe
-from ..training.settings import refuse_unknown
 
-AnyRecipe = Recipe | ComparisonRecipe
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
+Options = Mapping[str, Any]
+"""Settings of scenes by name."""
 
 _AGENTS = {"air": "multi_mnist_wide", "air_sharp": "multi_mnist_sharp", "dair": "multi_mnist_dair"}
 """Family of runs -> recipe of `RECIPES`; the others are those of `COMPARISONS`."""
@@ -49,6 +54,8 @@ _TABLES: dict[str, AnyRecipe] = {
 _SCENARIOS = {"repeated": True, "distinct": False}
 """Scenario of Figure 7 -> whether there may be several items of a kind."""
 _FEW_LABELS = 1_000
+_NUM_TEST = 60
+"""Held-out scenes on which the smallest runs measure themselves."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Scale:
     """Numbers of labelled scenes in Figure 5."""
     scene: str = "multi_mnist"
     """One of `SCENES`."""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
     """Options of the scene that all its images have."""
     iterations: Mapping[str, float] = field(default_factory=dict)
     """Family of runs -> iterations relative to those of its recipe."""
@@ -81,7 +88,7 @@ class Scale:
     """Held-out scenes of each kind that is far from training."""
     small_objects: tuple[float, float] = (12, 14)
     """Sizes of digits in pixels of which five fit into an image."""
-    object_options: Mapping[str, Any] = field(default_factory=dict)
+    object_options: Options = field(default_factory=dict)
     """Options of the scenes of Figures 6 and 7."""
     num_direct: int = 200
     """Held-out scenes of Figure 6 that are explained by descent."""
@@ -90,7 +97,7 @@ class Scale:
     canvases: Mapping[int, tuple[int, ...]] = field(default_factory=lambda: {60: (2, 4), 75: (2, 5), 100: (2, 5)})
     """Side of a larger image in pixels -> numbers of digits of the usual sizes, which must fit."""
 
-    def make_scene(self, data_dir: str | None, **options: Any) -> Scene:
+    def make_scene(self, data_dir: str | None, **options: object) -> Scene:
         """The scene, with options of its own."""
         return make_scene(self.scene, data_dir=data_dir, **{**self.options, **options})
 
@@ -113,7 +120,7 @@ class Scale:
             options = recipe.scene_options | {"repetitions": repetitions}
             return self._object_recipe(replace(recipe, scene_options=options), seed)
         recipe = get_recipe(_AGENTS[family]) if family in _AGENTS else get_comparison(family)
-        changes: dict[str, Any] = {"seed": seed, "scene": self.scene}
+        changes: dict[str, object] = {"seed": seed, "scene": self.scene}
         iterations = self.iterations.get(family, self.default_iterations)
         if family in ("cnn_sum", "cnn_order"):
             counts, labels = (2,), int(last)
@@ -132,76 +139,87 @@ class Scale:
         recipe = replace(recipe, seed=seed, scene_options=recipe.scene_options | dict(self.object_options))
         if self.max_steps is None:
             return replace(recipe, max_steps=round(recipe.max_steps * self.default_iterations))
-        recipe = _tiny(recipe, self.max_steps, self.object_options["image_size"])
-        return replace(recipe, compile=False) if isinstance(recipe, Recipe) else recipe
+        return _tiny(recipe, self.max_steps, self.object_options["image_size"])
 
 
 def _tiny(recipe: AnyRecipe, max_steps: int, side: int) -> AnyRecipe:
-    """A recipe of the same kind that takes a second."""
+    """A recipe of the same kind with few iterations, small images and small networks."""
     num_train = min(recipe.num_train, 64)
-    changes = {
-        "max_steps": max_steps,
-        "evaluate_every": max(1, max_steps // 4),
-        "num_train": num_train,
-        "batch_size": min(8, num_train),
-    }
-    network = InverseGraphicsConfig(channels=4, glimpse_size=6, hidden=8)
-    small_agents = {
-        InverseGraphicsConfig: network,
-        TabletopAgentConfig: TabletopAgentConfig(channels=4, camera_hidden=8, glimpse_size=4, hidden=8),
-    }
-    if isinstance(recipe, Recipe) and (agent := small_agents.get(type(recipe.agent))) is not None:
-        steps = {name: min(getattr(recipe, name), max_steps // 4) for name in ("camera_steps", "sleep_steps")}
-        return replace(recipe, **changes, **steps, model=replace(recipe.model, image_size=side), agent=agent)
-    if isinstance(recipe, Recipe) and isinstance(recipe.agent, AgentConfig):
-        renderer = PatchConfig(what_dim=4, patch_size=6, hidden=8)
-        model = replace(recipe.model, image_size=side, renderer=renderer)
-        agent = AgentConfig(embedding=16, hidden=16, glimpse_size=6, encoder_hidden=8, core=recipe.agent.core)
-        return replace(recipe, **changes, model=model, agent=agent, exploration_steps=max_steps // 2)
-    small: dict[type[Any], dict[str, Any]] = {
-        DRAWConfig: {"num_steps": 3, "latent": 3, "hidden": 8, "window": 3},
-        AutoencoderConfig: {"code": 8, "channels": (4, 4), "hidden": 8},
-        ClassifierConfig: {"channels": (4, 4), "hidden": 8},
-        PoseRegressorConfig: {"network": network},
-        TableRegressorConfig: {"channels": (4, 4), "hidden": 8},
-    }
-    return replace(recipe, **changes, model=replace(recipe.model, image_size=side, **small[type(recipe.model)]))
+    model = replace(_small(recipe.model), image_size=side)
+    recipe = replace(
+        recipe,
+        max_steps=max_steps,
+        evaluate_every=max(1, max_steps // 4),
+        num_train=num_train,
+        batch_size=min(8, num_train),
+        num_test=_NUM_TEST,
+        num_final=_NUM_TEST,
+        model=model,
+    )
+    if not isinstance(recipe, Recipe):
+        return recipe
+    model = replace(recipe.model, renderer=_small(recipe.model.renderer))
+    return replace(
+        recipe,
+        model=model,
+        agent=_small(recipe.agent),
+        exploration_steps=min(recipe.exploration_steps, max_steps // 2),
+        camera_steps=min(recipe.camera_steps, max_steps // 4),
+        sleep_steps=min(recipe.sleep_steps, max_steps // 4),
+        compile=False,
+    )
 
 
-SCALES: dict[str, Scale] = {
-    "smoke": Scale(
-        "**a smoke test, whose numbers mean nothing**: tiny networks that have hardly begun to learn, on small scenes "
-        "of the bundled `digits`",
-        labels=(20, 40),
-        scene="digits",
-        options={"image_size": 20, "object_size": (5, 8)},
-        max_steps=8,
-        fitting=Fitting(few=8, per_label=0),
-        num_test=60,
-        num_bound=20,
-        num_samples=2,
-        num_far=20,
-        small_objects=(4, 5),
-        object_options={"image_size": 16},
-        num_direct=4,
-        descent=(1, 3),
-        canvases={24: (2, 4), 30: (2, 5)},
-    ),
-    "cpu": Scale(
-        "the recipes as they are, made for minutes per run on one CPU core", labels=(100, 1_000, 10_000, 60_000)
-    ),
-    "full": Scale(
-        "3 times the iterations of the recipes, 10 times those of DRAW",
-        labels=(100, 300, 1_000, 3_000, 10_000, 60_000),
-        default_iterations=3,
-        iterations={"draw": 10},
-        num_bound=1_000,
-    ),
+def _small(settings: Settings) -> Settings:
+    """The settings with the sizes that `_SIZES` has for them; those of other kinds stay as they are."""
+    return replace(settings, **_SIZES.get(type(settings), {}))
+
+
+_OBJECTS_NETWORK = {"channels": 4, "glimpse_size": 6, "hidden": 8}
+_SIZES: Mapping[type, Mapping[str, object]] = {
+    AgentConfig: {"embedding": 16, "hidden": 16, "glimpse_size": 6, "encoder_hidden": 8},
+    InverseGraphicsConfig: _OBJECTS_NETWORK,
+    TabletopAgentConfig: {"channels": 4, "camera_hidden": 8, "glimpse_size": 4, "hidden": 8},
+    PatchConfig: {"what_dim": 4, "patch_size": 6, "hidden": 8},
+    DRAWConfig: {"num_steps": 3, "latent": 3, "hidden": 8, "window": 3},
+    AutoencoderConfig: {"code": 8, "channels": (4, 4), "hidden": 8},
+    ClassifierConfig: {"channels": (4, 4), "hidden": 8},
+    PoseRegressorConfig: {"network": InverseGraphicsConfig(**_OBJECTS_NETWORK)},
+    TableRegressorConfig: {"channels": (4, 4), "hidden": 8},
 }
+"""Class of settings -> sizes of the smallest networks and renderers."""
+
+SCALES: Registry[Scale] = Registry(
+    "scale",
+    {
+        "smoke": Scale(
+            "**a smoke test, whose numbers mean nothing**: tiny networks that have hardly begun to learn, on small "
+            "scenes of the bundled `digits`",
+            labels=(20, 40),
+            scene="digits",
+            options={"image_size": 20, "object_size": (5, 8)},
+            max_steps=8,
+            fitting=Fitting(few=8, per_label=0),
+            num_test=60,
+            num_bound=20,
+            num_samples=2,
+            num_far=20,
+            small_objects=(4, 5),
+            object_options={"image_size": 16},
+            num_direct=4,
+            descent=(1, 3),
+            canvases={24: (2, 4), 30: (2, 5)},
+        ),
+        "cpu": Scale(
+            "the recipes as they are, made for minutes per run on one CPU core", labels=(100, 1_000, 10_000, 60_000)
+        ),
+        "full": Scale(
+            "3 times the iterations of the recipes, 10 times those of DRAW",
+            labels=(100, 300, 1_000, 3_000, 10_000, 60_000),
+            default_iterations=3,
+            iterations={"draw": 10},
+            num_bound=1_000,
+        ),
+    },
+)
 """Name -> scale."""
-
-
-def get_scale(name: str) -> Scale:
-    """A registered scale."""
-    refuse_unknown("scale", name, SCALES)
-    return SCALES[name]

@@ -1,32 +1,31 @@
-"""Pictures of Figure 7: what is made of tables, from the camera, from above, and step by step."""
+"""Pictures of Figure 7: reconstructions, plans from above, growing explanations."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import matplotlib.patches
 import numpy as np
-import torch
+import pandas as pd
 from matplotlib.figure import Figure
 
+from air_env.renderers import TabletopRenderer
+
+from ..pages import Picture
+from ..pages.tiles import figure_of, stack, strip
 from .experiment import Experiment
-from .measurements import Figures
-from .page import Picture
 from .tables import KINDS_ON_TABLE, REACH, RUNS, explain, job_name, scenes_of
-from .tiles import figure_of, stack, strip
 
 _NUM_PICTURED, _NUM_ANIMATED, _NUM_PLANS = 10, 6, 6
+_PIXELS = 4
+"""Pixels per pixel of the images."""
 _COLOURS = ("0.6", "tab:blue", "gold")
 
 
 def reconstructions(experiment: Experiment, scenario: str) -> Figure:
-    """Images above what every method makes of them."""
+    """Images above every method's reconstructions."""
     images = scenes_of(experiment, scenario).float_images()[:_NUM_PICTURED]
-    strips = [strip(images)]
-    for run in RUNS:
-        z = explain(experiment.job(job_name(scenario, run), experiment.seeds[0]))(images)
-        assert isinstance(z.reconstruction, torch.Tensor)
-        strips.append(strip(z.reconstruction))
-    return figure_of([stack(strips)], [""], ["image", *RUNS.values()])
+    methods = [explain(experiment.job(job_name(scenario, run), experiment.seeds[0])) for run in RUNS]
+    drawn = [images, *(method(images).reconstruction for method in methods)]
+    return figure_of([stack([strip(part, scale=_PIXELS) for part in drawn])], [""], ["image", *RUNS.values()])
 
 
 def frames(experiment: Experiment, scenario: str) -> list[Picture]:
@@ -43,10 +42,9 @@ def plans(experiment: Experiment, scenario: str) -> Figure:
     """Tables from above, with true and inferred items and cameras."""
     scenes = scenes_of(experiment, scenario)
     scenes = scenes[scenes.count > 1][:_NUM_PLANS]
-    agent: Any = experiment.job(job_name(scenario, "elbo"), experiment.seeds[0]).agent()
+    agent = experiment.job(job_name(scenario, "elbo"), experiment.seeds[0]).agent()
     z = agent.explain(scenes.images)
-    assert scenes.poses is not None
-    assert scenes.cameras is not None
+    renderer = cast(TabletopRenderer, agent.model.renderer)
     figure = Figure(figsize=(9, 2.1), layout="constrained")
     grid = figure.subplots(1, len(scenes), squeeze=False)[0]
     for i, axes in enumerate(grid):
@@ -58,8 +56,8 @@ def plans(experiment: Experiment, scenario: str) -> Figure:
             axes.scatter([], [], 60, color=colour, edgecolors="black", label=KINDS_ON_TABLE[k])
             x, y = z.z_where[i, (z.z_pres[i] > 0) & (z.z_what[i] == k)].T.numpy()
             axes.scatter(x, y, 40, color="red", marker=("+", "x", "1")[k])
-        for angle, colour in ((scenes.cameras[i], "black"), (z.z_camera[i], "red")):
-            x, y, _ = (0.5 * agent.model.renderer.camera(angle)).tolist()
+        for angle, colour in ((scenes.z_scene[i], "black"), (z.z_scene[i], "red")):
+            x, y, _ = (0.5 * renderer.camera(angle)).tolist()
             axes.scatter([x], [y], 30, color=colour, marker="^" if colour == "black" else "2")
         axes.set(xlim=(-3, 3), ylim=(-3.8, 2.4), aspect="equal", xticks=[], yticks=[])
     handles, labels = grid[0].get_legend_handles_labels()
@@ -67,18 +65,24 @@ def plans(experiment: Experiment, scenario: str) -> Figure:
     return figure
 
 
-def policy_maps(policies: Mapping[str, Figures]) -> Figure:
-    """Heat maps of places above shares of kinds, step by step, of every method by its name."""
-    steps = len(next(iter(policies.values()))["shares"])
-    figure = Figure(figsize=(2.1 * steps * len(policies), 3.6), layout="constrained")
+def policy_maps(policies: pd.DataFrame) -> Figure:
+    """Heat maps of places above shares of kinds, step by step, for the method of every row."""
+    steps = len(policies.maps.iloc[0])
+    figure = Figure(figsize=(2.1 * steps * len(policies) + 0.8, 4), layout="constrained")
     grid = figure.subplots(2, steps * len(policies), squeeze=False, height_ratios=(2, 1))
-    for i, (method, policy) in enumerate(policies.items()):
+    for i, policy in enumerate(policies.to_dict("records")):
         for step in range(steps):
             above, below = grid[:, i * steps + step]
-            above.imshow(np.array(policy["maps"][step]), extent=(-REACH, REACH, -REACH, REACH), cmap="magma")
-            above.set_title(f"{method}\nstep {step + 1}", fontsize=8)
-            above.set(xticks=[], yticks=[])
-            below.bar(KINDS_ON_TABLE, policy["shares"][step], color=_COLOURS, edgecolor="black")
+            extent = (-REACH, REACH, -REACH, REACH)
+            image = above.imshow(np.array(policy["maps"][step]), extent=extent, cmap="magma", vmin=0)
+            above.set_title(f"{policy['method']}\nstep {step + 1}", fontsize=8)
+            above.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1))
+            shares = [policy[f"step_{step + 1}_{kind}"] for kind in KINDS_ON_TABLE]
+            below.bar(KINDS_ON_TABLE, shares, color=_COLOURS, edgecolor="black")
             below.set(ylim=(0, 1))
-            below.tick_params(labelsize=7)
+            for axes in (above, below):
+                axes.tick_params(labelsize=7)
+            figure.colorbar(image, ax=above, orientation="horizontal", shrink=0.8).ax.tick_params(labelsize=6)
+    grid[0, 0].set_ylabel("place on the table\n(colour: share of items)", fontsize=7)
+    grid[1, 0].set_ylabel("share of kinds", fontsize=7)
     return figure

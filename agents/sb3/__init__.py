@@ -1,11 +1,13 @@
 """Stable-Baselines3: an adapter of the vector environment, and a policy that knows what an object is.
 
-Needs the extra ``sb3``: ``pip install -e ".[sb3]"``.
+Requires the extra: ``pip install "air-env[sb3]"``.
 """
 
-from .algorithms import ALGORITHMS, Settings, load_algorithm, make_algorithm, make_settings, save_algorithm
+from .algorithms import ALGORITHMS, load_algorithm, make_algorithm, save_algorithm
 from .evaluation import evaluate_policy
 from .policy import HybridDistribution, HybridPolicy, SceneExtractor
+from .settings import Settings, make_settings
+from .trainer import PolicyTrainer
 from .vec_env import AIRSceneVecEnv
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "AIRSceneVecEnv",
     "HybridDistribution",
     "HybridPolicy",
+    "PolicyTrainer",
     "SceneExtractor",
     "Settings",
     "evaluate_policy",

@@ -5,72 +5,34 @@ of the file, which may run anything that its author wrote: keep it for files of 
 weights and JSON (safetensors) instead, and `load_algorithm` makes the algorithm anew from the settings.
 """
 
+from __future__ import annotations
+
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors.torch import save
 from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
-from torch import nn
+from torch import Tensor, nn
 
-from air_env.scenes import SCENES
+from air_env.registry import Registry
 
-from ..training.checkpoints import from_json, read_weights, write_atomically
+from ..training.files import read_weights, save_weights
+from ..training.serialisation import from_json, to_json
+from ..training.settings import TrainingSettings
 from .policy import HybridPolicy, SceneExtractor
-from .vec_env import ACTION_MODES, AIRSceneVecEnv
+from .vec_env import AIRSceneVecEnv
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 POLICY_FILE = "policy.safetensors"
 _FORMAT = "air-env stable-baselines3 1"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides what a training run computes."""
-
-    algorithm: str = "ppo"
-    """One of `ALGORITHMS`."""
-    scene: str = "sprites"
-    """One of `SCENES`."""
-    scene_options: dict[str, Any] = field(default_factory=dict)
-    """Options of the scene: counts, object_size, ..."""
-    action_mode: str = "latents"
-    """One of `ACTION_MODES`: what an action is."""
-    total_steps: int = 300_000
-    """Environment steps, over all environments."""
-    num_envs: int = 256
-    """Environments side by side."""
-    learning_rate: float = 1e-3
-    """Of Adam (A2C: RMSProp), falling linearly to 0."""
-    exploration: float = 0.2
-    """The probability of drawing an object is kept this far from 0 and 1 at first (`HybridDistribution`): whoever
-    draws badly loses hundreds of nats, and would learn to stop at once before it can place an object."""
-    num_train: int = 20_000
-    """Number of training images."""
-    seed: int = 0
-    """Decides the training images, the initial weights and all noise."""
-
-    def __post_init__(self) -> None:
-        known = {"algorithm": ALGORITHMS, "scene": SCENES, "action_mode": ACTION_MODES}
-        for name, names in known.items():
-            if getattr(self, name) not in names:
-                raise ValueError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(names)}")
-        for name in ("total_steps", "num_envs", "learning_rate", "num_train"):
-            if not getattr(self, name) > 0:  # so that NaN is refused
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.exploration <= 0.5:
-            raise ValueError(f"exploration must lie in [0, 0.5], got {self.exploration}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
-
-    def exploration_at(self, share: float) -> float:
-        """The exploration at a share of the training: the full one, then from 0.4 to 0.8 linearly to 0.02."""
-        return max(min(0.02, self.exploration), self.exploration * min(1.0, (0.8 - share) / 0.4))
 
 
 def _ppo(envs: VecEnv, settings: Settings, **options: Any) -> BaseAlgorithm:
@@ -97,28 +59,54 @@ def _sac(envs: VecEnv, settings: Settings, **options: Any) -> BaseAlgorithm:
     )  # fmt: skip
 
 
-ALGORITHMS: dict[str, Callable[..., BaseAlgorithm]] = {"ppo": _ppo, "a2c": _a2c, "sac": _sac}
-"""Name -> function of environments, settings and the options that all algorithms have."""
+def _policy_optimizer(algorithm: Any) -> dict[str, torch.optim.Optimizer]:
+    return {"policy": algorithm.policy.optimizer}
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "ppo": {},
-    "a2c": {"num_envs": 64, "learning_rate": 7e-4},
-    "sac": {"num_envs": 32, "learning_rate": 3e-4, "total_steps": 60_000},
-}
-"""Name -> where an algorithm's settings differ from those of PPO."""
+
+def _sac_optimizers(algorithm: Any) -> dict[str, torch.optim.Optimizer]:
+    parts = {"actor": algorithm.actor.optimizer, "critic": algorithm.critic.optimizer}
+    return parts | {"entropy": algorithm.ent_coef_optimizer}
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What is particular to an algorithm."""
+
+    make: Callable[..., BaseAlgorithm]
+    """Function of environments, settings and the options that all algorithms have."""
+    rollout: int
+    """Steps of each environment between updates of a `TrainingRun`."""
+    defaults: Mapping[str, float] = field(default_factory=dict)
+    """Settings that differ from those of PPO."""
+    optimizers: Callable[[Any], dict[str, torch.optim.Optimizer]] = _policy_optimizer
+    """Its optimisers by name."""
+    entropy: Callable[[Any], Tensor | None] = lambda algorithm: None
+    """Its learned entropy coefficient, if it has one."""
+
+
+ALGORITHMS: Registry[Algorithm] = Registry(
+    "algorithm",
+    {
+        "ppo": Algorithm(_ppo, rollout=8),
+        "a2c": Algorithm(_a2c, rollout=4, defaults={"num_envs": 64, "learning_rate": 7e-4}),
+        "sac": Algorithm(
+            _sac,
+            rollout=4,
+            defaults={"num_envs": 32, "learning_rate": 3e-4, "max_steps": 60_000},
+            optimizers=_sac_optimizers,
+            entropy=lambda algorithm: algorithm.log_ent_coef,
+        ),
+    },
+)
+"""Name -> algorithm."""
 
 _EXTRACTOR = {"features_extractor_class": SceneExtractor}
-
-
-def make_settings(algorithm: str = "ppo", **changes: Any) -> Settings:
-    """The settings of an algorithm, with changes."""
-    return replace(Settings(algorithm=algorithm), **DEFAULTS[algorithm] | changes)
 
 
 def make_algorithm(settings: Settings, envs: VecEnv, device: torch.device | str = "cpu") -> BaseAlgorithm:
     """An untrained algorithm for environments."""
     rate = settings.learning_rate
-    return ALGORITHMS[settings.algorithm](
+    return ALGORITHMS.find(settings.algorithm).make(
         envs, settings, learning_rate=lambda remaining: rate * remaining, seed=settings.seed, device=device
     )
 
@@ -130,14 +118,12 @@ def save_algorithm(algorithm: BaseAlgorithm, path: Path, settings: Settings) -> 
         FloatingPointError: A weight is not finite; what was there before is untouched.
         OSError: They cannot be written; what was there before is untouched.
     """
-    tensors = {name: part.detach().cpu().contiguous().clone() for name, part in algorithm.policy.state_dict().items()}
-    if not all(part.isfinite().all() for part in tensors.values()):
+    state = algorithm.policy.state_dict()
+    if not all(part.isfinite().all() for part in state.values()):
         raise FloatingPointError(
             f"a weight is not finite: training diverged; lower --learning-rate. {path} is as it was"
         )
-    metadata = {"format": _FORMAT, "settings": json.dumps(asdict(settings))}
-    content = save(tensors, metadata)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    save_weights(path, state, _FORMAT, settings=to_json(settings))
 
 
 def load_algorithm(
@@ -161,7 +147,7 @@ def load_algorithm(
         )
     metadata, tensors = read_weights(path, _FORMAT)
     try:
-        settings = from_json(Settings, json.loads(metadata["settings"]))
+        settings = cast("Settings", from_json(TrainingSettings, json.loads(metadata["settings"])))
         envs = AIRSceneVecEnv(
             1, action_mode=settings.action_mode, scene=settings.scene, num_scenes=1, data_dir=data_dir,
             scene_options=settings.scene_options, device=device,

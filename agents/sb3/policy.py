@@ -1,4 +1,4 @@
-"""What stock algorithms need to know of scenes: how to look at them, and what an object is made of."""
+"""Feature extractor and hybrid-action policy for Stable-Baselines3."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -168,6 +168,18 @@ class HybridPolicy(MultiInputActorCriticPolicy):
             features_extractor_class=features_extractor_class,
             net_arch={"pi": [], "vf": [64]} if net_arch is None else net_arch,
             **options,
+        )
+
+    @property
+    def actor(self) -> nn.Module:
+        """Refuses algorithms that learn from old transitions, which want an actor apart from the critic.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "HybridPolicy is a policy of PPO and A2C, and has no actor apart; SAC, TD3, DDPG take 'MultiInputPolicy' "
+            "with policy_kwargs={'features_extractor_class': SceneExtractor}"
         )
 
     @property

@@ -1,84 +1,46 @@
-"""Agents on disk: weights in safetensors with the configuration in the metadata, written atomically.
+"""Agents on disk: weights in safetensors with the settings in the metadata."""
 
-Nothing a user hands in is unpickled: safetensors holds tensors and strings only, and the resume state
-is loaded with ``weights_only=True``.
-"""
-
-import contextlib
 import json
-import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import dacite
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from air_env.model import SceneConfig
+from air_env.scenes import scene_options
 
-from ..inference.agent import Agent
-from ..inference.air import AgentConfig
-from ..inference.objects3d import InverseGraphicsConfig
-from ..inference.tabletop3d import TabletopAgentConfig
+from ..inference.agent import Agent, AgentSettings
+from .files import read_weights, save_weights
 from .recipes import Recipe
+from .serialisation import from_json, to_json
 
 AGENT_FILE = "agent.safetensors"
 _FORMAT = "air-env agent 1"
+_OTHER_RUNS = {
+    "policy.safetensors": "a run of Stable-Baselines3. Its metrics are in evaluation.json; continue it with air-env "
+    "train-sb3 --resume, load its policy with air_agents.sb3.load_algorithm",
+    "model.safetensors": "a model to compare agents with. Its metrics are in evaluation.json; continue it with air-env "
+    "train --resume, load it with air_agents.comparisons.load_comparison",
+}
+"""File of another kind of run -> what that is, and what can be done with it."""
 _WEIGHTS = resources.files("air_agents") / "weights"
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """What an agent is made of."""
+    """Settings of an agent: scene model and inference network."""
 
     scene: SceneConfig
-    agent: AgentConfig | InverseGraphicsConfig | TabletopAgentConfig
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file beside its place, then moves it there: the old file lives until the new one is whole.
-
-    Args:
-        path: Where it belongs; its folder is made if need be.
-        write: Writes it to the path that it is called with.
-
-    Raises:
-        OSError: The folder is full or read-only; what was there before is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise OSError(
-            f"could not write {path} ({error}); free some space or make the folder writable. "
-            "What was saved there before is untouched"
-        ) from error
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Writes a text file as `write_atomically` does."""
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    agent: AgentSettings
 
 
 def save_agent(agent: Agent, path: Path, recipe: Recipe | None = None) -> None:
     """Saves an agent, with the recipe it was trained by."""
-    config = {"scene": asdict(agent.model.config), "agent": asdict(agent.config)}
-    metadata = {"format": _FORMAT, "config": json.dumps(config)}
-    if recipe is not None:
-        metadata["recipe"] = json.dumps(asdict(recipe))
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in agent.state_dict().items()}
-    content = save(tensors, metadata)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    trained_by = {} if recipe is None else {"recipe": to_json(recipe)}
+    config = to_json(_Settings(agent.model.config, agent.config))
+    save_weights(path, agent.state_dict(), _FORMAT, config=config, **trained_by)
 
 
 def load_agent(source: str | Path, device: torch.device | str = "cpu") -> Agent:
@@ -112,11 +74,14 @@ def load_recipe(source: str | Path) -> Recipe:
     try:
         return from_json(Recipe, json.loads(metadata["recipe"]))
     except ValueError as error:
-        raise ValueError(f"{path} has a recipe that this version does not know ({error}); train it again") from error
+        raise ValueError(
+            f"the recipe in {path} cannot be read here: {error}. What is your own must be installed, or named with its "
+            "file (path.py:my_scene)"
+        ) from error
 
 
 def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tuple[str, dict[str, Any], int]:
-    """What to show a saved agent.
+    """Scenes a saved agent was trained on.
 
     Args:
         source: Where it was loaded from.
@@ -134,31 +99,23 @@ def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tupl
     except ValueError as error:
         if scene is None:
             raise ValueError(f"{error}; name a scene with --scene") from error
-        return scene, {"image_size": agent.model.config.image_size}, 0
-    same = recipe.scene_options if scene in (None, recipe.scene) else {}
-    return scene or recipe.scene, {"image_size": agent.model.config.image_size} | same, recipe.seed
+        return scene, _image_size(agent, scene), 0
+    name = scene or recipe.scene
+    return name, _image_size(agent, name) | (recipe.scene_options if name == recipe.scene else {}), recipe.seed
 
 
-def from_json(cls: type[Any], values: object) -> Any:
-    """A settings dataclass from what `dataclasses.asdict` and JSON made of it.
-
-    Raises:
-        ValueError: The values do not fit.
-    """
-    if not isinstance(values, dict):
-        raise ValueError(f"settings must be a JSON object, got {values!r}")
-    try:
-        return dacite.from_dict(cls, values, dacite.Config(strict=True, cast=[tuple, float]))
-    except (dacite.DaciteError, TypeError) as error:
-        raise ValueError(f"settings do not fit {cls.__name__}: {error}") from error
+def _image_size(agent: Agent, scene: str) -> dict[str, Any]:
+    """The option that makes a scene as large as the agent's images, where the scene has it."""
+    return {"image_size": agent.model.config.image_size} if "image_size" in scene_options(scene) else {}
 
 
 def _find(source: str | Path) -> Path:
-    path = Path(source)
-    if path.is_dir():
-        path = path / AGENT_FILE
-    if path.is_file():
+    path = Path(source) / AGENT_FILE if Path(source).is_dir() else Path(source)
+    if path.is_file() and path.name not in _OTHER_RUNS:
         return path
+    for name, remedy in _OTHER_RUNS.items():
+        if (Path(source) / name).is_file() or Path(source).name == name:
+            raise ValueError(f"{source} holds no agent: it is {remedy}")
     shipped = sorted(
         file.name.removesuffix(".safetensors") for file in _WEIGHTS.iterdir() if file.name.endswith(".safetensors")
     )
@@ -168,24 +125,3 @@ def _find(source: str | Path) -> Path:
         f"there is no agent at {path}; name a run directory that holds {AGENT_FILE}, such a file, "
         f"or a shipped agent: {', '.join(shipped)}"
     )
-
-
-def read_weights(path: Path, wanted: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """The metadata and tensors of a safetensors file of this package.
-
-    Args:
-        path: The file.
-        wanted: The ``format`` that its metadata must have.
-
-    Raises:
-        ValueError: It is damaged, or of another format.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error}); get or train it again") from error
-    if metadata.get("format") != wanted:
-        raise ValueError(f"{path} is none of this package (format {metadata.get('format')!r}, wanted {wanted!r})")
-    return metadata, tensors

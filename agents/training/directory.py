@@ -1,6 +1,13 @@
-"""Run directories: made whole or not at all, and wary of what is in them."""
+"""Run directories: created atomically; existing files are never overwritten, damaged ones are refused.
 
-import csv
+config.json           the recipe, with its kind
+metrics.csv           one row per evaluation, with what a probe adds; also in tensorboard/
+agent.safetensors     the weights (comparisons: model.safetensors, Stable-Baselines3: policy.safetensors)
+evaluation.json       final metrics on held-out scenes
+resume.pt             everything the next iteration depends on
+pictures/             scenes beside reconstructions at stages of training
+"""
+
 import json
 import os
 import pickle
@@ -12,7 +19,8 @@ from typing import Any
 
 import torch
 
-from .checkpoints import from_json
+from .serialisation import from_json
+from .settings import TrainingSettings
 
 CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, RESUME_FILE = "config.json", "metrics.csv", "evaluation.json", "resume.pt"
 
@@ -51,15 +59,16 @@ def nascent(directory: Path) -> Iterator[Path]:
         raise OSError(f"could not make the run directory {directory} ({error}); choose another --output-dir") from error
 
 
-def read_checkpoint(directory: Path, recipe_class: type[Any]) -> tuple[Any, dict[str, Any]]:
-    """The recipe of a run and the state to resume from; call it within `refusing_damage`."""
-    recipe = from_json(recipe_class, json.loads((directory / CONFIG_FILE).read_text()))
-    return recipe, torch.load(directory / RESUME_FILE, map_location="cpu", weights_only=True)
+def read_checkpoint(directory: Path) -> tuple[TrainingSettings, dict[str, Any]]:
+    """The recipe of a run, of whatever kind, and the state to resume from; call it within `refusing_damage`."""
+    recipe = from_json(TrainingSettings, json.loads((directory / CONFIG_FILE).read_text()))
+    state = torch.load(directory / RESUME_FILE, map_location="cpu", weights_only=True)  # noqa: TID251
+    return recipe, recipe.upgraded_state(state)
 
 
 @contextmanager
 def refusing_damage(directory: Path) -> Iterator[None]:
-    """Makes one clear error of all that the files of a run may lead to.
+    """Turns any error caused by damaged run files into one ``ValueError``.
 
     Raises:
         FileNotFoundError: The directory holds no run.
@@ -77,11 +86,3 @@ def refusing_damage(directory: Path) -> Iterator[None]:
         raise ValueError(f"{damaged} ({RESUME_FILE} does not fit: {error!r})") from error
     except (ValueError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{damaged} ({error})") from error
-
-
-def write_rows(rows: list[dict[str, float]], path: Path) -> None:
-    """Writes a table; rows from before there was a probe have fewer columns."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        writer.writerows(rows)

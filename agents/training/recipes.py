@@ -1,32 +1,41 @@
 """Recipes: named settings that reproduce a result."""
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
 
 from air_env.model import SceneConfig
 from air_env.priors import CountPrior
+from air_env.registry import Registry
 from air_env.renderers import ObjectsConfig, PatchConfig, TabletopConfig
+from air_env.scenes import Scene
 from air_env.scenes.objects3d import objects3d
 from air_env.scenes.sprites import sprites
 from air_env.scenes.tabletop3d import tabletop3d
 
 from ..estimators import ESTIMATORS
-from ..inference.agent import Exploration
+from ..inference.agent import AgentSettings, Exploration
 from ..inference.air import AgentConfig
 from ..inference.objects3d import InverseGraphicsConfig
 from ..inference.tabletop3d import TabletopAgentConfig
-from .settings import TrainingSettings, refuse_unknown
+from .serialisation import RECIPE_KINDS
+from .settings import GradientSettings, refuse_unknown
+from .trainer import Trainer
 
 CATEGORIES = ("score_function", "exact")
 _NEXT_TO_NOTHING = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(TrainingSettings):
-    """Everything that decides what a training run computes."""
+class Recipe(GradientSettings):
+    """Settings of the training of an AIR agent."""
+
+    kind: ClassVar[str] = "agent"
 
     model: SceneConfig = field(default_factory=SceneConfig)
     """The generative model."""
-    agent: AgentConfig | InverseGraphicsConfig | TabletopAgentConfig = field(default_factory=AgentConfig)
+    agent: AgentSettings = field(default_factory=AgentConfig)
     """The inference network."""
     estimator: str = "half_critic"
     """One of `ESTIMATORS`: the gradient of the stop action (Deviation; paper: nvil)."""
@@ -34,17 +43,16 @@ class Recipe(TrainingSettings):
     """Gradient of the category, where z_what is one: score_function (by the estimator's baselines) or exact (every
     category at every step)."""
     baseline_learning_rate: float = 1e-2
-    """Of Adam, for learned baselines: they have to keep up with what they predict."""
+    """Learning rate of learned baselines: they have to keep up with what they predict."""
     exploration_steps: int = 2_000
-    """Iterations over which the weight of `Exploration` falls linearly from 1 to 0; 0 does without."""
+    """Iterations over which the weight of `Exploration` falls linearly from 1 to 0; 0: no exploration."""
     exploration: Exploration = field(default_factory=Exploration)
-    """What is mixed into q with that weight."""
+    """Exploration probabilities."""
     camera_steps: int = 0
-    """First iterations, in which next to nothing but the camera is learned: until the empty scene is seen as it is, any
-    object does more harm than good, and the one that does least is chosen for good."""
+    """Iterations at the start that train mostly z_scene. Before the camera is known every object lowers the likelihood,
+    and the agent settles permanently on the least harmful one."""
     sleep_steps: int = 0
-    """First iterations, in which q learns from scenes drawn from the model (the sleep phase of wake-sleep): it needs no
-    image."""
+    """Iterations of the sleep phase (wake-sleep): q is trained on scenes sampled from the model, without images."""
     compile: bool = False
     """Whether a renderer of three-dimensional objects is compiled for training."""
     iwae_samples: int = 20
@@ -52,7 +60,7 @@ class Recipe(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_unknown("estimator", self.estimator, ESTIMATORS)
+        ESTIMATORS.find(self.estimator)
         refuse_unknown("categories", self.categories, CATEGORIES)
         steps = ("exploration_steps", "camera_steps", "sleep_steps")
         if self.sleep_steps % self.evaluate_every:
@@ -64,6 +72,10 @@ class Recipe(TrainingSettings):
             positive=("baseline_learning_rate", "iwae_samples"), not_negative=steps, whole=(*steps, "iwae_samples")
         )
 
+    def make_trainer(self, scene: Scene, device: torch.device | str = "cpu") -> Trainer:
+        """The trainer of an agent, with initial weights."""
+        return Trainer(self, scene.dataset("train", self.num_train, self.seed), device)
+
     def exploration_at(self, iteration: int) -> Exploration:
         """What is mixed into q at an iteration of training."""
         if iteration < self.camera_steps:
@@ -72,6 +84,8 @@ class Recipe(TrainingSettings):
         weight = max(0.0, 1 - done / self.exploration_steps) if self.exploration_steps else 0.0
         return replace(self.exploration, weight=weight)
 
+
+RECIPE_KINDS[Recipe.kind] = Recipe
 
 _OBJECTS = objects3d(renderer="raycast").model
 _SPRITES = sprites().model
@@ -126,63 +140,65 @@ _TABLETOP = Recipe(
     agent=TabletopAgentConfig(),
 )
 
-RECIPES: dict[str, Recipe] = {
-    # These digits are thick and vary less in size: a wide window would explain two of them at once.
-    "digits": Recipe(
-        scene="digits",
-        max_steps=2_500,
-        exploration_steps=1_250,
-        model=SceneConfig(where_mean=(-1.2, 0.0, 0.0), where_sd=(0.15, 0.5, 0.5)),
-        agent=AgentConfig(initial_scale=0.3),
-    ),
-    "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000),
-    "multi_mnist_wide": _WIDE,
-    # What an object looks like matters more: its code tells more of it, and two digits are less easily taken for one.
-    "multi_mnist_sharp": replace(
-        _WIDE,
-        max_steps=12_000,
-        model=replace(_WIDE.model, likelihood_scale=0.2, count_prior=CountPrior(parameter=1e-7)),
-    ),
-    "multi_mnist_dair": replace(
-        _WIDE, max_steps=4_000, exploration_steps=500, decay=0.5, agent=replace(_WIDE.agent, core="dair")
-    ),
-    # The renderer is known: only where, what and how many is to be inferred.
-    "sprites": Recipe(
-        scene="sprites",
-        max_steps=4_000,
-        exploration_steps=1_500,
-        # Wrong categories cost hundreds of nats: with twice the rate some are given up for good.
-        learning_rate=4e-4,
-        model=_SPRITES,
-        agent=AgentConfig(initial_scale=0.32, glimpse_size=16, core="air_canvas"),
-    ),
-    "objects3d": _OBJECT,
-    "tabletop3d": _TABLETOP,
-    # From the scenes of the generative model, with less noise than it thinks there is; then by the ELBO.
-    "tabletop3d_sleep": replace(
-        _TABLETOP,
-        sleep_steps=750,
-        camera_steps=0,
-        exploration_steps=0,
-        model=replace(_TABLETOP.model, initial_likelihood_scale=0.02, likelihood_anneal_steps=750),
-    ),
-    # Objects are drawn by OpenGL: nothing is known of the renderer but the images that it makes.
-    "objects3d_pyrender": replace(
-        _OBJECT,
-        scene_options={"renderer": "pyrender"},
-        model=replace(_OBJECT.model, renderer=ObjectsConfig(renderer="pyrender")),
-    ),
-    # Colours, sizes and light vary in training, as the generative model does not know.
-    "objects3d_perturbed": replace(
-        _OBJECT,
-        scene_options=_OBJECT.scene_options | {"colour_spread": 0.15, "size_spread": 0.2, "light_spread": 0.3},
-        model=replace(_OBJECT.model, likelihood_scale=0.1),
-    ),
-}
+RECIPES: Registry[Recipe] = Registry(
+    "recipe",
+    {
+        # These digits are thick and vary less in size: a wide window would explain two of them at once.
+        "digits": Recipe(
+            scene="digits",
+            max_steps=2_500,
+            exploration_steps=1_250,
+            model=SceneConfig(where_mean=(-1.2, 0.0, 0.0), where_sd=(0.15, 0.5, 0.5)),
+            agent=AgentConfig(initial_scale=0.3),
+        ),
+        "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000),
+        "multi_mnist_wide": _WIDE,
+        # What an object looks like matters more: its code tells more, and two digits are less easily taken for one.
+        "multi_mnist_sharp": replace(
+            _WIDE,
+            max_steps=12_000,
+            model=replace(_WIDE.model, likelihood_scale=0.2, count_prior=CountPrior(parameter=1e-7)),
+        ),
+        "multi_mnist_dair": replace(
+            _WIDE, max_steps=4_000, exploration_steps=500, decay=0.5, agent=replace(_WIDE.agent, core="dair")
+        ),
+        # The renderer is known: only where, what and how many is to be inferred.
+        "sprites": Recipe(
+            scene="sprites",
+            max_steps=4_000,
+            exploration_steps=1_500,
+            # Wrong categories cost hundreds of nats: with twice the rate some are given up for good.
+            learning_rate=4e-4,
+            model=_SPRITES,
+            agent=AgentConfig(initial_scale=0.32, glimpse_size=16, core="air_canvas"),
+        ),
+        "objects3d": _OBJECT,
+        "tabletop3d": _TABLETOP,
+        # From the scenes of the generative model, with less noise than it thinks there is; then by the ELBO.
+        "tabletop3d_sleep": replace(
+            _TABLETOP,
+            sleep_steps=750,
+            camera_steps=0,
+            exploration_steps=0,
+            model=replace(_TABLETOP.model, initial_likelihood_scale=0.02, likelihood_anneal_steps=750),
+        ),
+        # Objects are drawn by OpenGL: nothing is known of the renderer but the images that it makes.
+        "objects3d_pyrender": replace(
+            _OBJECT,
+            scene_options={"renderer": "pyrender"},
+            model=replace(_OBJECT.model, renderer=ObjectsConfig(renderer="pyrender")),
+        ),
+        # Colours, sizes and light vary in training, as the generative model does not know.
+        "objects3d_perturbed": replace(
+            _OBJECT,
+            scene_options=_OBJECT.scene_options | {"colour_spread": 0.15, "size_spread": 0.2, "light_spread": 0.3},
+            model=replace(_OBJECT.model, likelihood_scale=0.1),
+        ),
+    },
+)
 """Name -> recipe; the README says what each reaches."""
 
 
 def get_recipe(name: str) -> Recipe:
     """A registered recipe."""
-    refuse_unknown("recipe", name, RECIPES)
-    return RECIPES[name]
+    return RECIPES.find(name)

@@ -1,23 +1,27 @@
-"""What every training run has: a directory, a budget, rows of metrics, and a state to resume from.
+"""`TrainingRun`: any training in its directory, with a budget, rows of metrics, and a state to resume from.
+
+    run = TrainingRun.start("runs/digits", get_recipe("digits"))     # or TrainingRun.resume("runs/digits")
+    run.train()
+    run.finish()
 
 A directory appears whole, with loadable weights in it, and every file in it is replaced atomically, so that a run
-killed at any moment can be used and resumed, to the same numbers. What is trained says how to step, what to measure
-and how to save it: `Run` for AIR, `ComparisonRun` for what it is compared with.
+killed at any moment can be used and resumed, to the same numbers. The recipe says what is trained: AIR agents, the
+models they are compared with, or Stable-Baselines3's algorithms (`air_agents.training.settings.Trains`).
 """
 
 import json
+import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
-from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from .checkpoints import write_atomically, write_text_atomically
+from air_env.scenes import SceneDataset
+
 from .directory import (
     CONFIG_FILE,
     EVALUATION_FILE,
@@ -27,59 +31,19 @@ from .directory import (
     read_checkpoint,
     refuse_occupied,
     refusing_damage,
-    write_rows,
 )
+from .files import write_atomically, write_json_atomically, write_rows
+from .serialisation import to_json
+from .settings import TrainingSettings, Trains
 
-_SAVE_EVERY_SECONDS = 30.0
+Progress = Callable[[dict[str, float]], object]
+Probe = Callable[[Any], dict[str, float]]
+"""Looks at a trainer at every evaluation, and gives further columns of metrics."""
 
-Progress = Callable[[dict[str, float]], None]
-
-
-class Trains(Protocol):
-    """What takes the iterations of a run."""
-
-    iteration: int
-    device: torch.device
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Whose first learning rate is reported."""
-        ...
-
-    def step(self, progress: float | None = None) -> Tensor:
-        """One iteration at a share of the training; returns the batch's mean objective, detached, on the device."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that the next iteration depends on."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where one of the same recipe stood."""
-        ...
+R = TypeVar("R", bound=TrainingSettings)
 
 
-class Decides(Protocol):
-    """What decides what a run computes: a frozen dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def max_steps(self) -> int:
-        """Iterations of training."""
-        ...
-
-    @property
-    def evaluate_every(self) -> int:
-        """Iterations between rows of metrics."""
-        ...
-
-
-R = TypeVar("R", bound=Decides)
-T = TypeVar("T", bound=Trains)
-
-
-class TrainingRun(ABC, Generic[R, T]):
+class TrainingRun(Generic[R]):
     """A training run in its directory; use `start` or `resume`.
 
     Args:
@@ -88,79 +52,50 @@ class TrainingRun(ABC, Generic[R, T]):
         data_dir: Folder of the data files, for scenes that need some.
         device: Where to compute.
         max_minutes: Budget of the whole run; where it is the tighter one, the learning rate follows it.
-        probe: Looks at the trainer at every evaluation, and gives further columns of metrics; its time is not
-            counted as training.
+        probe: Gives further columns of metrics; its time is not counted as training.
+
+    Attributes:
+        trainer: What is trained.
+        minutes: Minutes of training so far.
+        rows: The metrics so far.
+        save_every: Seconds between checkpoints, at least.
     """
 
-    recipe_class: ClassVar[type[Any]]
-    """Of the settings in config.json."""
+    save_every = 30.0
 
     def __init__(
         self,
         directory: Path,
         recipe: R,
-        data_dir: str | None,
+        data_dir: str | Path | None,
         device: torch.device | str,
         max_minutes: float | None,
-        probe: Callable[[T], dict[str, float]] | None = None,
+        probe: Probe | None = None,
     ) -> None:
         if max_minutes is not None and not max_minutes > 0:
             raise ValueError(f"max_minutes must be positive, got {max_minutes}")
         self.directory = directory
         self.recipe = recipe
         self.max_minutes = max_minutes
-        self.trainer = self._prepare(data_dir, device)
+        self.scene = recipe.make_scene(data_dir)
+        self.test = self.scene.dataset("test", recipe.num_test, recipe.seed)
+        self.trainer: Trains = recipe.make_trainer(self.scene, device)
         self.minutes = 0.0
+        self.rows: list[dict[str, float]] = []
         self._probe = probe
-        self._rows: list[dict[str, float]] = []
         # Of the iterations since the last evaluation; summed on the device, which nothing waits for.
         self._sum = torch.zeros((), device=self.trainer.device)
-
-    @abstractmethod
-    def _prepare(self, data_dir: str | None, device: torch.device | str) -> T:
-        """Makes the scenes and what is trained on them."""
-
-    @property
-    @abstractmethod
-    def objective(self) -> str:
-        """Column of what is trained for."""
-
-    @property
-    @abstractmethod
-    def _module(self) -> nn.Module:
-        """What is trained."""
-
-    @property
-    @abstractmethod
-    def _description(self) -> str:
-        """What to name should training diverge."""
-
-    @abstractmethod
-    def _measure(self) -> dict[str, float]:
-        """Columns of metrics, on held-out scenes."""
-
-    @abstractmethod
-    def _evaluate(self) -> dict[str, float]:
-        """The final figures, on held-out scenes that training never looked at."""
-
-    @abstractmethod
-    def _save_weights(self) -> None:
-        """Writes the file that others load."""
-
-    @abstractmethod
-    def _picture(self) -> None:
-        """Draws what there is to see at this stage."""
 
     @classmethod
     def start(
         cls,
-        directory: Path,
+        directory: str | Path,
         recipe: R,
         *,
-        data_dir: str | None = None,
+        data_dir: str | Path | None = None,
         device: torch.device | str = "cpu",
         max_minutes: float | None = None,
-        probe: Callable[[T], dict[str, float]] | None = None,
+        probe: Probe | None = None,
     ) -> Self:
         """Makes a run directory, with untrained weights in it.
 
@@ -169,10 +104,11 @@ class TrainingRun(ABC, Generic[R, T]):
             FileExistsError: The directory holds something already.
             OSError: It cannot be written.
         """
+        directory = Path(directory)
         refuse_occupied(directory)
         run = cls(directory, recipe, data_dir, device, max_minutes, probe)
         with nascent(directory) as run.directory:
-            write_text_atomically(run.directory / CONFIG_FILE, json.dumps(asdict(recipe), indent=2) + "\n")
+            write_json_atomically(run.directory / CONFIG_FILE, to_json(recipe))
             run.save()
         run.directory = directory
         return run
@@ -180,40 +116,51 @@ class TrainingRun(ABC, Generic[R, T]):
     @classmethod
     def resume(
         cls,
-        directory: Path,
+        directory: str | Path,
         *,
-        data_dir: str | None = None,
+        data_dir: str | Path | None = None,
         device: torch.device | str | None = None,
         max_minutes: float | None = None,
-        probe: Callable[[T], dict[str, float]] | None = None,
+        max_steps: int | None = None,
+        probe: Probe | None = None,
     ) -> Self:
-        """Continues a run from its last checkpoint.
+        """Continues a run, of whatever kind, from its last checkpoint.
 
         Args:
             directory: The run directory.
             data_dir: Folder of the data files, for scenes that need some.
             device: One of the type that it was trained on; by default such a one.
             max_minutes: Budget of the whole run; by default the one it has.
+            max_steps: Iterations of the whole run, which config.json then has; by default those it has.
             probe: Gives further columns of metrics.
 
         Raises:
             FileNotFoundError: The directory holds no run.
-            ValueError: Its files are damaged, or it was trained on another type of device.
+            ValueError: Its files are damaged, it was trained on another type of device, or it is past ``max_steps``.
         """
+        directory = Path(directory)
         with refusing_damage(directory):
-            recipe, state = read_checkpoint(directory, cls.recipe_class)
+            recipe, state = read_checkpoint(directory)
             trained_on, budget = state["device"], state["max_minutes"]
-        device = torch.device(trained_on if device is None else device)
-        if device.type != trained_on or (trained_on == "cuda" and not torch.cuda.is_available()):
+        place = torch.device(trained_on if device is None else device)
+        if place.type != trained_on or (trained_on == "cuda" and not torch.cuda.is_available()):
             raise ValueError(
                 f"the run in {directory} was trained on {trained_on}, and its noise goes on only there: resume it with "
                 f"--device {trained_on}, where there is one (its weights can be used anywhere)"
             )
-        run = cls(directory, recipe, data_dir, device, budget if max_minutes is None else max_minutes, probe)
+        extended = recipe if max_steps is None else replace(recipe, max_steps=max_steps)
+        run = cls(directory, extended, data_dir, place, budget if max_minutes is None else max_minutes, probe)  # type: ignore[arg-type]
         with refusing_damage(directory):
             run.trainer.load_state_dict(state["trainer"])
-            run.minutes, run._rows = state["minutes"], state["rows"]
-            run._sum = state[f"{run.objective}_sum"].to(device)
+            run.minutes, run.rows = state["minutes"], state["rows"]
+            run._sum = state[f"{run.trainer.objective}_sum"].to(place)
+        if extended != recipe:
+            if extended.max_steps < run.trainer.iteration:
+                raise ValueError(
+                    f"max_steps {max_steps} is less than the {run.trainer.iteration} iterations that the run in "
+                    f"{directory} has done; give more"
+                )
+            write_json_atomically(directory / CONFIG_FILE, to_json(extended))
         return run
 
     def train(
@@ -233,21 +180,22 @@ class TrainingRun(ABC, Generic[R, T]):
         trainer, begun, saved = self.trainer, time.monotonic() - 60 * self.minutes, time.monotonic()
         max_steps, evaluate_every = self.recipe.max_steps, self.recipe.evaluate_every
         last = min(max_steps, stop_at or max_steps)
-        budget = 60 * self.max_minutes if self.max_minutes else float("inf")
+        budget = 60 * self.max_minutes if self.max_minutes else math.inf
         with SummaryWriter(self.directory / "tensorboard", purge_step=trainer.iteration) as tensorboard:
             if trainer.iteration == 0:
                 self._picture()
             while trainer.iteration < last and (elapsed := time.monotonic() - begun) < budget and not interrupted():
+                rows_due = trainer.iteration // evaluate_every
                 self._sum += trainer.step(max(trainer.iteration / max_steps, elapsed / budget))
-                if trainer.iteration % evaluate_every == 0:
+                if trainer.iteration // evaluate_every > rows_due:
                     self.minutes = (time.monotonic() - begun) / 60
                     begun += self._log(self._sum.item() / evaluate_every, tensorboard)
                     self._sum.zero_()
-                    if time.monotonic() - saved > _SAVE_EVERY_SECONDS:
+                    if time.monotonic() - saved > self.save_every:
                         self.save()
                         saved = time.monotonic()
                 if progress is not None:
-                    progress(self._rows[-1] if self._rows else {})
+                    progress(self.rows[-1] if self.rows else {})
             self.minutes = (time.monotonic() - begun) / 60
             self.save()
 
@@ -264,57 +212,79 @@ class TrainingRun(ABC, Generic[R, T]):
             "device": self.trainer.device.type,
             "max_minutes": self.max_minutes,
             "minutes": self.minutes,
-            "rows": self._rows,
-            f"{self.objective}_sum": self._sum,
+            "rows": self.rows,
+            f"{self.trainer.objective}_sum": self._sum,
         }
         write_atomically(self.directory / RESUME_FILE, lambda path: torch.save(state, path))
-        self._save_weights()
+        self.trainer.save(self.directory)
 
-    def finish(self) -> dict[str, float]:
-        """Draws the last picture, and measures what was trained on scenes that training never looked at.
+    def finished(self) -> dict[str, float] | None:
+        """The metrics of evaluation.json, if they are those of the trained run."""
+        path = self.directory / EVALUATION_FILE
+        if self.trainer.iteration < self.recipe.max_steps or not path.is_file():
+            return None
+        metrics = json.loads(path.read_text())
+        metrics = {name: math.nan if value is None else value for name, value in metrics.items()}
+        return metrics if metrics.get("iterations") == self.trainer.iteration else None
+
+    def finish(self, progress: Callable[[int], object] | None = None) -> dict[str, float]:
+        """Measures what was trained on held-out scenes that training never looked at, and draws the last pictures.
+
+        Args:
+            progress: Called with the number of scenes of every batch; there are ``recipe.num_final`` in all.
 
         Returns:
-            The figures, which are also in evaluation.json, with the run's iterations and minutes.
+            The metrics, which are also in evaluation.json, with the run's iterations and minutes.
         """
+        # The seed after the recipe's: other arrangements than those of the rows of metrics.
+        metrics = self.trainer.evaluate(self.final_scenes(), progress)
+        metrics |= {"iterations": self.trainer.iteration, "minutes": self.minutes}
         self._picture()
-        metrics = self._evaluate() | {"iterations": self.trainer.iteration, "minutes": self.minutes}
+        self.trainer.picture_course(self.rows, self.directory / "pictures")
         # JSON has no NaN, which an IoU is where no count is right.
-        defined = {name: None if value != value else value for name, value in metrics.items()}
-        write_text_atomically(self.directory / EVALUATION_FILE, json.dumps(defined, indent=2) + "\n")
+        defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+        write_json_atomically(self.directory / EVALUATION_FILE, defined)
         return metrics
 
-    def _objectives(self, mean: float) -> dict[str, float]:
-        """Columns of what was trained for since the last row."""
-        return {self.objective: mean}
+    def final_scenes(self) -> SceneDataset:
+        """The held-out scenes of `finish`, other arrangements than those of the rows of metrics."""
+        return self.scene.dataset("test", self.recipe.num_final, self.recipe.seed + 1)
+
+    def _picture(self) -> None:
+        # Empty scenes are explained, but nothing to look at.
+        scenes = self.test[self.test.count > 0][: self.recipe.num_pictured]
+        self.trainer.picture(scenes, self.directory / "pictures")
 
     def _check_finite(self) -> None:
-        if not (self._sum.isfinite() and all(part.isfinite().all() for part in self._module.parameters())):
+        trainer = self.trainer
+        if not (self._sum.isfinite() and all(part.isfinite().all() for part in trainer.parameters())):
             raise FloatingPointError(
-                f"the {self.objective.replace('elbo', 'ELBO')} or a weight is not finite at iteration "
-                f"{self.trainer.iteration} with {self._description}: training diverged; lower the learning rate. The "
+                f"the {trainer.objective.replace('elbo', 'ELBO')} or a weight is not finite at iteration "
+                f"{trainer.iteration} with {trainer.description}: training diverged; lower the learning rate. The "
                 f"last checkpoint in {self.directory} is good"
             )
 
     def _log(self, objective: float, tensorboard: SummaryWriter) -> float:
         """Evaluates on held-out scenes and writes a row of metrics; returns the seconds that the probe took."""
         self._check_finite()
+        trainer = self.trainer
         row = {
-            "iteration": self.trainer.iteration,
+            "iteration": trainer.iteration,
             "minutes": round(self.minutes, 3),
-            **self._objectives(objective),
-            **self._measure(),
-            "learning_rate": self.trainer.optimizer.param_groups[0]["lr"],
+            **trainer.objectives(objective),
+            **trainer.measure(self.test),
+            "learning_rate": trainer.learning_rate,
         }
         begun = time.monotonic()
         if self._probe is not None:
             # Plain numbers: nothing else can be read back from a checkpoint.
-            row |= {name: float(value) for name, value in self._probe(self.trainer).items()}
+            row |= {name: float(value) for name, value in self._probe(trainer).items()}
         probing = time.monotonic() - begun
-        self._rows.append(row)
+        self.rows.append(row)
         for name in list(row)[2:]:
-            tensorboard.add_scalar(name, row[name], self.trainer.iteration)
-        write_atomically(self.directory / METRICS_FILE, lambda path: write_rows(self._rows, path))
+            tensorboard.add_scalar(name, row[name], trainer.iteration)
+        write_atomically(self.directory / METRICS_FILE, lambda path: write_rows(self.rows, path))
         # At the 1st, 2nd, 4th, 8th, ... evaluation.
-        if (self.trainer.iteration // self.recipe.evaluate_every).bit_count() == 1:
+        if (trainer.iteration // self.recipe.evaluate_every).bit_count() == 1:
             self._picture()
         return probing

@@ -1,25 +1,98 @@
-"""What decides any training run: scenes, images, batches, learning rate, seed."""
+"""Settings shared by all training runs: scenes, steps, seed, held-out scenes."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
-from air_env.scenes import SCENES
+import torch
+from torch import Tensor
+
+from air_env.scenes import SCENES, Scene, SceneDataset, make_scene
+
+Rows = Sequence[Mapping[str, float]]
 
 
-def refuse_unknown(what: str, name: str, known: Any) -> None:
-    """Refuses a name that is not registered, with those that are.
+class Trains(Protocol):
+    """Trains one iteration at a time; measures, draws and saves what it trains."""
+
+    iteration: int
+    device: torch.device
+
+    @property
+    def objective(self) -> str:
+        """Column of metrics of the training objective."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """The latest learning rate."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """Name of the model in the error message if training diverges."""
+        ...
+
+    def parameters(self) -> Iterable[Tensor]:
+        """The weights, which must stay finite."""
+        ...
+
+    def step(self, progress: float | None = None) -> Tensor:
+        """One iteration at a share of the training; returns the batch's mean objective, detached, on the device."""
+        ...
+
+    def objectives(self, mean: float) -> dict[str, float]:
+        """Columns of metrics of the training objective, from its mean since the last row."""
+        ...
+
+    def measure(self, scenes: SceneDataset) -> dict[str, float]:
+        """Columns of metrics of held-out scenes."""
+        ...
+
+    def evaluate(self, scenes: SceneDataset, progress: Callable[[int], object] | None = None) -> dict[str, float]:
+        """Final metrics of held-out scenes; ``progress`` is called with the number of scenes of every batch."""
+        ...
+
+    def picture(self, scenes: SceneDataset, folder: Path) -> None:
+        """Writes pictures of the current model to a folder."""
+        ...
+
+    def picture_course(self, rows: Rows, folder: Path) -> None:
+        """Writes pictures of the course of training to a folder."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Writes the file of weights, with the recipe in it, to a run directory."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next iteration depends on."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the state saved by a trainer of the same recipe."""
+        ...
+
+
+def refuse_unknown(what: str, name: str, known: Collection[str]) -> None:
+    """Refuses a name that is not among the known ones.
 
     Raises:
-        ValueError: It is not.
+        ValueError: It is not; the message lists those that are.
     """
     if name not in known:
         raise ValueError(f"{what} {name!r} is unknown; choose one of {', '.join(known)}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """What recipes of agents and of their comparisons share."""
+class TrainingSettings(ABC):
+    """Settings of a training run; each kind of run has a class of its own."""
+
+    kind: ClassVar[str]
+    """Name of this class in config.json."""
 
     scene: str = "multi_mnist"
     """One of `SCENES`."""
@@ -29,26 +102,43 @@ class TrainingSettings:
     """Options of the scene: counts, object_size, ..."""
     num_train: int = 60_000
     """Number of training images (paper: 60,000)."""
-    batch_size: int = 64
-    """Images per iteration (paper: 64)."""
     learning_rate: float = 1e-3
-    """Of Adam (Deviation; paper: 1e-4 with RMSProp)."""
-    decay: float = 0.4
-    """Last part of training over which the learning rates fall to 0, as a share of all iterations."""
+    """Learning rate of Adam (Deviation; paper: 1e-4 with RMSProp)."""
     evaluate_every: int = 250
     """Iterations between rows of metrics."""
+    num_test: int = 1_000
+    """Number of held-out scenes that rows of metrics are measured on."""
+    num_final: int = 5_000
+    """Number of held-out scenes that the finished model is measured on."""
+    num_pictured: int = 12
+    """Number of held-out scenes in pictures."""
     seed: int = 0
     """Decides the training images, the initial weights, the order of batches and all noise."""
 
     def __post_init__(self) -> None:
-        refuse_unknown("scene", self.scene, SCENES)
-        self._refuse_nonsense(
-            positive=("max_steps", "num_train", "batch_size", "learning_rate", "evaluate_every"),
-            not_negative=("seed",),
-            whole=("max_steps", "num_train", "batch_size", "seed", "evaluate_every"),
-        )
-        if self.batch_size > self.num_train:
-            raise ValueError(f"batch_size {self.batch_size} exceeds the {self.num_train} training images")
+        SCENES.find(self.scene)
+        whole = ("max_steps", "num_train", "evaluate_every", "num_test", "num_final", "num_pictured")
+        self._refuse_nonsense(positive=(*whole, "learning_rate"), not_negative=("seed",), whole=(*whole, "seed"))
+
+    @abstractmethod
+    def make_trainer(self, scene: Scene, device: torch.device | str = "cpu") -> Trains:
+        """What is trained by these settings, with initial weights.
+
+        Raises:
+            ValueError: The settings do not go together.
+        """
+
+    def make_scene(self, data_dir: str | Path | None = None) -> Scene:
+        """The source of training and held-out images.
+
+        Args:
+            data_dir: Folder of the data files, for scenes that need some.
+        """
+        return make_scene(self.scene, data_dir=None if data_dir is None else str(data_dir), **self.scene_options)
+
+    def upgraded_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state of resume.pt in today's form; a kind of run whose form has changed overrides it."""
+        return state
 
     def _refuse_nonsense(
         self, *, positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = (), whole: tuple[str, ...] = ()
@@ -62,6 +152,22 @@ class TrainingSettings:
         for name in whole:
             if not isinstance(getattr(self, name), Integral):
                 raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientSettings(TrainingSettings):
+    """Settings of runs that follow the gradient of batches of images."""
+
+    batch_size: int = 64
+    """Images per iteration (paper: 64)."""
+    decay: float = 0.4
+    """Last part of training over which the learning rates fall to 0, as a share of all iterations."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._refuse_nonsense(positive=("batch_size",), whole=("batch_size",))
+        if self.batch_size > self.num_train:
+            raise ValueError(f"batch_size {self.batch_size} exceeds the {self.num_train} training images")
 
     def learning_rate_factor(self, progress: float) -> float:
         """What the learning rates are multiplied by at a share of the training: 1, then linearly to 0."""

@@ -6,7 +6,12 @@ Everything an iteration uses follows from the recipe and the state in `Trainer.s
 run that is killed and resumed computes the same numbers as one that is not.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,9 +21,16 @@ from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
 
 from ..estimators import StopProblem, make_estimator
+from ..evaluation.metrics import accuracies, evaluate
+from ..evaluation.pictures import count_accuracy_curve, scenes_beside_reconstructions
+from ..inference.agent import Agent, Exploration
 from ..inference.episodes import dream
 from ..inference.rollout import context_dim, unstopped_rollout
-from .recipes import Recipe
+from .files import write_atomically
+
+if TYPE_CHECKING:
+    from .recipes import Recipe
+    from .settings import Rows
 
 
 class Trainer:
@@ -30,13 +42,15 @@ class Trainer:
         device: Where to compute.
     """
 
+    objective = "elbo"
+
     def __init__(self, recipe: Recipe, train: SceneDataset, device: torch.device | str = "cpu") -> None:
         self.recipe = recipe
         self.device = torch.device(device)
         self.iteration = 0
         # Weights are drawn from the recipe's seed without touching the caller's global generator.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
+            torch.manual_seed(recipe.seed)  # noqa: TID251 (forked)
             self.agent = recipe.agent.make(recipe.model).to(self.device)
             self.estimator = make_estimator(recipe.estimator, context_dim(self.agent)).to(self.device)
         self._refuse_impossible_pairings()
@@ -125,6 +139,67 @@ class Trainer:
                 f"estimator {name} weighs {estimator.num_particles} sampled paths against each other, and categories = "
                 "'exact' samples none; take categories = 'score_function', or another estimator"
             )
+
+    @property
+    def learning_rate(self) -> float:
+        """The latest learning rate of the agent."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    @property
+    def description(self) -> str:
+        """The estimator, which training may diverge with."""
+        return f"estimator {self.recipe.estimator}"
+
+    def parameters(self) -> Iterable[Tensor]:
+        """The agent's weights."""
+        return self.agent.parameters()
+
+    def objectives(self, mean: float) -> dict[str, float]:
+        """``elbo``, or ``log_q_dream`` during the sleep phase, which has no ELBO: that is of images."""
+        return {self.objective if self.iteration > self.recipe.sleep_steps else "log_q_dream": mean}
+
+    def measure(self, scenes: SceneDataset) -> dict[str, float]:
+        """Accuracies on held-out scenes, without exploration."""
+        with self._without_exploration() as agent:
+            return accuracies(agent, scenes)
+
+    def evaluate(self, scenes: SceneDataset, progress: Callable[[int], object] | None = None) -> dict[str, float]:
+        """The metrics of `air_agents.evaluation.metrics.evaluate`, of the agent as it is saved."""
+        # A run that was cut short may still explore: from here on the agent is the one that was saved.
+        self.agent.exploration = Exploration()
+        self.agent.model.anneal(None)
+        generator = torch.Generator(self.device).manual_seed(self.recipe.seed + 1)
+        return evaluate(
+            self.agent, scenes, num_samples=self.recipe.iwae_samples, generator=generator, progress=progress
+        )
+
+    def picture(self, scenes: SceneDataset, folder: Path) -> None:
+        """Draws scenes with windows beside their reconstructions."""
+        images = scenes.float_images()
+        with self._without_exploration() as agent:
+            z = agent.explain(images)
+        path = folder / f"scenes_{self.iteration:06d}.png"
+        write_atomically(path, lambda temporary: scenes_beside_reconstructions(images, z, temporary))
+
+    def picture_course(self, rows: Rows, folder: Path) -> None:
+        """Draws the count accuracy over the course of training."""
+        write_atomically(folder / "count_accuracy.png", lambda path: count_accuracy_curve(rows, path))
+
+    def save(self, directory: Path) -> None:
+        """Writes agent.safetensors, with the recipe."""
+        from .checkpoints import AGENT_FILE, save_agent
+
+        save_agent(self.agent, directory / AGENT_FILE, self.recipe)
+
+    @contextmanager
+    def _without_exploration(self) -> Iterator[Agent]:
+        """The agent as it is when it is loaded, for as long as it is looked at."""
+        agent = self.agent
+        exploration, agent.exploration = agent.exploration, Exploration()
+        try:
+            yield agent
+        finally:
+            agent.exploration = exploration
 
     def _next_rows(self) -> Tensor:
         """The next batch's rows; every epoch is a new permutation of the training images."""

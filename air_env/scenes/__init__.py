@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
 
 from air_env.registry import Registry
 from air_env.scenes.base import Scene, SceneDataset, Split
@@ -27,9 +26,6 @@ SCENES: Registry[Callable[..., Scene]] = Registry(
 """Name -> function that makes the scene; all take `data_dir` and the options of their scene."""
 
 
-_OPTIONS = {"data_dir", *(field.name for field in fields(ComposedScene))} - {"glyphs", "model"}
-
-
 def make_scene(name: str, **options) -> Scene:
     """Makes a registered scene.
 
@@ -37,14 +33,20 @@ def make_scene(name: str, **options) -> Scene:
         name: One of `SCENES`.
         options: `data_dir`, `counts`, `object_size`, ... as the scene takes them.
     """
-    make = SCENES.find(name)
-    parameters = inspect.signature(make).parameters
-    composed = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    valid = _OPTIONS if composed else set(parameters)
-    if unknown := options.keys() - valid - parameters.keys():
+    valid = scene_options(name)
+    if unknown := options.keys() - valid.keys():
         names, known = ", ".join(map(repr, sorted(unknown))), ", ".join(sorted(valid))
         raise ValueError(f"scene option {names} is unknown; choose from {known}")
-    return make(**options)
+    return SCENES.find(name)(**options)
+
+
+def scene_options(name: str) -> dict[str, inspect.Parameter]:
+    """The options of a registered scene, with their types and defaults; also those that go on to `ComposedScene`."""
+    parameters = dict(inspect.signature(SCENES.find(name), eval_str=True).parameters)
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        passed_on = dict(inspect.signature(ComposedScene, eval_str=True).parameters)
+        parameters = {n: p for n, p in (passed_on | parameters).items() if n not in ("glyphs", "model")}
+    return {n: p for n, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
 
 
 __all__ = [
@@ -58,4 +60,5 @@ __all__ = [
     "Split",
     "TabletopScene",
     "make_scene",
+    "scene_options",
 ]

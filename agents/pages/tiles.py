@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation
 from air_env.frames import draw_windows
 
 from .page import DPI, Picture
@@ -19,7 +19,7 @@ _LABELS, _TITLE = 140, 26
 _WHITE = 255
 
 
-def strip(images: Tensor, z: Explanation | None = None, scale: int = 2) -> Picture:
+def strip(images: Tensor, z: DrawnExplanation | None = None, scale: int = 2) -> Picture:
     """Images in a row, with their windows where there is an explanation.
 
     Args:

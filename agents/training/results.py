@@ -1,12 +1,12 @@
-"""What runs leave: settings, the course of training, final figures."""
+"""Reads finished runs: settings, metrics over training, final metrics."""
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..training.agent_run import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
+from .directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
+from .files import read_rows
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,4 @@ def read_run(directory: Path) -> Finished:
         ) from error
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"the results in {directory} are damaged or not a run's ({error})") from error
-    return Finished(config, metrics, read_rows(directory))
-
-
-def read_rows(directory: Path) -> list[dict[str, float]]:
-    """The rows of metrics of a run, finished or not; columns that a row does not have are left out.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
-    if not (directory / METRICS_FILE).exists():
-        return []
-    with (directory / METRICS_FILE).open(newline="") as file:
-        try:
-            return [{name: float(value) for name, value in row.items() if value != ""} for row in csv.DictReader(file)]
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{directory / METRICS_FILE} is damaged ({error})") from error
+    return Finished(config, metrics, read_rows(directory / METRICS_FILE))

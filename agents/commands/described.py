@@ -1,0 +1,117 @@
+"""What `air-env explain` prints and writes about pictures: numbers, a table, a sheet of pictures."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+
+from air_env.explanation import DrawnExplanation
+from air_env.frames import scene_frame
+from air_env.model import Images
+
+from ..evaluation.photographs import Picture
+from ..inference.agent import Agent
+
+_MAX_FRAMES_ABREAST = 3
+_MAX_CAPTION = 26
+
+
+class Described(TypedDict):
+    """What explanations.json says of a file; lists have an entry for each object."""
+
+    file: str
+    size: list[int]
+    inverted: bool
+    count: int
+    count_probability: float
+    explained: float
+    boxes: list[list[float]]
+    z_where: list[list[float]]
+    z_what: list[int] | list[list[float]]
+    kinds: NotRequired[list[str]]
+    z_scene: NotRequired[list[float]]
+
+
+@torch.no_grad()
+def count_probabilities(agent: Agent, images: Images, num_steps: int) -> torch.Tensor:
+    """``q(n | x) [batch, num_steps + 1]`` along the posterior modes, which `Agent.explain` follows."""
+    presence, _, _ = agent.follow_modes(images.to(agent.model.log_p_count), num_steps)
+    log_q = F.pad(F.logsigmoid(presence).cumsum(1), (1, 0)) + F.pad(F.logsigmoid(-presence), (0, 1))
+    return log_q.exp()
+
+
+def to_file_pixels(boxes: NDArray[np.floating], picture: Picture, side: int) -> NDArray[np.floating]:
+    """Boxes ``(x0, y0, x1, y1)`` in pixels of the agent's image, in pixels of the file.
+
+    Args:
+        boxes: ``[box, 4]``.
+        picture: What was made of the file.
+        side: Side of the agent's image.
+    """
+    x, y, square = picture.window
+    return boxes * (square / side) + [x, y, x, y]
+
+
+def describe(
+    pictures: Sequence[Picture],
+    z: DrawnExplanation,
+    probabilities: torch.Tensor,
+    explained: torch.Tensor,
+    kinds: tuple[str, ...] = (),
+) -> list[Described]:
+    """Plain numbers about each file, for the objects that are there."""
+    side = z.reconstruction.shape[-1]
+    boxes = z.boxes(side).cpu().numpy()
+    results: list[Described] = []
+    for i, (picture, count) in enumerate(zip(pictures, z.count.tolist(), strict=True)):
+        result: Described = {
+            "file": str(picture.path),
+            "size": list(picture.size),
+            "inverted": picture.inverted,
+            "count": count,
+            "count_probability": round(probabilities[i, count].item(), 6),
+            "explained": round(explained[i].item(), 6),
+            "boxes": to_file_pixels(boxes[i, :count], picture, side).round(2).tolist(),
+            "z_where": z.z_where[i, :count].tolist(),
+            "z_what": z.z_what[i, :count].tolist(),
+        }
+        if kinds:
+            result["kinds"] = [kinds[k] for k in z.z_what[i, :count].tolist()]
+        if z.z_scene.shape[1]:
+            result["z_scene"] = z.z_scene[i].tolist()
+        results.append(result)
+    return results
+
+
+def table(results: Sequence[Described]) -> str:
+    """One line for each file."""
+    width = max(len("file"), *(len(result["file"]) for result in results))
+    lines = [f"{'file':{width}s}  count  probability  explained  boxes (x0, y0, x1, y1) in pixels of the file"]
+    for result in results:
+        boxes = "  ".join(
+            f"{kind}({', '.join(f'{edge:.0f}' for edge in box)})"
+            for kind, box in zip(result.get("kinds", [""] * result["count"]), result["boxes"], strict=True)
+        )
+        shares = f"{result['count_probability']:11.3f}  {result['explained']:9.3f}"
+        lines.append(f"{result['file']:{width}s}  {result['count']:5d}  {shares}  {boxes}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def contact_sheet(images: Images, z: DrawnExplanation, results: Sequence[Described]) -> Image.Image:
+    """Each image with its windows beside its reconstruction, several files abreast."""
+    boxes = z.boxes(images.shape[-1]).cpu().numpy()
+    frames = []
+    for pixels, canvas, box, result in zip(images.numpy(), z.reconstruction.cpu().numpy(), boxes, results, strict=True):
+        captions = Path(result["file"]).name[-_MAX_CAPTION:], f"count {result['count']}"
+        frame = scene_frame(pixels, canvas, box, captions)
+        frames.append(np.pad(frame, ((0, 8), (0, 16), (0, 0)), constant_values=255))
+    columns = min(_MAX_FRAMES_ABREAST, math.ceil(math.sqrt(len(frames))))
+    frames += [np.full_like(frames[0], 255)] * (-len(frames) % columns)
+    rows = [np.concatenate(frames[i : i + columns], 1) for i in range(0, len(frames), columns)]
+    return Image.fromarray(np.concatenate(rows, 0))

@@ -1,0 +1,211 @@
+"""What commands share: parsing, errors as exit statuses, Ctrl-C, progress bars, settings of the machine.
+
+A command imports torch and the packages in the functions that do its work, so that ``--help`` is quick and needs no
+extra.
+"""
+
+import importlib.util
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import tyro
+from tqdm import tqdm
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+A = TypeVar("A")
+
+SUCCESS, FAILURE, INTERRUPTED = 0, 1, 130
+"""Exit statuses; wrong usage is 2."""
+ERRORS = (ValueError, OSError, FloatingPointError)
+"""What a user can mend, and need not see a traceback of."""
+
+AgentName = Annotated[
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(
+        metavar="AGENT", help="A run directory, an agent.safetensors file, or the name of a shipped agent (digits)."
+    ),
+]
+
+
+PLAIN = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
+"""How tyro shows plain arguments: None is no value to give, and switches have one name."""
+
+Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, ...; auto takes a GPU if there is one.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a command finds data and computes."""
+
+    data_dir: Path | None = None
+    """Folder with the data files (mnist/...); default: AIR_DATA_DIR, else a cached download."""
+    device: Device = "auto"
+
+
+OnMachine = Annotated[Machine, tyro.conf.arg(name="")]
+"""`Machine` as a part of a command's arguments, without a prefix; its default is `MACHINE`."""
+MACHINE = Machine()
+
+
+class SettingsError(Exception):
+    """Settings that are not valid together; tyro leaves it alone, unlike a ValueError."""
+
+
+def run(
+    name: str,
+    arguments: "TypeForm[A]",
+    work: Callable[[A], int | None],
+    description: str | None,
+    argv: Sequence[str] | None,
+) -> int:
+    """Runs a command.
+
+    Args:
+        name: The command's name.
+        arguments: The dataclass, or the union of them, that its arguments fill.
+        work: What it does; returns the exit status, or None for success.
+        description: Text of ``--help`` above the arguments; lines that begin with a space stay lines.
+        argv: The arguments; by default those of the process.
+
+    Returns:
+        The exit status.
+    """
+    return guarded(lambda: work(parse(name, arguments, description, argv)))
+
+
+def parse(
+    name: str,
+    arguments: "TypeForm[A]",
+    description: str | None,
+    argv: Sequence[str] | None,
+    registry: ConstructorRegistry | None = None,
+    config: tuple[object, ...] = PLAIN,
+) -> A:
+    """Parses a command's arguments; ``--help`` and wrong usage end the process."""
+    return tyro.cli(
+        arguments,
+        prog=f"air-env {name}",
+        description=examples(description),
+        args=argv,
+        registry=registry or tidy_registry(),
+        config=config,
+    )
+
+
+def examples(description: str | None) -> str:
+    """The text of ``--help``, with examples that tyro leaves on lines of their own."""
+    return re.sub("^ +air-env", "    $ air-env", description or "", flags=re.MULTILINE)
+
+
+def guarded(work: Callable[[], int | None]) -> int:
+    """Does the work of a command; errors become a line and an exit status."""
+    try:
+        return work() or SUCCESS
+    except (*ERRORS, SettingsError) as error:
+        return failed(str(error))
+    except KeyboardInterrupt as interruption:
+        what = str(interruption) or "stopped; what was saved last is whole, and the same command continues"
+        print(f"\n{what}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def failed(*messages: str) -> int:
+    """Prints errors; returns the exit status of a failure."""
+    for message in messages:
+        print(f"error: {message}", file=sys.stderr)
+    return FAILURE
+
+
+def require(extra: str, *modules: str, instead: str = "") -> None:
+    """Checks that an extra is installed, before any work.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
+        raise ValueError(
+            f'{", ".join(missing)} is not installed; install the extra: pip install "air-env[{extra}]" '
+            f'(in a checkout: pip install -e ".[{extra}]"){instead}'
+        )
+
+
+def progress_bar(total: float | None = None, unit: str = "it", **options) -> tqdm:
+    """A progress bar as wide as the terminal."""
+    return tqdm(total=total, unit=unit, dynamic_ncols=True, **options)
+
+
+@contextmanager
+def patient_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM wait until all is saved; a second one does not wait.
+
+    Yields:
+        Whether one came.
+    """
+    pressed = False
+
+    def note(*_: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt("stopped at once; what was saved last is whole")
+        pressed = True
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        # It is ignored in background jobs, and stays so.
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield lambda: pressed
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def tidy_registry(plain: bool = True) -> ConstructorRegistry:
+    """Rules for tyro: help texts without the line breaks of docstrings, and errors of settings as `SettingsError`."""
+    registry = ConstructorRegistry()
+    inside: list[object] = []
+
+    @registry.struct_rule
+    def settings(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if not is_dataclass(info.type) or info.type in inside:
+            return None
+        inside.append(info.type)
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            inside.pop()
+        if not isinstance(spec, StructConstructorSpec):
+            return None
+        return StructConstructorSpec(_refusing(spec.instantiate), tuple(_tidy(field, plain) for field in spec.fields))
+
+    return registry
+
+
+def _tidy(field: StructFieldSpec, plain: bool) -> StructFieldSpec:
+    original = field.helptext() if callable(field.helptext) else field.helptext
+    text = " ".join((original or "").split())
+    # Where None is no value to give, "(default: None)" explains nothing.
+    silent = field.default is None and (plain or "default:" in text)
+    hint = tyro.conf.arg(help_behavior_hint="") if silent else None
+    return replace(field, helptext=text or None, type=field.type if hint is None else Annotated[field.type, hint])
+
+
+def _refusing(make: Callable[..., A]) -> Callable[..., A]:
+    def instantiate(**values) -> A:
+        try:
+            return make(**values)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+
+    return instantiate

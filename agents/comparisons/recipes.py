@@ -1,0 +1,85 @@
+"""Recipes of the comparisons: named settings of their training."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+
+from air_env.registry import Registry
+from air_env.scenes import Scene
+
+from ..training.serialisation import FAMILIES, RECIPE_KINDS
+from ..training.settings import GradientSettings
+from .autoencoder import AutoencoderConfig
+from .classifiers import ClassifierConfig
+from .draw import DRAWConfig
+from .model import ComparisonSettings
+from .poses import PoseRegressorConfig
+from .tables import TableRegressorConfig
+from .training import ComparisonTrainer
+
+_SETTINGS = (DRAWConfig, AutoencoderConfig, ClassifierConfig, PoseRegressorConfig, TableRegressorConfig)
+COMPARISON_MODELS: Registry[type[ComparisonSettings]] = Registry(
+    "comparison model", {settings.kind: settings for settings in _SETTINGS}
+)
+"""Kind -> class of settings, which makes the model."""
+
+
+@dataclass(frozen=True)
+class ComparisonRecipe(GradientSettings):
+    """Settings of the training of a comparison; with AIR's seed, on AIR's images."""
+
+    kind: ClassVar[str] = "comparison"
+
+    model: ComparisonSettings
+    """The model."""
+    clip: float = 5.0
+    """Largest norm of a batch's gradient: DRAW's windows jump where it is steep."""
+
+    def make_trainer(self, scene: Scene, device: torch.device | str = "cpu") -> ComparisonTrainer:
+        """The trainer of the model, with initial weights."""
+        return ComparisonTrainer(self, scene.dataset("train", self.num_train, self.seed), device)
+
+
+FAMILIES[ComparisonSettings] = COMPARISON_MODELS
+RECIPE_KINDS[ComparisonRecipe.kind] = ComparisonRecipe
+
+_TWO_DIGITS = {"counts": (2,)}
+_TOLD = ComparisonRecipe(
+    TableRegressorConfig(),
+    scene="tabletop3d",
+    scene_options={"renderer": "raycast"},
+    num_train=20_000,
+    max_steps=6_000,
+    learning_rate=1e-3,
+)
+COMPARISONS: Registry[ComparisonRecipe] = Registry(
+    "comparison",
+    {
+        "draw": ComparisonRecipe(DRAWConfig(), max_steps=2_500, learning_rate=3e-3),
+        "autoencoder": ComparisonRecipe(AutoencoderConfig(), max_steps=2_500, learning_rate=2e-3),
+        "cnn_sum": ComparisonRecipe(
+            ClassifierConfig("sum"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
+        ),
+        "cnn_order": ComparisonRecipe(
+            ClassifierConfig("order"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
+        ),
+        "supervised_poses": ComparisonRecipe(
+            PoseRegressorConfig(),
+            scene="objects3d",
+            scene_options={"renderer": "raycast"},
+            num_train=20_000,
+            max_steps=2_200,
+            learning_rate=1e-3,
+        ),
+        "supervised_table": _TOLD,
+        "supervised_table_arbitrary": replace(_TOLD, model=TableRegressorConfig("arbitrary")),
+        "cnn_count": ComparisonRecipe(ClassifierConfig("count"), max_steps=2_000),
+    },
+)
+"""Name -> recipe."""
+
+
+def get_comparison(name: str) -> ComparisonRecipe:
+    """A registered recipe."""
+    return COMPARISONS.find(name)

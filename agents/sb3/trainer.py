@@ -1,0 +1,178 @@
+"""`PolicyTrainer`: a Stable-Baselines3 algorithm that a `TrainingRun` steps, measures and saves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+from torch import Tensor
+
+from air_env.scenes import Scene, SceneDataset
+from air_env.world import World, make_world
+
+from ..evaluation.pictures import scenes_beside_reconstructions
+from ..training.files import write_atomically
+from ..training.settings import Rows
+from .algorithms import ALGORITHMS, POLICY_FILE, make_algorithm, save_algorithm
+from .evaluation import act_at_random, evaluate_policy, explain, stop_at_once
+from .policy import HybridPolicy
+from .vec_env import AIRSceneVecEnv
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+
+class PolicyTrainer:
+    """Trains a policy by a Stable-Baselines3 algorithm, a rollout at a time.
+
+    A restored trainer continues with the weights, optimisers, schedules and normalisation of the saved one; its noise,
+    and SAC's memory, begin anew, so that its numbers are not those of a training that was never stopped.
+
+    Args:
+        settings: What to compute.
+        scene: The source of images.
+        device: Where to compute.
+    """
+
+    objective = "return"
+
+    def __init__(self, settings: Settings, scene: Scene, device: torch.device | str = "cpu") -> None:
+        self.settings = settings
+        self.device = torch.device(device)
+        self.images = 0
+        world = make_world(scene, num_scenes=settings.num_train, scene_seed=settings.seed)
+        self.model = world.model
+        envs = AIRSceneVecEnv(settings.num_envs, action_mode=settings.action_mode, world=world, device=device)
+        # Only rewards are normalised: networks divide the pixels by 255 themselves.
+        self._normalised = VecNormalize(VecMonitor(envs), norm_obs=False, gamma=1.0)
+        self.algorithm = make_algorithm(settings, self._normalised, device)
+        self.algorithm.set_logger(Logger(None, []))
+        self.algorithm.lr_schedule = lambda remaining: self.learning_rate
+        self._share = 0.0
+        self._callback = _CountImages(self)
+
+    @property
+    def iteration(self) -> int:
+        """Environment steps so far."""
+        return self.algorithm.num_timesteps
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate, which falls linearly to 0."""
+        done = max(self._share, self.iteration / self.settings.max_steps)
+        return self.settings.learning_rate * max(0.0, 1 - done)
+
+    @property
+    def description(self) -> str:
+        """The algorithm, which training may diverge with."""
+        return self.settings.algorithm
+
+    def parameters(self) -> Iterable[Tensor]:
+        """The policy's weights."""
+        return self.algorithm.policy.parameters()
+
+    def step(self, progress: float | None = None) -> Tensor:
+        """One rollout and what is learned from it; returns 0, as `objectives` knows the mean return."""
+        self._share = self.iteration / self.settings.max_steps if progress is None else progress
+        if isinstance(self.algorithm.policy, HybridPolicy):
+            self.algorithm.policy.exploration = self.settings.exploration_at(self._share)
+        steps = ALGORITHMS.find(self.settings.algorithm).rollout * self.settings.num_envs
+        self.algorithm.learn(steps, callback=self._callback, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+        return torch.zeros((), device=self.device)
+
+    def objectives(self, mean: float) -> dict[str, float]:
+        """The mean return of the last training episodes, and what the algorithm logs of itself."""
+        del mean
+        returns = [episode["r"] for episode in self.algorithm.ep_info_buffer or []]
+        logged = {name: float(value) for name, value in self.algorithm.logger.name_to_value.items()}
+        return {self.objective: float(np.mean(returns)) if returns else math.nan} | logged
+
+    def measure(self, scenes: SceneDataset) -> dict[str, float]:
+        """Steps and images so far, and the policy's count accuracy and return."""
+        found = evaluate_policy(self.act, World(self.model, scenes), self.settings.action_mode)
+        counts = {"steps": self.iteration, "images": self.images}
+        return counts | {"count_accuracy": found["count_accuracy"], "return_test": found["return"]}
+
+    def evaluate(self, scenes: SceneDataset, progress: Callable[[int], object] | None = None) -> dict[str, float]:
+        """The metrics of `evaluate_policy`, with the returns of the empty explanation and of random actions.
+
+        Returns:
+            The metrics; ``return_empty`` and ``return_random``, of stopping at once and of uniform actions on the same
+            scenes, as latents; and the steps and images of the training.
+        """
+        world = World(self.model, scenes)
+        metrics = evaluate_policy(self.act, world, self.settings.action_mode, progress=progress)
+        size = spaces.flatdim(AIRSceneVecEnv(1, world=world).action_space)
+        for name, act in {"empty": stop_at_once(size), "random": act_at_random(size)}.items():
+            metrics[f"return_{name}"] = evaluate_policy(act, world, "latents")["return"]
+        return metrics | {"steps": self.iteration, "images": self.images}
+
+    def picture(self, scenes: SceneDataset, folder: Path) -> None:
+        """Draws scenes with windows beside what the policy draws."""
+        z, _ = explain(self.act, World(self.model, scenes), self.settings.action_mode)
+        path = folder / f"scenes_{self.iteration:08d}.png"
+        write_atomically(path, lambda temporary: scenes_beside_reconstructions(scenes.float_images(), z, temporary))
+
+    def picture_course(self, rows: Rows, folder: Path) -> None:
+        """Draws nothing."""
+
+    def act(self, observation: dict[str, NDArray]) -> NDArray:
+        """The policy's most probable actions."""
+        return self.algorithm.predict(observation, deterministic=True)[0]
+
+    def save(self, directory: Path) -> None:
+        """Writes policy.safetensors, with the settings."""
+        save_algorithm(self.algorithm, directory / POLICY_FILE, self.settings)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a continued training needs."""
+        returns, entropy = self._returns, ALGORITHMS.find(self.settings.algorithm).entropy(self.algorithm)
+        return {
+            "policy": self.algorithm.policy.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers().items()},
+            "returns": (float(returns.mean), float(returns.var), float(returns.count)),
+            "log_ent_coef": None if entropy is None else entropy.detach(),
+            "steps": self.iteration,
+            "images": self.images,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where a trainer of the same settings stood."""
+        self.algorithm.policy.load_state_dict(state["policy"])
+        for name, optimizer in self.optimizers().items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        if (entropy := ALGORITHMS.find(self.settings.algorithm).entropy(self.algorithm)) is not None:
+            entropy.data.copy_(state["log_ent_coef"])
+        self._returns.mean, self._returns.var, self._returns.count = state["returns"]
+        self.algorithm.num_timesteps, self.images = state["steps"], state["images"]
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """The algorithm's optimisers by name."""
+        return ALGORITHMS.find(self.settings.algorithm).optimizers(self.algorithm)
+
+    @property
+    def _returns(self) -> RunningMeanStd:
+        """What the returns are divided by."""
+        return self._normalised.ret_rms
+
+
+class _CountImages(BaseCallback):
+    """Counts the episodes, each of which explains an image."""
+
+    def __init__(self, trainer: PolicyTrainer) -> None:
+        super().__init__()
+        self._trainer = trainer
+
+    def _on_step(self) -> bool:
+        self._trainer.images += int(self.locals["dones"].sum())
+        return True
