@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from air_agents import load_agent
 from air_agents.estimators import ESTIMATORS
-from air_agents.training import agent_run as run
+
 from air_agents.training.checkpoints import load_recipe
 from air_agents.training.recipes import RECIPES
 from air_agents.training.run import TrainingRun
