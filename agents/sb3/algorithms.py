@@ -76,7 +76,7 @@ class Algorithm:
     """Function of environments, settings and the options that all algorithms have."""
     rollout: int
     """Steps of each environment between updates of a `TrainingRun`."""
-    defaults: Mapping[str, float] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     """Settings that differ from those of PPO."""
     optimizers: Callable[[Any], dict[str, torch.optim.Optimizer]] = _policy_optimizer
     """Its optimisers by name."""

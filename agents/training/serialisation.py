@@ -109,7 +109,7 @@ def _read(cls: type[T], values: object) -> T:
         known, kind = FAMILIES[cls], values.get("kind")
         if not isinstance(kind, str):
             raise ValueError(
-                f"settings of a {known.noun} must name their kind, one of {', '.join(known.names())}; got {values}"
+                f"{known.noun} settings must name their kind, one of {', '.join(known.names())}; got {values}"
             )
         cls = cast(type[T], known.find(kind))
     if issubclass(cls, tuple(FAMILIES)):

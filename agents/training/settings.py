@@ -18,8 +18,12 @@ Rows = Sequence[Mapping[str, float]]
 class Trains(Protocol):
     """Trains one iteration at a time; measures, draws and saves what it trains."""
 
-    iteration: int
     device: torch.device
+
+    @property
+    def iteration(self) -> int:
+        """Iterations so far."""
+        ...
 
     @property
     def objective(self) -> str:
