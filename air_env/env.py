@@ -45,7 +45,8 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
     The centre is in image coordinates, from -1 (left, top) to 1 (right, bottom). In ``objects3d``, ``z_where`` is a
     pose instead: x and y on a plane, and yaw in radians. In ``tabletop3d`` it is a place ``(2,)`` on the table, and a
     fourth key belongs to the whole scene: ``z_scene``, ``Box(-50, 50, (1,))``, the angle of the camera in radians.
-    Only an episode's first action is asked for it, be it a stop. The bounds are far beyond the priors.
+    Only an episode's first action is asked for it, be it a stop. The bounds are far beyond the priors
+    (`air_env.reading.LATENT_BOUND`).
 
     ``action_mode="latents"``, of ``AIRSceneFlat-v0``: the same as a ``Box(-1, 1, (4 + 50,))`` or ``(4 + K,)``:
 
@@ -154,6 +155,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode {render_mode!r} is unknown; choose None, human or rgb_array")
         self.render_mode = render_mode
+        # One implementation: the single environment is the vector environment of one episode.
         self._envs = AIRSceneVectorEnv(
             1,
             device=device,
@@ -208,6 +210,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
         if not self.state.active.item():
             raise ResetNeeded("the episode is finished; call reset() to start another")
         mode, like = self._envs.action_mode, self.model.log_p_count
+        # read checks the action; noise has the random numbers of this step; act makes an object of both.
         values = mode.read(action, None)
         noise = torch.from_numpy(mode.noise(self.np_random)[None]).to(like.device, like.dtype)
         action, log_q = mode.act(values, noise, self.state.step == 0)

@@ -4,10 +4,13 @@ At every step the core reads the image and the latents of the step before, and d
 another object and where; the window is then read out of the image and encoded into what it holds:
 
     h_i = LSTM(embed(x), z_{i-1}, h_{i-1})                                      AIR
-    h_i = LSTM(embed(c_{i-1} - x), h_{i-1})                                     DAIR: c_i the canvas after i objects,
-                                                                                and means of windows from its peak
+    h_i = LSTM(embed(c_{i-1} - x), h_{i-1})                                     DAIR: c_i the canvas after i objects
     z_pres_i ~ Bernoulli(sigmoid(logit(h_i))),    z_where_i ~ N(head(h_i)),
     z_what_i ~ N(encoder(attend(x, z_where_i))), or a category
+
+DAIR's windows start at the peak of the error canvas ``c_{i-1} - x``. `Agent.explain` and the training rollout call, at
+every step, `decide` (the logit of ``z_pres``, and ``q(z_where)``), `describe_object` (``z_where``, then ``z_what``) and
+`remember`. `CORES` embed what the core sees; `Exploration` is set by the trainer, and does nothing after training.
 """
 
 import math
