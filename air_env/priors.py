@@ -19,16 +19,7 @@ from torch import Tensor, nn
 from air_env.count_priors import COUNT_PRIORS, CountPrior, hazards
 from air_env.reading import LATENT_BOUND, read_shaped, within
 
-__all__ = [
-    "COUNT_PRIORS",
-    "CategoricalPrior",
-    "CountPrior",
-    "GaussianPrior",
-    "PosePrior",
-    "Prior",
-    "gaussian_log_prob",
-    "hazards",
-]
+__all__ = ["COUNT_PRIORS", "CategoricalPrior", "CountPrior", "GaussianPrior", "PosePrior", "Prior", "hazards"]
 
 
 def gaussian_log_prob(value: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
@@ -150,8 +141,9 @@ class GaussianPrior(Prior):
         """Log-density in nats."""
         return gaussian_log_prob(value, self.mean, self.sd)
 
-    def kl(self, mean: Float[Tensor, "*batch dim"], sd: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-        """Kullback-Leibler divergence from it of a diagonal Gaussian, in nats."""
+    def kl(self, *parameters: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+        """Kullback-Leibler divergence from it of a diagonal Gaussian, by mean and standard deviation; nats."""
+        mean, sd = parameters
         ratio = sd / self.sd
         deviation = (mean - self.mean) / self.sd
         return 0.5 * (ratio.square() + deviation.square() - 1 - 2 * ratio.log()).sum(-1)
@@ -177,8 +169,9 @@ class GaussianPrior(Prior):
         """The values."""
         return self.mean + self.PRIOR_SDS * self.sd * entries
 
-    def encode(self, mean: Tensor, sd: Tensor) -> Tensor:
-        """The entries of a Gaussian."""
+    def encode(self, *parameters: Tensor) -> Tensor:
+        """The entries of a Gaussian, by mean and standard deviation."""
+        mean, sd = parameters
         scaled = (mean - self.mean) / (self.PRIOR_SDS * self.sd)
         return torch.cat([scaled, (sd / self.sd).log() * (2 / self.LOG_SD_RANGE) + 1], -1)
 
@@ -211,8 +204,9 @@ class PosePrior(GaussianPrior):
         position = gaussian_log_prob(value[..., :2], self.mean[:2], self.sd[:2])
         return position - math.log(2 * math.pi)
 
-    def kl(self, mean: Float[Tensor, "*batch 3"], sd: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+    def kl(self, *parameters: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
         """Kullback-Leibler divergence from it in nats; of a yaw on the line, which bounds that on the circle."""
+        mean, sd = parameters
         ratio, deviation = sd[..., :2] / self.sd[:2], (mean[..., :2] - self.mean[:2]) / self.sd[:2]
         position = 0.5 * (ratio.square() + deviation.square() - 1 - 2 * ratio.log()).sum(-1)
         return position + 0.5 * math.log(2 * math.pi / math.e) - sd[..., 2].log()
@@ -232,7 +226,6 @@ class CategoricalPrior(Prior):
     """
 
     LOGIT_SCALE = 10.0
-    dtype = torch.long
     categorical = True
     event_shape = ()
     noise_size = 1
@@ -249,12 +242,18 @@ class CategoricalPrior(Prior):
         self.log_p.fill_(-math.log(self.num_categories))
         return self
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the values."""
+        return torch.long
+
     def log_prob(self, value: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Log-probability in nats."""
         return self.log_p.expand(value.shape)
 
-    def kl(self, log_q: Float[Tensor, "*batch category"]) -> Float[Tensor, "*batch"]:
+    def kl(self, *parameters: Float[Tensor, "*batch category"]) -> Float[Tensor, "*batch"]:
         """Kullback-Leibler divergence from it of normalised log-probabilities, in nats."""
+        (log_q,) = parameters
         return (log_q.exp() * (log_q - self.log_p)).sum(-1)
 
     def sample(self, *shape: int, generator: torch.Generator | None = None) -> Int[Tensor, "*batch"]:
@@ -282,8 +281,9 @@ class CategoricalPrior(Prior):
         """The categories of the largest entries."""
         return entries.argmax(-1)
 
-    def encode(self, logits: Tensor) -> Tensor:
+    def encode(self, *parameters: Tensor) -> Tensor:
         """The entries of logits; the largest is 1."""
+        (logits,) = parameters
         return (logits - logits.amax(-1, keepdim=True)) / self.LOGIT_SCALE + 1
 
     def noise(self, rng: np.random.Generator) -> NDArray[np.float64]:

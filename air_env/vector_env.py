@@ -218,13 +218,14 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
             return None
         state = self.state
         pixels = (state.images, state.canvas, self.model.boxes(state.z))
-        parts = zip(*(part.numpy(force=True) for part in pixels), strict=True)
-        rows = zip(parts, state.step.tolist(), state.active.tolist(), self._returns.tolist(), strict=True)
+        images, canvases, boxes = (part.numpy(force=True) for part in pixels)
+        rows = zip(state.step.tolist(), state.active.tolist(), self._returns.tolist(), strict=True)
         frames = []
-        for part, count, active, total in rows:
+        for i, (count, active, total) in enumerate(rows):
             # Adding 0 takes the sign of -0.0.
             value = f"canvas, return {round(total, 1) + 0.0:,.1f} nats"
-            frames.append(scene_frame(*part, (f"image, count {count}{'' if active else ', finished'}", value)))
+            captions = (f"image, count {count}{'' if active else ', finished'}", value)
+            frames.append(scene_frame(images[i], canvases[i], boxes[i], captions))
         return tuple(frames)
 
     def advance(self, action: Action, log_q: Tensor) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:

@@ -1,4 +1,4 @@
-"""Numbers that must not change unless the changelog says so: pixels of scenes, log-joints, the shipped agent's bounds."""
+"""Numbers that must not change without a word in the changelog: pixels, log-joints, the shipped agent's bounds."""
 
 import pytest
 import torch

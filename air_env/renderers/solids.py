@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from air_env.explanation import Explanation, Images
-from air_env.priors import CategoricalPrior, GaussianPrior
+from air_env.priors import CategoricalPrior, GaussianPrior, Prior
 from air_env.registry import Registry
 from air_env.renderers.backends import (
     KINDS,
@@ -82,7 +82,7 @@ class SolidRenderer(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.kinds = config.kinds
-        self.prior_what = CategoricalPrior(len(config.kinds))
+        self.prior_what: Prior = CategoricalPrior(len(config.kinds))
         self.drawer = BACKENDS.find(config.renderer)(config)
         places = torch.tensor([list(KINDS).index(kind) for kind in config.kinds])
         self.register_buffer("kind_numbers", places, persistent=False)
