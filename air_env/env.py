@@ -12,16 +12,15 @@ from torch import Tensor
 
 from air_env.frames import Frame, Window
 from air_env.model import SceneModel, SceneState
-from air_env.vector_env import AIRSceneVectorEnv, draw_scene
+from air_env.vector_env import AIRSceneVectorEnv, Info, draw_scene
 from air_env.world import World
 
-Observation = dict[str, Any]
-Info = dict[str, Any]
+Observation = dict[str, np.ndarray | np.int64]
 
 _RESET_OPTIONS = ("scene", "image")
 
 
-class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
+class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
     """Explain an image one object at a time, for the log-joint of the explanation.
 
     ## Description
@@ -140,7 +139,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
     - v0: initial version.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 2}
+    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 2}
 
     def __init__(
         self,
@@ -180,7 +179,9 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
         """Where the episode stands: tensors with a batch axis of length 1; not to be written to."""
         return self._envs.state
 
-    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Observation, Info]:
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, object] | None = None
+    ) -> tuple[Observation, Info]:
         """Starts an episode; the class documentation has the options and what the info holds.
 
         Raises:
@@ -197,7 +198,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
         self._show()
         return _to_numpy(observation), _to_python(info)
 
-    def step(self, action: Any) -> tuple[Observation, float, bool, bool, Info]:
+    def step(self, action: object) -> tuple[Observation, float, bool, bool, Info]:
         """Adds one object, or stops.
 
         Args:
@@ -241,7 +242,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
             self._window = None
         self._envs.close()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A window belongs to its process.
         return {**self.__dict__, "_window": None}
 
@@ -267,7 +268,7 @@ def _array(values: Tensor) -> np.ndarray:
     return array.astype(np.float32 if values.is_floating_point() else array.dtype)  # a copy
 
 
-def _to_python(info: dict[str, Any]) -> Info:
+def _to_python(info: Info) -> Info:
     """The info of the only episode: numbers, and new arrays."""
     converted: Info = {}
     for name, value in info.items():

@@ -30,7 +30,7 @@ Info = dict[str, Any]
 _RESET_OPTIONS = ("reset_mask", "scenes", "images")
 
 
-class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
+class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Tensor]):
     """Explains a batch of images, one object a step; torch tensors in and out.
 
     The spaces are those of `AIRSceneEnv`, batched. Rewards are differentiable functions of the actions
@@ -116,7 +116,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         return self._state
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
+        self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, object] | None = None
     ) -> tuple[Observation, Info]:
         """Starts new episodes.
 
@@ -165,7 +165,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         log_p_x_empty = self._begin(mask, images, truth)
         return self._observation(), {"log_p_x_empty": log_p_x_empty, **self._known_truth()}
 
-    def step(self, actions: Any) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:
+    def step(self, actions: object) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:
         """Adds one object to every scene, or stops there.
 
         Args:
@@ -287,7 +287,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
     def _known_truth(self) -> dict[str, Tensor]:
         return dict(self._truth) if self._known.any() else {}
 
-    def _graph(self) -> AbstractContextManager[Any]:
+    def _graph(self) -> AbstractContextManager[object]:
         return nullcontext() if self.grad_enabled else torch.no_grad()
 
 

@@ -26,7 +26,7 @@ from air_env import geometry
 from air_env.explanation import Explanation, Images
 from air_env.model import SceneConfig
 
-from .agent import Agent, AgentSettings, Choose, Exploration, Latents, select
+from .agent import Agent, AgentSettings, Choose, Exploration, Latents, State
 from .cores import CORES
 from .posteriors import CategoricalHead, Gaussian, GaussianHead, Posterior
 
@@ -59,11 +59,10 @@ class AgentConfig(AgentSettings):
 
 
 @dataclass(frozen=True)
-class AgentState:
+class AgentState(State):
     """What the core remembers between steps.
 
     Attributes:
-        images: ``[batch, channel, side, side]``.
         canvas: The objects so far, without gradient; not kept up to date if the core does not read it.
         features: ``[batch, embedding]``, the embedded image; empty if the core reads the canvas, too.
         hidden: ``[batch, hidden]``, output of the LSTM.
@@ -71,19 +70,14 @@ class AgentState:
         z_previous: ``[batch, where + what]``, the latents of the step before; 0 at first.
     """
 
-    images: Tensor
     canvas: Tensor
     features: Tensor
     hidden: Tensor
     cell: Tensor
     z_previous: Tensor
 
-    def select(self, rows: Tensor) -> "AgentState":
-        """The state of some rows of the batch."""
-        return select(self, rows)
 
-
-class AIR(Agent):
+class AIR(Agent[AgentState, Gaussian]):
     """The AIR agent: an inference network and the scene model it infers with.
 
     Args:
@@ -98,6 +92,8 @@ class AIR(Agent):
         >>> agent.explain(torch.zeros(2, 50, 50)).z_where.shape
         torch.Size([2, 3, 3])
     """
+
+    config: AgentConfig
 
     def __init__(self, scene: SceneConfig, config: AgentConfig) -> None:
         super().__init__(scene)

@@ -41,7 +41,7 @@ class Trainer:
             self.estimator = make_estimator(recipe.estimator, context_dim(self.agent)).to(self.device)
         self._refuse_impossible_pairings()
         if recipe.compile:
-            self.agent.model.renderer.compile()
+            self.agent.model.get_submodule("renderer").compile()
         groups = [{"params": list(self.agent.parameters()), "lr": recipe.learning_rate}]
         if baseline := list(self.estimator.parameters()):
             groups.append({"params": baseline, "lr": recipe.baseline_learning_rate})

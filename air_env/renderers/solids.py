@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -155,7 +155,7 @@ class SolidRenderer(nn.Module, ABC):
             boxes[rows] = torch.cat([places.amin(1), places.amax(1)], -1)
         return boxes
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
+    def compile(self, *args: object, **kwargs: object) -> None:
         """Has the ray caster compiled, if that is what draws: some seconds, then several times as fast."""
         if isinstance(self.drawer, RaycastRenderer):
             self.drawer = replace(self.drawer, compiled=True)
