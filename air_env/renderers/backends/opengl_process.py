@@ -93,11 +93,11 @@ class _Painter:
         scene.add(pyrender.DirectionalLight(color=np.ones(3), intensity=settings["light"]), pose=_pose(towards))
         return scene
 
-    def _render(self, scene: Any, side: int) -> NDArray[np.uint8]:
+    def _render(self, scene: object, side: int) -> NDArray[np.uint8]:
         self.offscreen.viewport_width = self.offscreen.viewport_height = side
         return self.offscreen.render(scene)[0]
 
-    def _primitive(self, kind: int, **options: Any) -> Any:
+    def _primitive(self, kind: int, **options: object) -> object:
         positions, normals, brightness, triangles = self.meshes[kind]
         colour = np.append(np.repeat(brightness[:, None], 3, 1), np.ones((len(brightness), 1)), 1)
         return self.pyrender.Primitive(positions, normals, color_0=colour, indices=triangles, **options)
