@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from .files import write_atomically
 
 if TYPE_CHECKING:
     from .recipes import Recipe
-    from .settings import Rows
+    from .settings import Rows, State
 
 
 class Trainer:
@@ -209,7 +209,7 @@ class Trainer:
         rows, self._permutation = self._permutation[:size], self._permutation[size:]
         return rows
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """All that the next iteration depends on."""
         return {
             "iteration": self.iteration,
@@ -221,7 +221,7 @@ class Trainer:
             "noise": self._noise.get_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Continues where a trainer of the same recipe stood."""
         self.iteration = state["iteration"]
         self.agent.load_state_dict(state["agent"])
