@@ -12,16 +12,15 @@ from torch import Tensor
 
 from air_env.frames import Frame, Window
 from air_env.model import SceneModel, SceneState
-from air_env.vector_env import AIRSceneVectorEnv, draw_scene
+from air_env.vector_env import AIRSceneVectorEnv, Info, draw_scene
 from air_env.world import World
 
-Observation = dict[str, Any]
-Info = dict[str, Any]
+Observation = dict[str, np.ndarray | np.int64]
 
 _RESET_OPTIONS = ("scene", "image")
 
 
-class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
+class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
     """Explain an image one object at a time, for the log-joint of the explanation.
 
     ## Description
@@ -45,7 +44,8 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
     The centre is in image coordinates, from -1 (left, top) to 1 (right, bottom). In ``objects3d``, ``z_where`` is a
     pose instead: x and y on a plane, and yaw in radians. In ``tabletop3d`` it is a place ``(2,)`` on the table, and a
     fourth key belongs to the whole scene: ``z_scene``, ``Box(-50, 50, (1,))``, the angle of the camera in radians.
-    Only an episode's first action is asked for it, be it a stop. The bounds are far beyond the priors.
+    Only an episode's first action is asked for it, be it a stop. The bounds are far beyond the priors
+    (`air_env.reading.LATENT_BOUND`).
 
     ``action_mode="latents"``, of ``AIRSceneFlat-v0``: the same as a ``Box(-1, 1, (4 + 50,))`` or ``(4 + K,)``:
 
@@ -139,7 +139,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
     - v0: initial version.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 2}
+    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 2}
 
     def __init__(
         self,
@@ -154,6 +154,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode {render_mode!r} is unknown; choose None, human or rgb_array")
         self.render_mode = render_mode
+        # One implementation: the single environment is the vector environment of one episode.
         self._envs = AIRSceneVectorEnv(
             1,
             device=device,
@@ -178,7 +179,9 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
         """Where the episode stands: tensors with a batch axis of length 1; not to be written to."""
         return self._envs.state
 
-    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Observation, Info]:
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, object] | None = None
+    ) -> tuple[Observation, Info]:
         """Starts an episode; the class documentation has the options and what the info holds.
 
         Raises:
@@ -195,7 +198,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
         self._show()
         return _to_numpy(observation), _to_python(info)
 
-    def step(self, action: Any) -> tuple[Observation, float, bool, bool, Info]:
+    def step(self, action: object) -> tuple[Observation, float, bool, bool, Info]:
         """Adds one object, or stops.
 
         Args:
@@ -208,6 +211,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
         if not self.state.active.item():
             raise ResetNeeded("the episode is finished; call reset() to start another")
         mode, like = self._envs.action_mode, self.model.log_p_count
+        # read checks the action; noise has the random numbers of this step; act makes an object of both.
         values = mode.read(action, None)
         noise = torch.from_numpy(mode.noise(self.np_random)[None]).to(like.device, like.dtype)
         action, log_q = mode.act(values, noise, self.state.step == 0)
@@ -238,7 +242,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
             self._window = None
         self._envs.close()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A window belongs to its process.
         return {**self.__dict__, "_window": None}
 
@@ -264,7 +268,7 @@ def _array(values: Tensor) -> np.ndarray:
     return array.astype(np.float32 if values.is_floating_point() else array.dtype)  # a copy
 
 
-def _to_python(info: dict[str, Any]) -> Info:
+def _to_python(info: Info) -> Info:
     """The info of the only episode: numbers, and new arrays."""
     converted: Info = {}
     for name, value in info.items():

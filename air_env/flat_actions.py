@@ -3,7 +3,9 @@
 What the entries of a latent mean is for its prior to say (`air_env.priors`).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,13 +36,53 @@ class LatentBox(spaces.Box):
         self.num_categories = num_categories
 
 
-class _FlatActions:
-    """A vector of entries in [-1, 1]: one for ``z_pres``, then those of ``z_where``, ``z_scene`` and ``z_what``."""
+class ActionMode(ABC):
+    """How actions of a space become objects.
 
+    Attributes:
+        space: The space of one episode's actions.
+        noise_size: How many random numbers the environment draws for a step of one episode.
+    """
+
+    space: spaces.Space
     noise_size = 0
 
-    def __init__(self, model: SceneModel, sizes: Sequence[int]) -> None:
+    def __init__(self, model: SceneModel) -> None:
         self.model = model
+
+    @abstractmethod
+    def read(self, values: object, num_envs: int | None, *, check: bool = True) -> Any:
+        """Reads what a caller hands in, for `act`.
+
+        Args:
+            values: A batch of actions, tensors or arrays; latents that are ignored are checked as well.
+            num_envs: Number of episodes; None reads one action without a batch axis into a batch of one.
+            check: False skips the checks that read values, which on a GPU wait for it.
+
+        Raises:
+            ValueError: They are not of the space; the message says what is wrong.
+        """
+
+    def noise(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draws the random numbers of one episode's step, ``[noise_size]``."""
+        del rng
+        return np.empty(0)
+
+    @abstractmethod
+    def act(
+        self, values: Any, noise: Float[Tensor, "batch noise"], first: Bool[Tensor, "batch"]
+    ) -> tuple[Action, Float[Tensor, "batch"]]:
+        """The objects, and ``log q`` of them in nats: 0 where the environment did not draw them.
+
+        ``first`` says which episodes take their first action, the one that chooses ``z_scene``.
+        """
+
+
+class _FlatActions(ActionMode):
+    """A vector of entries in [-1, 1]: one for ``z_pres``, then those of ``z_where``, ``z_scene`` and ``z_what``."""
+
+    def __init__(self, model: SceneModel, sizes: Sequence[int]) -> None:
+        super().__init__(model)
         self.sizes = [1, *sizes]
         self.priors = (model.prior_where, model.prior_scene, model.prior_what)
         self.space = spaces.Box(-1, 1, (sum(self.sizes),), np.float32)
@@ -54,25 +96,12 @@ class _FlatActions:
 
 
 class FlatLatents(_FlatActions):
-    """The object, as a vector of entries in [-1, 1].
-
-    | entries | meaning |
-    |---|---|
-    | 1 | ``z_pres``: positive draws an object, 0 or less stops |
-    | 3 | ``z_where``, in units of 3 prior standard deviations from the prior's mean |
-    | scene | ``z_scene``, in the same units, where there is one: read at the first step only |
-    | what | ``z_what``, in the same units; or one entry for each category, of which the largest wins |
-    """
+    """The object, as a vector of entries in [-1, 1]; `AIRSceneEnv` has the table of them."""
 
     def __init__(self, model: SceneModel) -> None:
         what = model.prior_what
         super().__init__(model, [model.where_dim, model.scene_dim, what.size])
         self.space = LatentBox(sum(self.sizes), what.size if what.categorical else 0)
-
-    def noise(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Nothing."""
-        del rng
-        return np.empty(0)
 
     def act(self, values: Tensor, noise: Tensor, first: Tensor) -> tuple[Action, Tensor]:
         """The objects."""
@@ -84,15 +113,7 @@ class FlatLatents(_FlatActions):
 
 
 class FlatPosterior(_FlatActions):
-    """A distribution over the object, as a vector of entries in [-1, 1].
-
-    | entries | meaning |
-    |---|---|
-    | 1 | logit of drawing an object, in units of 10 |
-    | 3 | means of ``z_where``, in units of 3 prior standard deviations from the prior's mean |
-    | 3 | log standard deviations of ``z_where``: 1 is the prior's, -1 is exp(-6) of it |
-    | scene, scene | the same of ``z_scene``, where there is one: read at the first step only |
-    | what, what | the same of ``z_what``; or one logit for each category, in units of 10 |
+    """A distribution over the object, as a vector of entries in [-1, 1]; `AIRSceneEnv` has the table of them.
 
     The environment draws with its own generator, so that a seed decides an episode, and ``log q`` is
     subtracted from the reward. Means and standard deviations get gradients through the drawn object.

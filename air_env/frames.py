@@ -1,7 +1,6 @@
 """RGB frames: what an explanation looks like, with the attention windows in red, green, blue, ..."""
 
 import logging
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -113,7 +112,7 @@ class Window:
         self._figure = plt.figure("AIRScene")
         self._figure.subplots_adjust(0, 0, 1, 1)
         self._axes = self._figure.add_subplot(xticks=[], yticks=[])
-        self._picture: Any = None
+        self._picture = None
         self._visible = getattr(self._figure.canvas, "required_interactive_framework", None) is not None
         if not self._visible:
             _log.warning("matplotlib has no display, so render_mode='human' shows nothing; use 'rgb_array' for frames")

@@ -2,6 +2,8 @@
 
     p(x, z, n) = p(n) * prod_{i <= n} p(z_where_i) p(z_what_i) * p(x | render(z_1..n))     (Eq. 1)
 
+Numbers of equations, sections and figures are those of Eslami et al. (2016), "Attend, Infer, Repeat".
+
 Everything the environments know is here. An episode explains one image; each `SceneModel.step`
 adds one object or stops, and is rewarded by what it adds to the log-joint. With ``c_i`` the canvas
 after i objects,
@@ -83,8 +85,11 @@ class SceneModel(nn.Module):
     """
 
     log_p_count: Tensor
+    """``log p(n)``, ``[N + 1]``."""
     log_p_go: Tensor
+    """``log p(z_pres_{i+1} = 1 | i)``, ``[N]``."""
     log_p_stop: Tensor
+    """``log p(z_pres = 0 | i)``, ``[N + 1]``."""
 
     def __init__(self, config: SceneConfig) -> None:
         super().__init__()
@@ -110,7 +115,10 @@ class SceneModel(nn.Module):
         return self
 
     def anneal(self, iteration: int | None) -> None:
-        """Sets the count prior and the likelihood as they are at an iteration of training; None is the end."""
+        """Sets the count prior and the likelihood as they are at an iteration of training; None is the end.
+
+        Whoever trains calls it once an iteration.
+        """
         self._iteration = iteration
         self.likelihood = self.config.make_likelihood(iteration)
         parameter = self.config.count_prior.parameter_at(iteration)
@@ -151,6 +159,7 @@ class SceneModel(nn.Module):
         The latents of an episode that stops are ignored.
         """
         present = state.active & (action.z_pres > 0.5)
+        # First actions also draw the empty scene, whose look depends on z_scene.
         first = state.active & (state.step == 0)
         action = replace(action, z_where=masked(present, action.z_where), z_what=masked(present, action.z_what))
         z = _extended(state, action, present, first)
@@ -174,7 +183,8 @@ class SceneModel(nn.Module):
     def unroll(self, images: Images, z: Explanation) -> RewardTerms:
         """The rewards ``[batch, step]`` of N steps that all draw an object, computed at once.
 
-        The same numbers as N calls of `step` with presence 1, for a plan that does not look at the canvas.
+        The same numbers as N calls of `step` with presence 1, for a plan that does not look at the canvas. Training
+        uses it, where an agent plans all N steps.
         """
         black = torch.zeros_like(images)
         log_p_x = self.likelihood.log_prob(images[:, None], self.renderer.draw_all(black, z))
@@ -195,7 +205,8 @@ class SceneModel(nn.Module):
         """``log p(x | canvas)`` as a function of the extents, from 0 to 1, to which N objects are there.
 
         With falling extents ``e_1 >= ... >= e_N`` the canvas is ``sum_n (e_n - e_{n+1}) c_n``, a mixture of the
-        canvases after n objects: where objects add up, each of them times its extent.
+        canvases after n objects: where objects add up, each of them times its extent. Gradient estimators that relax
+        the presences use it.
         """
         black = torch.zeros_like(images)
         canvases = torch.cat([self.renderer.render(black, z.first(0))[:, None], self.renderer.draw_all(black, z)], 1)
@@ -286,7 +297,7 @@ def _extended(
     slots = torch.arange(z.z_pres.shape[1], device=state.step.device)
     new = present[:, None] & (slots == state.step[:, None])
     return Explanation(
-        z_pres=z.z_pres + new,
+        z_pres=torch.where(new, 1.0, z.z_pres),
         z_where=torch.where(new[..., None], action.z_where[:, None], z.z_where),
         z_what=torch.where(new.view(*new.shape, *[1] * (z.z_what.dim() - 2)), action.z_what[:, None], z.z_what),
         z_scene=torch.where(first[:, None], action.z_scene, z.z_scene),

@@ -1,11 +1,4 @@
-"""What the world expects before it sees the image: priors over the count and over the latents.
-
-A count prior is a table ``log p(n)``, n = 0..N. An episode spends it one step at a time, through the
-hazards
-
-    p(z_pres_i = 1 | i - 1) = P(n >= i) / P(n >= i - 1),    p(z_pres = 0 | i) = p(n = i) / P(n >= i),
-
-whose product over an episode is p(n) again (paper, Section 2: "p_N(n)", Figure 2: "n ~ Geom").
+"""What the world expects before it sees the image: priors over the latents, and over the count (`count_priors`).
 
 The prior of a latent also says how its values are written: as a Gymnasium space, as entries of a flat action in
 [-1, 1], and as features of a network.
@@ -14,8 +7,6 @@ The prior of a latent also says how its values are written: as a Gymnasium space
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -25,84 +16,10 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from air_env.count_priors import COUNT_PRIORS, CountPrior, hazards
 from air_env.reading import LATENT_BOUND, read_shaped, within
-from air_env.registry import Registry
 
-
-def truncated_geometric(num_steps: int, ratio: float) -> Float[Tensor, "counts"]:
-    """``log p(n)`` with p(n) proportional to ``ratio ** n``; a small ratio makes objects expensive."""
-    return torch.log_softmax(torch.arange(num_steps + 1, dtype=torch.float64) * math.log(ratio), 0)
-
-
-def binomial(num_steps: int, probability: float) -> Float[Tensor, "counts"]:
-    """``log p(n)`` of ``num_steps`` slots, each filled with the given probability."""
-    probs = torch.tensor(probability, dtype=torch.float64)
-    counts = torch.arange(num_steps + 1, dtype=torch.float64)
-    return torch.distributions.Binomial(num_steps, probs).log_prob(counts)
-
-
-def uniform(num_steps: int, parameter: float = 0.0) -> Float[Tensor, "counts"]:
-    """``log p(n)`` equal for all n; the parameter is not used."""
-    return torch.full((num_steps + 1,), -math.log(num_steps + 1), dtype=torch.float64)
-
-
-DEFAULT_PARAMETERS = {"geometric": 1e-5, "binomial": 0.5}
-"""Name -> parameter, where none is given; 0.5 for the others."""
-
-COUNT_PRIORS: Registry[Callable[[int, float], Tensor]] = Registry(
-    "count prior", {"geometric": truncated_geometric, "binomial": binomial, "uniform": uniform}
-)
-"""Name -> function of ``(num_steps, parameter)`` that returns ``log p(n)`` ``[num_steps + 1]``."""
-
-
-@dataclass(frozen=True)
-class CountPrior:
-    """A count prior that may be annealed, geometrically in its parameter."""
-
-    name: str = "geometric"
-    """One of `COUNT_PRIORS`."""
-    parameter: float | None = None
-    """Ratio of the geometric, probability of the binomial; in (0, 1). None is its own in `DEFAULT_PARAMETERS`."""
-    initial_parameter: float | None = None
-    """The parameter at iteration 0; None does not anneal."""
-    anneal_steps: int = 0
-    """Iterations until the parameter is reached."""
-
-    def __post_init__(self) -> None:
-        COUNT_PRIORS.find(self.name)
-        for parameter in (self.parameter, self.initial_parameter):
-            if parameter is not None and not 0 < parameter < 1:
-                raise ValueError(f"a count prior's parameter must lie in (0, 1), got {parameter}")
-        if not isinstance(self.anneal_steps, Integral) or self.anneal_steps < 0:
-            raise ValueError(f"anneal_steps must be a whole number of at least 0, got {self.anneal_steps!r}")
-
-    def log_p(self, num_steps: int, iteration: int | None = None) -> Float[Tensor, "counts"]:
-        """The table ``log p(n)`` in float64 at an iteration of training; None means the final one."""
-        return COUNT_PRIORS.find(self.name)(num_steps, self.parameter_at(iteration))
-
-    def parameter_at(self, iteration: int | None) -> float:
-        """The parameter at an iteration of training; None means the final one."""
-        final = DEFAULT_PARAMETERS.get(self.name, 0.5) if self.parameter is None else self.parameter
-        if iteration is None or self.initial_parameter is None or iteration >= self.anneal_steps:
-            return final
-        fraction = iteration / self.anneal_steps
-        return self.initial_parameter ** (1 - fraction) * final**fraction
-
-
-def hazards(log_p: Float[Tensor, "counts"]) -> tuple[Float[Tensor, "steps"], Float[Tensor, "counts"]]:
-    """Splits ``log p(n)`` into the log-probabilities of going on and of stopping.
-
-    Returns:
-        ``go [N]`` with ``go[i] = log P(n >= i + 1 | n >= i)`` and ``stop [N + 1]`` with
-        ``stop[i] = log P(n = i | n >= i)``; ``stop[N] = 0``.
-
-    Example:
-        >>> go, stop = hazards(uniform(1))
-        >>> go.exp(), stop.exp()
-        (tensor([0.5000], dtype=torch.float64), tensor([0.5000, 1.0000], dtype=torch.float64))
-    """
-    tail = log_p.flip(0).logcumsumexp(0).flip(0)
-    return tail[1:] - tail[:-1], log_p - tail
+__all__ = ["COUNT_PRIORS", "CategoricalPrior", "CountPrior", "GaussianPrior", "PosePrior", "Prior", "hazards"]
 
 
 def gaussian_log_prob(value: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
@@ -224,8 +141,9 @@ class GaussianPrior(Prior):
         """Log-density in nats."""
         return gaussian_log_prob(value, self.mean, self.sd)
 
-    def kl(self, mean: Float[Tensor, "*batch dim"], sd: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-        """Kullback-Leibler divergence from it of a diagonal Gaussian, in nats."""
+    def kl(self, *parameters: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+        """Kullback-Leibler divergence from it of a diagonal Gaussian, by mean and standard deviation; nats."""
+        mean, sd = parameters
         ratio = sd / self.sd
         deviation = (mean - self.mean) / self.sd
         return 0.5 * (ratio.square() + deviation.square() - 1 - 2 * ratio.log()).sum(-1)
@@ -251,8 +169,9 @@ class GaussianPrior(Prior):
         """The values."""
         return self.mean + self.PRIOR_SDS * self.sd * entries
 
-    def encode(self, mean: Tensor, sd: Tensor) -> Tensor:
-        """The entries of a Gaussian."""
+    def encode(self, *parameters: Tensor) -> Tensor:
+        """The entries of a Gaussian, by mean and standard deviation."""
+        mean, sd = parameters
         scaled = (mean - self.mean) / (self.PRIOR_SDS * self.sd)
         return torch.cat([scaled, (sd / self.sd).log() * (2 / self.LOG_SD_RANGE) + 1], -1)
 
@@ -285,8 +204,9 @@ class PosePrior(GaussianPrior):
         position = gaussian_log_prob(value[..., :2], self.mean[:2], self.sd[:2])
         return position - math.log(2 * math.pi)
 
-    def kl(self, mean: Float[Tensor, "*batch 3"], sd: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+    def kl(self, *parameters: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
         """Kullback-Leibler divergence from it in nats; of a yaw on the line, which bounds that on the circle."""
+        mean, sd = parameters
         ratio, deviation = sd[..., :2] / self.sd[:2], (mean[..., :2] - self.mean[:2]) / self.sd[:2]
         position = 0.5 * (ratio.square() + deviation.square() - 1 - 2 * ratio.log()).sum(-1)
         return position + 0.5 * math.log(2 * math.pi / math.e) - sd[..., 2].log()
@@ -306,7 +226,6 @@ class CategoricalPrior(Prior):
     """
 
     LOGIT_SCALE = 10.0
-    dtype = torch.long
     categorical = True
     event_shape = ()
     noise_size = 1
@@ -323,12 +242,18 @@ class CategoricalPrior(Prior):
         self.log_p.fill_(-math.log(self.num_categories))
         return self
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the values."""
+        return torch.long
+
     def log_prob(self, value: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Log-probability in nats."""
         return self.log_p.expand(value.shape)
 
-    def kl(self, log_q: Float[Tensor, "*batch category"]) -> Float[Tensor, "*batch"]:
+    def kl(self, *parameters: Float[Tensor, "*batch category"]) -> Float[Tensor, "*batch"]:
         """Kullback-Leibler divergence from it of normalised log-probabilities, in nats."""
+        (log_q,) = parameters
         return (log_q.exp() * (log_q - self.log_p)).sum(-1)
 
     def sample(self, *shape: int, generator: torch.Generator | None = None) -> Int[Tensor, "*batch"]:
@@ -356,8 +281,9 @@ class CategoricalPrior(Prior):
         """The categories of the largest entries."""
         return entries.argmax(-1)
 
-    def encode(self, logits: Tensor) -> Tensor:
+    def encode(self, *parameters: Tensor) -> Tensor:
         """The entries of logits; the largest is 1."""
+        (logits,) = parameters
         return (logits - logits.amax(-1, keepdim=True)) / self.LOGIT_SCALE + 1
 
     def noise(self, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -31,9 +31,10 @@ class SceneConfig:
     count_prior: CountPrior = field(default_factory=CountPrior)
     """p(n)."""
     where_mean: tuple[float, float, float] = WHERE_MEAN
-    """Prior mean of ``z_where``: log of the window's relative size, centre x and y."""
+    """Prior mean of ``z_where`` where it is a window: log of its size relative to the image, centre x and y. Renderers
+    without windows, those of three-dimensional objects, have a prior of their own, and refuse another one here."""
     where_sd: tuple[float, float, float] = WHERE_SD
-    """Prior standard deviation of ``z_where``."""
+    """Prior standard deviation of ``z_where``, likewise."""
     renderer: RendererSettings = field(default_factory=PatchConfig)
     """How objects are drawn, and what ``z_what`` is: a code for a learned patch, or a category. The name of one of
     `RENDERERS` stands for its default settings. In three dimensions, ``z_where`` has a prior of its own."""

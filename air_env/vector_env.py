@@ -30,7 +30,7 @@ Info = dict[str, Any]
 _RESET_OPTIONS = ("reset_mask", "scenes", "images")
 
 
-class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
+class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Tensor]):
     """Explains a batch of images, one object a step; torch tensors in and out.
 
     The spaces are those of `AIRSceneEnv`, batched. Rewards are differentiable functions of the actions
@@ -116,7 +116,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         return self._state
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
+        self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, object] | None = None
     ) -> tuple[Observation, Info]:
         """Starts new episodes.
 
@@ -165,7 +165,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         log_p_x_empty = self._begin(mask, images, truth)
         return self._observation(), {"log_p_x_empty": log_p_x_empty, **self._known_truth()}
 
-    def step(self, actions: Any) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:
+    def step(self, actions: object) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:
         """Adds one object to every scene, or stops there.
 
         Args:
@@ -218,13 +218,14 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
             return None
         state = self.state
         pixels = (state.images, state.canvas, self.model.boxes(state.z))
-        parts = zip(*(part.numpy(force=True) for part in pixels), strict=True)
-        rows = zip(parts, state.step.tolist(), state.active.tolist(), self._returns.tolist(), strict=True)
+        images, canvases, boxes = (part.numpy(force=True) for part in pixels)
+        rows = zip(state.step.tolist(), state.active.tolist(), self._returns.tolist(), strict=True)
         frames = []
-        for part, count, active, total in rows:
+        for i, (count, active, total) in enumerate(rows):
             # Adding 0 takes the sign of -0.0.
             value = f"canvas, return {round(total, 1) + 0.0:,.1f} nats"
-            frames.append(scene_frame(*part, (f"image, count {count}{'' if active else ', finished'}", value)))
+            captions = (f"image, count {count}{'' if active else ', finished'}", value)
+            frames.append(scene_frame(images[i], canvases[i], boxes[i], captions))
         return tuple(frames)
 
     def advance(self, action: Action, log_q: Tensor) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:
@@ -286,7 +287,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
     def _known_truth(self) -> dict[str, Tensor]:
         return dict(self._truth) if self._known.any() else {}
 
-    def _graph(self) -> AbstractContextManager[Any]:
+    def _graph(self) -> AbstractContextManager[object]:
         return nullcontext() if self.grad_enabled else torch.no_grad()
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.torch import load_model
@@ -36,14 +35,14 @@ def make_world(
     num_scenes: int = 2_000,
     scene_seed: int = 0,
     data_dir: Path | str | None = None,
-    scene_options: Mapping[str, Any] | None = None,
+    scene_options: Mapping[str, object] | None = None,
     model: SceneModel | None = None,
     num_steps: int | None = None,
     likelihood: str | None = None,
     likelihood_scale: float | None = None,
     count_prior: CountPrior | str | None = None,
     renderer: RendererSettings | str | None = None,
-    **options: Any,
+    **options: object,
 ) -> World:
     """Makes the world of an environment.
 
@@ -124,7 +123,7 @@ def _make_scenes(
     num_scenes: int,
     seed: int,
     data_dir: Path | str | None,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
 ) -> tuple[SceneDataset, SceneConfig | None]:
     """The pool, and the generative model of its images where it is known."""
     if not isinstance(scene, str):
@@ -144,6 +143,6 @@ def _make_scenes(
 
 
 @lru_cache(maxsize=8)
-def _pool(name: str, split: Split, num_scenes: int, seed: int, data_dir: str | None, **options: Any) -> SceneDataset:
+def _pool(name: str, split: Split, num_scenes: int, seed: int, data_dir: str | None, **options: object) -> SceneDataset:
     """Scenes are made once a process: they are the same for all its environments."""
     return make_scene(name, data_dir=data_dir, **options).dataset(split, num_scenes, seed)

@@ -231,7 +231,7 @@ def assert_parameters_fit(mode, action, logit, where, what) -> None:
     presence, decoded_where, decoded_what = posterior_of(mode, action)
     assert_equal(presence.logits, logit, 1e-9)
     assert_equal((decoded_where.mean, decoded_where.stddev), (where.mean, where.sd), 1e-9)
-    decoded = decoded_what.logits if isinstance(what, torch.Tensor) else (decoded_what.mean, decoded_what.stddev)
+    decoded = (decoded_what.logits,) if len(what) == 1 else (decoded_what.mean, decoded_what.stddev)
     assert_equal(decoded, what, 1e-9)
 
 

@@ -54,7 +54,7 @@ def roll_out(agent: AIR, images: Tensor, seed: int = 0, *, enumerate_categories:
 
 def exact_gradients(agent: AIR, rollout: Rollout) -> dict[str, Tensor]:
     """Of the ELBO with count and categories summed out, from its definition."""
-    log_q = torch.stack([part.log_prob(rollout.z_what[:, i]) for i, part in enumerate(steps_of(rollout.what))], 1)
+    log_q = torch.stack([part.log_prob(rollout.z.z_what[:, i]) for i, part in enumerate(steps_of(rollout.what))], 1)
     value = -(log_q.sum(1).exp() * objective(rollout.problem())).sum()
     return gradients(value, dict(agent.named_parameters()))
 
@@ -65,7 +65,7 @@ def steps_of(what: Categorical) -> list[Categorical]:
 
 def test_every_sequence_of_categories_has_one_path_and_their_probabilities_sum_to_one(agent, images):
     rollout = roll_out(agent, images, enumerate_categories=True)
-    sequences = rollout.z_what.unflatten(0, (BATCH, -1))
+    sequences = rollout.z.z_what.unflatten(0, (BATCH, -1))
     assert sequences.tolist() == [[[i, j] for i in range(3) for j in range(3)]] * BATCH
     problem = rollout.problem()
     assert_equal(problem.per_image(torch.ones(BATCH * 9).double()), torch.ones(BATCH).double(), 1e-12)
@@ -73,7 +73,7 @@ def test_every_sequence_of_categories_has_one_path_and_their_probabilities_sum_t
 
 def test_a_sampled_path_is_one_of_the_enumerated(agent, images):
     sampled, branches = roll_out(agent, images), roll_out(agent, images, enumerate_categories=True)
-    rows = torch.arange(BATCH) * 9 + sampled.z_what[:, 0] * 3 + sampled.z_what[:, 1]
+    rows = torch.arange(BATCH) * 9 + sampled.z.z_what[:, 0] * 3 + sampled.z.z_what[:, 1]
     for name in ("logits", "scores", "context", "log_q_what"):
         assert_equal(getattr(branches.problem(), name)[rows], getattr(sampled.problem(), name), 1e-12)
 

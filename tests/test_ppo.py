@@ -65,7 +65,7 @@ def one_step(probability: float, gain: float = 10.0, stop: float = 0.8) -> StopP
 def rewards_of(rollout: Rollout) -> tuple[Tensor, Tensor]:
     """What the environment pays for going on at each step, and for stopping there, less log q."""
     problem = rollout.problem(analytic_kl=False)
-    latents = rollout.where.log_prob(rollout.z_where) + rollout.what.log_prob(rollout.z_what)
+    latents = rollout.where.log_prob(rollout.z.z_where) + rollout.what.log_prob(rollout.z.z_what)
     p = problem.logits.sigmoid()
     return rollout.rewards.total - latents - p.log(), rollout.agent.model.log_p_stop[:-1] - (1 - p).log()
 

@@ -39,7 +39,7 @@ def step_through(agent: AIR, images: Tensor, rollout: Rollout, count: int) -> tu
     constant, rewards = envs.state.log_p_x, []
     for i in range(agent.model.config.num_steps):
         present = torch.full((len(images),), int(i < count))
-        action = {"z_pres": present, "z_where": rollout.z_where[:, i], "z_what": rollout.z_what[:, i]}
+        action = {"z_pres": present, "z_where": rollout.z.z_where[:, i], "z_what": rollout.z.z_what[:, i]}
         rewards.append(envs.step(action)[1])
     return constant, rewards
 
@@ -50,7 +50,7 @@ def test_scores_are_the_rewards_of_an_episode_less_the_log_density_of_its_latent
     agent, images = make_agent(core=core, num_steps=num_steps), make_images(BATCH)
     rollout = roll_out(agent, images)
     scores = rollout.problem(analytic_kl=False).scores
-    log_q = posterior(rollout.where).log_prob(rollout.z_where) + posterior(rollout.what).log_prob(rollout.z_what)
+    log_q = posterior(rollout.where).log_prob(rollout.z.z_where) + posterior(rollout.what).log_prob(rollout.z.z_what)
     for n in range(num_steps + 1):
         constant, rewards = step_through(agent, images, rollout, n)
         assert_equal(scores[:, n], constant + sum(rewards) - log_q[:, :n].sum(1), 1e-9)
@@ -59,7 +59,7 @@ def test_scores_are_the_rewards_of_an_episode_less_the_log_density_of_its_latent
 def test_the_return_so_far_is_that_of_the_steps_before():
     agent, images = make_agent(), make_images(BATCH)
     rollout = roll_out(agent, images)
-    log_q = posterior(rollout.where).log_prob(rollout.z_where) + posterior(rollout.what).log_prob(rollout.z_what)
+    log_q = posterior(rollout.where).log_prob(rollout.z.z_where) + posterior(rollout.what).log_prob(rollout.z.z_what)
     steps = log_q + rollout.logits.sigmoid().log()
     constant, rewards = step_through(agent, images, rollout, 3)
     so_far = rollout.problem(analytic_kl=False).returns_so_far()
@@ -147,8 +147,8 @@ def test_the_context_is_detached_and_as_long_as_announced():
 def test_a_rollout_without_noise_follows_the_posterior_means():
     agent, images = make_agent(), make_images(BATCH)
     rollout = roll_out(agent, images, torch.zeros(BATCH, 3, WHERE + WHAT, dtype=torch.float64))
-    assert_equal(rollout.z_where, rollout.where.mean)
-    assert_equal(rollout.z_what, rollout.what.mean)
+    assert_equal(rollout.z.z_where, rollout.where.mean)
+    assert_equal(rollout.z.z_what, rollout.what.mean)
 
 
 def test_a_rollout_leaves_the_episodes_where_they_are():

@@ -20,7 +20,7 @@ from tiny import assert_equal
 from air_agents import load_agent
 from air_agents.evaluation.metrics import evaluate
 from air_agents.inference.cores import CORES
-from air_agents.training import agent_run as run
+from air_agents.training import trainer as trainer_module
 from air_agents.training.checkpoints import AGENT_FILE, load_recipe
 from air_agents.training.directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, RESUME_FILE
 from air_agents.training.run import TrainingRun
@@ -28,13 +28,7 @@ from air_agents.training.trainer import Trainer
 from air_env.priors import CountPrior
 
 RECIPE = replace(TINY, evaluate_every=4)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Evaluates on few scenes."""
-    for name, value in {"_NUM_TEST": 16, "_NUM_FINAL": 16, "_NUM_PICTURED": 2}.items():
-        monkeypatch.setattr(run, name, value)
+FIELDS = ("iteration", "minutes", "elbo", "count_accuracy", "learning_rate")
 
 
 def rows_of(directory: Path) -> list[dict[str, str]]:
@@ -142,8 +136,30 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_is(tmp_path):
     first = TrainingRun.start(tmp_path / "run", RECIPE)
     first.train()
     second = TrainingRun.resume(tmp_path / "run")
+    assert second.finished() is None
+    figures = second.finish()
+    assert second.finished() == pytest.approx(figures, nan_ok=True)
     second.train()
     assert_equal(second.trainer.state_dict(), first.trainer.state_dict())
+
+
+def test_a_run_is_extended(tmp_path):
+    """To the numbers of one that was as long from the beginning, where the learning rate is the same."""
+    long = replace(RECIPE, decay=0.0, max_steps=16)
+    whole = TrainingRun.start(str(tmp_path / "whole"), long)
+    whole.train()
+    short = TrainingRun.start(str(tmp_path / "short"), replace(long, max_steps=12))
+    short.train()
+    short.finish()
+    extended = TrainingRun.resume(str(tmp_path / "short"), max_steps=16)
+    assert extended.finished() is None
+    assert extended.recipe == TrainingRun.resume(tmp_path / "short").recipe == long
+    extended.train()
+    assert_equal(extended.trainer.state_dict(), whole.trainer.state_dict())
+    before = files_of(tmp_path)
+    with pytest.raises(ValueError, match="max_steps 8 is less than the 16 iterations"):
+        TrainingRun.resume(tmp_path / "short", max_steps=8)
+    assert files_of(tmp_path) == before
 
 
 def test_minutes_are_those_of_the_whole_run(tmp_path):
@@ -245,15 +261,15 @@ def test_an_interruption_waits_for_the_end_of_the_iteration_and_is_saved(tmp_pat
 
 def test_training_is_reported_without_exploration(tmp_path, monkeypatch):
     counts = []
-    monkeypatch.setattr(run, "scenes_beside_reconstructions", lambda images, z, path: counts.append(z.count))
-    monkeypatch.setattr(run, "write_atomically", lambda path, write: write(path))
+    monkeypatch.setattr(trainer_module, "scenes_beside_reconstructions", lambda images, z, path: counts.append(z.count))
+    monkeypatch.setattr(trainer_module, "write_atomically", lambda path, write: write(path))
     started = TrainingRun.start(tmp_path / "run", replace(RECIPE, learning_rate=1e-9, exploration_steps=100))
     # By itself it finds nothing; the exploration mixed in is all but certain of an object.
     torch.nn.init.constant_(started.trainer.agent.presence.bias, -20.0)
     started.train(stop_at=4)
     assert len(counts) == 2
     assert all((count == 0).all() for count in counts)
-    empty = (started._test.count == 0).float().mean().item()
+    empty = (started.test.count == 0).float().mean().item()
     assert float(rows_of(tmp_path / "run")[0]["count_accuracy"]) == pytest.approx(empty)
     assert started.trainer.agent.exploration.weight > 0.9, "it goes on exploring"
 
@@ -264,7 +280,7 @@ def test_the_final_figures_are_those_of_the_saved_agent(tmp_path):
     recipe = replace(RECIPE, model=replace(RECIPE.model, count_prior=prior), exploration_steps=100)
     finished = TrainingRun.start(tmp_path / "run", recipe)
     finished.train()
-    scenes = finished._scene.dataset("test", 16, RECIPE.seed + 1)
+    scenes = finished.final_scenes()
     generator = torch.Generator().manual_seed(RECIPE.seed + 1)
     saved = evaluate(load_agent(tmp_path / "run"), scenes, generator=generator)
     figures = finished.finish()
@@ -437,7 +453,6 @@ import os, random, signal, sys, time
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from air_agents import load_agent
-from air_agents.training import agent_run as run, run as training_run
 from air_agents.training.run import TrainingRun
 from air_env.scenes.digits import load_digits
 from tiny import RECIPE
@@ -445,8 +460,8 @@ from dataclasses import replace
 
 # Once, not in every child.
 load_digits("train"), load_digits("test")
-training_run._SAVE_EVERY_SECONDS, run._NUM_TEST, run._NUM_PICTURED = 0.0, 4, 1
-recipe = replace(RECIPE, max_steps=100_000, evaluate_every=1)
+TrainingRun.save_every = 0.0
+recipe = replace(RECIPE, max_steps=100_000, evaluate_every=1, num_test=4, num_pictured=1)
 directory, rng, found = Path(sys.argv[1]), random.Random(0), []
 
 def wait_for(condition):

@@ -1,44 +1,38 @@
 """Stable-Baselines3: the adapter gives the environment's numbers; every algorithm trains, saves, loads, evaluates."""
 
-import importlib
 import json
 import math
-import subprocess
-import sys
 import warnings
-from dataclasses import replace
-from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium.utils import env_checker as gymnasium_checker
-from stable_baselines3 import A2C, PPO
+from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common import env_checker
 from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 from tiny import assert_equal
 
-import air_env
 from air_agents.sb3 import (
     AIRSceneVecEnv,
     HybridDistribution,
     HybridPolicy,
     SceneExtractor,
+    Settings,
     evaluate_policy,
     load_algorithm,
     make_algorithm,
     make_settings,
-    run,
     save_algorithm,
 )
 from air_agents.sb3.evaluation import act_at_random, stop_at_once
+from air_agents.training.run import TrainingRun
 from air_env import geometry
 from air_env.flat_actions import LatentBox
 from air_env.world import make_world
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "train_sb3.py"
 WORLDS = {scene: make_world(scene, num_scenes=16) for scene in ("sprites", "digits")}
 MODES = ("latents", "posterior")
 NUM_CATEGORIES = 3
@@ -289,7 +283,7 @@ def test_categories_are_read_as_they_were_meant():
     observation = agent.policy.obs_to_tensor(observation)[0]
     distribution = agent.policy.get_distribution(observation)
     for action in (distribution.sample(), distribution.mode()):
-        taken, _ = envs.envs.action_mode.act(action.clamp(-1, 1), torch.empty(64, 0))
+        taken, _ = envs.envs.action_mode.act(action.clamp(-1, 1), torch.empty(64, 0), torch.ones(64, dtype=torch.bool))
         assert_equal(taken.z_pres > 0, action[:, 0] > 0)
         present = taken.z_pres > 0
         assert_equal(taken.z_what[present], action[present][:, -NUM_CATEGORIES:].argmax(-1))
@@ -396,87 +390,130 @@ def test_settings_that_make_no_sense_are_refused(changes, message):
         make_settings("ppo", **changes)
 
 
-# The script
+# Runs
 
 
-@pytest.fixture
-def train_sb3(monkeypatch, tmp_path):
-    """Runs the script in an empty working directory, evaluated on few scenes."""
-    module = importlib.import_module("air_agents.commands.train_sb3")
-    monkeypatch.chdir(tmp_path)
-    for name, value in {"_NUM_EVALUATIONS": 3, "_NUM_TEST": 16, "_NUM_FINAL": 16}.items():
-        monkeypatch.setattr(run, name, value)
-
-    def call(*arguments: object) -> None:
-        monkeypatch.setattr(sys, "argv", ["train_sb3.py", *map(str, arguments)])
-        module.main()
-
-    yield call
-    torch.set_flush_denormal(False)
+def tiny_settings(algorithm: str = "ppo", **changes) -> Settings:
+    few = {"max_steps": 640, "num_envs": 16, "num_train": 32, "num_test": 16, "num_final": 16, "num_pictured": 2}
+    return make_settings(algorithm, **few | {"evaluate_every": 200} | changes)
 
 
-def test_help_names_every_choice():
-    result = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
-    for name in ("ppo", "a2c", "sac", "latents", "posterior", *air_env.SCENES):
-        assert name in result.stdout
-
-
-def test_a_run_from_beginning_to_end(train_sb3, capsys):
-    train_sb3("--total-steps", 600, "--num-envs", 16, "--num-train", 32)
-    directory = Path("runs/sprites-ppo-0")
-    metrics = json.loads((directory / "evaluation.json").read_text())
+def test_a_run_from_beginning_to_end(tmp_path):
+    directory = tmp_path / "run"
+    run = TrainingRun.start(directory, tiny_settings())
+    run.train()
+    done = []
+    metrics = run.finish(progress=done.append)
+    assert sum(done) == 16
     assert next(iter(metrics)) == "count_accuracy"
     assert metrics["return_random"] < metrics["return_empty"]
+    assert json.loads((directory / "evaluation.json").read_text())["steps"] == 640
     lines = (directory / "metrics.csv").read_text().splitlines()
-    assert lines[0] == ",".join(run.FIELDS)
-    assert len(lines) > 2
-    assert list((directory / "tensorboard").iterdir())
+    assert {"iteration", "steps", "images", "minutes", "return", "count_accuracy", "return_test"} <= set(
+        lines[0].split(",")
+    )
+    assert len(lines) == 4
+    assert {path.name for path in directory.iterdir()} == {
+        "config.json", "metrics.csv", "policy.safetensors", "resume.pt", "evaluation.json", "pictures", "tensorboard"
+    }  # fmt: skip
     assert load_algorithm(directory).num_timesteps == 0
-    output = capsys.readouterr().out
-    for name in ("count_accuracy", "identity_accuracy", "return_empty", "return_random", str(directory), "minutes"):
-        assert name in output
-    with pytest.raises(SystemExit, match=r"^error: runs/sprites-ppo-0 already holds a run; continue it with --resume"):
-        train_sb3("--total-steps", 600, "--num-envs", 16, "--num-train", 32)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--algorithm", "dqn"], "algorithm 'dqn' is unknown; choose one of ppo, a2c, sac"),
-        (["--scene", "sprite"], "scene 'sprite' is unknown; choose one of"),
-        (["--device", "abacus"], "device 'abacus' cannot be used"),
-        (["--max-minutes", "0", "--num-train", "8"], "max_minutes must be positive, got 0"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_without_a_traceback(train_sb3, arguments, message):
-    with pytest.raises(SystemExit, match=rf"^error: .*{message}"):
-        train_sb3(*arguments)
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "a2c", "sac"])
-def test_a_stopped_run_goes_on_where_it_stood(train_sb3, algorithm, tmp_path):
-    settings = make_settings(algorithm, total_steps=640, num_envs=16, num_train=32)
-    first = run.Run.start(tmp_path / "run", settings)
-    first.settings = replace(settings, total_steps=256)
-    first.train()
-    again = run.Run.resume(tmp_path / "run")
-    steps = again.algorithm.num_timesteps
+def test_a_stopped_run_goes_on_where_it_stood(algorithm, tmp_path):
+    first = TrainingRun.start(tmp_path / "run", tiny_settings(algorithm))
+    first.train(stop_at=256)
+    again = TrainingRun.resume(tmp_path / "run")
+    steps = again.trainer.iteration
     assert 256 <= steps < 640
-    assert (again.images, again.minutes, again.rows) == (first.images, first.minutes, first.rows)
-    assert_equal(dict(again.algorithm.policy.state_dict()), dict(first.algorithm.policy.state_dict()))
-    for name, optimizer in again._optimizers().items():
-        assert_equal(optimizer.state_dict()["state"], first._optimizers()[name].state_dict()["state"])
+    assert (again.trainer.images, again.minutes) == (first.trainer.images, first.minutes)
+    assert_equal(again.rows, first.rows)
+    assert_equal(dict(again.trainer.algorithm.policy.state_dict()), dict(first.trainer.algorithm.policy.state_dict()))
+    for name, optimizer in again.trainer.optimizers().items():
+        assert_equal(optimizer.state_dict()["state"], first.trainer.optimizers()[name].state_dict()["state"])
     again.train()
-    assert again.algorithm.num_timesteps >= 640
+    assert again.trainer.iteration >= 640
     assert again.rows[-1]["images"] > first.rows[-1]["images"]
 
 
+def test_runs_from_before_they_were_like_others_are_resumed(tmp_path):
+    """config.json had total_steps, resume.pt neither a trainer nor a device."""
+    directory = tmp_path / "run"
+    first = TrainingRun.start(directory, tiny_settings())
+    first.train(stop_at=256)
+    config = json.loads((directory / "config.json").read_text())
+    old = ("algorithm", "scene", "scene_options", "action_mode", "num_envs", "learning_rate", "exploration")
+    old_config = {name: config[name] for name in (*old, "num_train", "seed")} | {"total_steps": 640}
+    (directory / "config.json").write_text(json.dumps(old_config))
+    row = {"steps": 256, "images": 9, "minutes": 0.1, "return": -1.0, "count_accuracy": 0.5, "return_test": -1.0}
+    torch.save(first.trainer.state_dict() | {"minutes": 0.5, "rows": [row]}, directory / "resume.pt")
+    again = TrainingRun.resume(directory)
+    assert again.recipe == make_settings("ppo", max_steps=640, num_envs=16, num_train=32)
+    assert (again.minutes, again.rows) == (0.5, [{"iteration": 256} | row])
+    assert again.trainer.iteration == first.trainer.iteration
+    assert_equal(dict(again.trainer.algorithm.policy.state_dict()), dict(first.trainer.algorithm.policy.state_dict()))
+
+
 @pytest.mark.parametrize("name", ["config.json", "resume.pt"])
-def test_a_damaged_run_is_not_resumed(train_sb3, name, tmp_path):
-    run.Run.start(tmp_path / "run", make_settings("ppo", num_envs=4, num_train=8))
+def test_a_damaged_run_is_not_resumed(name, tmp_path):
+    TrainingRun.start(tmp_path / "run", tiny_settings(num_envs=4, num_train=8))
     (tmp_path / "run" / name).write_bytes(b"damaged")
-    with pytest.raises(SystemExit, match=r"^error: the run in .* cannot be resumed"):
-        train_sb3("--resume", tmp_path / "run")
-    with pytest.raises(SystemExit, match=r"^error: .* holds no run to resume"):
-        train_sb3("--resume", tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"^the run in .* cannot be resumed"):
+        TrainingRun.resume(tmp_path / "run")
+
+
+def test_the_hybrid_policy_refuses_algorithms_that_want_an_actor():
+    with pytest.raises(ValueError, match="HybridPolicy is a policy of PPO and A2C"):
+        SAC(HybridPolicy, make_envs(2))
+
+
+TRUTHS = {
+    "digits": {},
+    "sprites": {},
+    "objects3d": {"renderer": "raycast"},
+    "tabletop3d": {"renderer": "raycast"},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("scene", TRUTHS)
+def test_the_truth_as_a_policy_is_right_about_every_scene(scene, mode):
+    """A policy that reads the truth counts, finds and names every object, through every flat action."""
+    world = make_world(scene, num_scenes=24, split="test", scene_options=TRUTHS[scene])
+    scenes, model = world.scenes, world.model
+    if scenes.poses.shape[-1]:
+        where = scenes.poses.nan_to_num()
+    else:
+        # Windows are squares: the smallest ones around the objects.
+        where = geometry.from_boxes(scenes.boxes.nan_to_num(1.0), scenes.images.shape[-1])
+    labels = scenes.labels.clamp_min(0)
+    logits = 40.0 * torch.nn.functional.one_hot(labels, max(model.prior_what.size, 10)).float()
+
+    def entries(prior, *parameters):
+        flat = prior.encode(*parameters)
+        return flat[..., : prior.size] if mode == "latents" and not prior.categorical else flat
+
+    def act(observation):
+        step = torch.from_numpy(observation["step"])
+        rows, last = torch.arange(len(step)), step.clamp_max(where.shape[1] - 1)
+        z_pres = torch.where(step < scenes.count, 1.0, -1.0)[:, None]
+        tiny = math.exp(-6)
+        parts = [
+            z_pres,
+            entries(model.prior_where, where[rows, last], tiny * model.prior_where.sd.expand(len(rows), -1)),
+        ]
+        z_scene = scenes.z_scene
+        parts.append(entries(model.prior_scene, z_scene, tiny * model.prior_scene.sd.expand_as(z_scene)))
+        if model.prior_what.categorical:
+            parts.append(entries(model.prior_what, logits[rows, last, : model.prior_what.size]))
+        else:
+            size = model.prior_what.size
+            mean = torch.zeros(len(rows), size)
+            parts.append(entries(model.prior_what, mean, tiny * torch.ones_like(mean)))
+        return torch.cat(parts, 1).clamp(-1, 1).numpy()
+
+    metrics = evaluate_policy(act, world, mode)
+    assert metrics["count_accuracy"] == 1
+    assert metrics["box_iou"] > (0.9 if mode == "latents" else 0.8)
+    if model.prior_what.categorical:
+        assert metrics["identity_accuracy"] == 1

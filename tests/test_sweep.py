@@ -28,7 +28,6 @@ from air_agents.estimator_benchmark.specs import load_estimator
 from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
 from air_agents.estimators import ESTIMATORS
 from air_agents.jobs.cluster import Cluster, LocalCluster
-from air_agents.training import agent_run as run
 from air_agents.training.recipes import RECIPES
 from air_agents.training.files import read_rows
 from air_agents.training.run import TrainingRun
@@ -62,10 +61,8 @@ NOT_A_CLASS = 3
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Few scenes; what workers set in their own processes is undone, and so is what is registered."""
-    for name, value in {"_NUM_TEST": 16, "_NUM_FINAL": 16, "_NUM_PICTURED": 2}.items():
-        monkeypatch.setattr(run, name, value)
     # Drawing it takes longer than the training.
-    monkeypatch.setattr(run, "count_accuracy_curve", lambda rows, path: path.write_bytes(b""))
+    monkeypatch.setattr("air_agents.training.trainer.count_accuracy_curve", lambda rows, path: path.write_bytes(b""))
     monkeypatch.setattr(specs, "_LOADED", {})
     before, threads = dict(ESTIMATORS), torch.get_num_threads()
     yield
@@ -461,9 +458,8 @@ sweep = Sweep(replace(RECIPE, max_steps=120, evaluate_every=5), ("nvil",), (0,))
 def slowly(function, *arguments):
     # In the worker: few scenes, and iterations that last long enough to be interrupted.
     import time
-    from air_agents.training import agent_run as run
     from air_agents.training.trainer import Trainer
-    run._NUM_TEST, run._NUM_FINAL, run._NUM_PICTURED, step = 16, 16, 2, Trainer.step
+    step = Trainer.step
     def slow_step(*arguments):
         time.sleep(0.03)
         return step(*arguments)
@@ -532,9 +528,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(tmp_pa
 
 def with_few_scenes(function: Callable[..., object], *arguments: object) -> None:
     """Calls a function in a worker, which knows nothing of the patches here."""
-    from air_agents.training import agent_run as run
 
-    run._NUM_TEST, run._NUM_FINAL, run._NUM_PICTURED = 16, 16, 2
     function(*arguments)
 
 

@@ -9,7 +9,6 @@ from tiny import RECIPE
 
 from air_agents import load_agent
 from air_agents.evaluation.metrics import evaluate
-from air_agents.training import agent_run as run
 from air_agents.training.recipes import get_recipe
 from air_agents.training.run import TrainingRun
 
@@ -25,9 +24,7 @@ def test_the_digits_recipe_counts_digits_that_it_never_saw(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_an_agent_is_trained_resumed_and_measured_on_a_gpu(tmp_path, monkeypatch):
-    for name, value in {"_NUM_TEST": 16, "_NUM_FINAL": 16, "_NUM_PICTURED": 2}.items():
-        monkeypatch.setattr(run, name, value)
+def test_an_agent_is_trained_resumed_and_measured_on_a_gpu(tmp_path):
     directory = tmp_path / "run"
     TrainingRun.start(directory, replace(RECIPE, estimator="nvil", evaluate_every=4), device="cuda").train(stop_at=6)
     with pytest.raises(ValueError, match="was trained on cuda"):
@@ -38,7 +35,7 @@ def test_an_agent_is_trained_resumed_and_measured_on_a_gpu(tmp_path, monkeypatch
     assert resumed.trainer.iteration == RECIPE.max_steps
     assert math.isfinite(resumed.finish()["elbo"])
     # The noise differs between devices, what does without it does not.
-    scenes = resumed._scene.dataset("test", 16)
+    scenes = resumed.scene.dataset("test", 16)
     on_gpu, on_cpu = (load_agent(directory, device) for device in ("cuda", "cpu"))
     z, expected = (agent.explain(scenes.images) for agent in (on_gpu, on_cpu))
     torch.testing.assert_close(z.z_where.cpu(), expected.z_where, rtol=1e-3, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Heads: what a little supervision makes of representations that were learned without (Section 3.1.2).
+"""Heads: small supervised networks on frozen, unsupervised features (Section 3.1.2).
 
 A head is a small network on frozen features, trained with cross-entropy and with noise on the features, which makes new
 examples of old ones. How much noise, and on which scale, is chosen for every head on labels that are held back.
@@ -61,7 +61,7 @@ class Fitting:
 def objects(agent: AIR, scenes: SceneDataset) -> Float[Tensor, "scene look step feature"]:
     """What AIR infers of the objects of scenes: of every step P(n >= step), ``z_where`` and ``z_what``.
 
-    An object that is as good as absent has its place, too: whoever reads the features may know better. ``z_what`` is
+    Absent objects keep their features; the head decides what to use. ``z_what`` is
     inferred anew, with the other objects taken out of the image, from several windows `around` what the object draws:
     the ELBO does not mind where in its window an object is, and who is to read it does.
     """
@@ -76,10 +76,8 @@ def _look_again(agent: AIR, images: Images, generator: torch.Generator) -> Float
     logits, z_where, z_what = agent.follow_modes(images, agent.model.config.num_steps)
     present = logits.sigmoid().cumprod(1)
     empty = torch.zeros_like(images).repeat_interleave(logits.shape[1], 0)
-    z = Explanation.of_objects(
-        empty.new_ones(len(empty), 1), z_where.flatten(0, 1)[:, None], z_what.flatten(0, 1)[:, None]
-    )
-    pictures = agent.model.renderer.draw(empty, z)
+    where, what = z_where.flatten(0, 1)[:, None], z_what.flatten(0, 1)[:, None]
+    pictures = agent.model.renderer.draw(empty, Explanation.of_objects(torch.ones_like(where[..., 0]), where, what))
     windows = around(pictures)
     pictures = pictures.unflatten(0, logits.shape) * present[..., None, None, None]
     alone = (images[:, None] - pictures.sum(1, keepdim=True) + pictures).flatten(0, 1)

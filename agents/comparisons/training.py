@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from air_env.scenes import SceneDataset
 from ..evaluation.pictures import scenes_beside_reconstructions
 from ..training.files import read_weights, save_weights, write_atomically
 from ..training.serialisation import from_json, to_json
-from ..training.settings import Rows, TrainingSettings
+from ..training.settings import Rows, State, TrainingSettings
 from .model import ComparisonModel
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class ComparisonTrainer:
             self._epoch, self._permutation = epoch, torch.from_numpy(rows).to(self.device)
         return self._permutation[batch * size : (batch + 1) * size]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """All that the next iteration depends on."""
         return {
             "iteration": self.iteration,
@@ -163,7 +163,7 @@ class ComparisonTrainer:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Continues where a trainer of the same recipe stood."""
         self.iteration = state["iteration"]
         self.model.load_state_dict(state["model"])

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -67,9 +67,27 @@ def _mix(log_q: Tensor, fixed: float, weight: float) -> Tensor:
     return torch.logaddexp(torch.full_like(log_q, math.log(weight * fixed)), own + log_q)
 
 
-def select(state: Any, rows: Tensor) -> Any:
+@dataclass(frozen=True)
+class State:
+    """What an agent remembers between steps: tensors, with a row for each image."""
+
+    images: Tensor
+    """``[batch, channel, side, side]``."""
+
+    def select(self, rows: Tensor) -> Self:
+        """The state of some rows of the batch."""
+        return select(self, rows)
+
+
+S = TypeVar("S", bound=State)
+First = TypeVar("First", Gaussian, Categorical)
+"""The posterior of what is chosen first of an object."""
+Rows = TypeVar("Rows", bound=State | Gaussian | Categorical)
+
+
+def select(value: Rows, rows: Tensor) -> Rows:
     """Some rows of a dataclass of tensors."""
-    return type(state)(*(getattr(state, field.name)[rows] for field in fields(state)))
+    return type(value)(*(getattr(value, field.name)[rows] for field in fields(value)))
 
 
 @dataclass(frozen=True)
@@ -129,7 +147,7 @@ class AgentSettings(ABC):
         """Makes the agent, for scenes of a generative model."""
 
 
-class Agent(nn.Module, ABC):
+class Agent(nn.Module, ABC, Generic[S, First]):
     """An inference network ``q(z, n | x)`` and the scene model that it infers with.
 
     Args:
@@ -147,10 +165,10 @@ class Agent(nn.Module, ABC):
         self.exploration = Exploration()
 
     @abstractmethod
-    def initial(self, images: Images) -> Any:
+    def initial(self, images: Images) -> S:
         """The state before the first step."""
 
-    def describe_scene(self, state: Any, choose: Choose) -> tuple[Any, SceneLatent]:
+    def describe_scene(self, state: S, choose: Choose) -> tuple[S, SceneLatent]:
         """Infers what belongs to the whole scene; nothing, unless an agent says otherwise.
 
         Args:
@@ -165,7 +183,7 @@ class Agent(nn.Module, ABC):
         return state, SceneLatent(posterior, choose(posterior))
 
     @abstractmethod
-    def decide(self, state: Any) -> tuple[Any, Float[Tensor, "batch"], Any]:
+    def decide(self, state: S) -> tuple[S, Float[Tensor, "batch"], First]:
         """Takes a step.
 
         Returns:
@@ -173,7 +191,7 @@ class Agent(nn.Module, ABC):
         """
 
     @abstractmethod
-    def describe_object(self, state: Any, first: Any, choose_where: Choose, choose_what: Choose) -> Latents:
+    def describe_object(self, state: S, first: First, choose_where: Choose, choose_what: Choose) -> Latents:
         """Where and what the object of a step is.
 
         Args:
@@ -184,7 +202,7 @@ class Agent(nn.Module, ABC):
         """
 
     @abstractmethod
-    def remember(self, state: Any, z_where: Tensor, z_what: Tensor) -> Any:
+    def remember(self, state: S, z_where: Tensor, z_what: Tensor) -> S:
         """The state after the latents of a step are chosen."""
 
     @property

@@ -4,10 +4,13 @@ At every step the core reads the image and the latents of the step before, and d
 another object and where; the window is then read out of the image and encoded into what it holds:
 
     h_i = LSTM(embed(x), z_{i-1}, h_{i-1})                                      AIR
-    h_i = LSTM(embed(c_{i-1} - x), h_{i-1})                                     DAIR: c_i the canvas after i objects,
-                                                                                and means of windows from its peak
+    h_i = LSTM(embed(c_{i-1} - x), h_{i-1})                                     DAIR: c_i the canvas after i objects
     z_pres_i ~ Bernoulli(sigmoid(logit(h_i))),    z_where_i ~ N(head(h_i)),
     z_what_i ~ N(encoder(attend(x, z_where_i))), or a category
+
+DAIR's windows start at the peak of the error canvas ``c_{i-1} - x``. `Agent.explain` and the training rollout call, at
+every step, `decide` (the logit of ``z_pres``, and ``q(z_where)``), `describe_object` (``z_where``, then ``z_what``) and
+`remember`. `CORES` embed what the core sees; `Exploration` is set by the trainer, and does nothing after training.
 """
 
 import math
@@ -23,7 +26,7 @@ from air_env import geometry
 from air_env.explanation import Explanation, Images
 from air_env.model import SceneConfig
 
-from .agent import Agent, AgentSettings, Choose, Exploration, Latents, select
+from .agent import Agent, AgentSettings, Choose, Exploration, Latents, State
 from .cores import CORES
 from .posteriors import CategoricalHead, Gaussian, GaussianHead, Posterior
 
@@ -56,11 +59,10 @@ class AgentConfig(AgentSettings):
 
 
 @dataclass(frozen=True)
-class AgentState:
+class AgentState(State):
     """What the core remembers between steps.
 
     Attributes:
-        images: ``[batch, channel, side, side]``.
         canvas: The objects so far, without gradient; not kept up to date if the core does not read it.
         features: ``[batch, embedding]``, the embedded image; empty if the core reads the canvas, too.
         hidden: ``[batch, hidden]``, output of the LSTM.
@@ -68,19 +70,14 @@ class AgentState:
         z_previous: ``[batch, where + what]``, the latents of the step before; 0 at first.
     """
 
-    images: Tensor
     canvas: Tensor
     features: Tensor
     hidden: Tensor
     cell: Tensor
     z_previous: Tensor
 
-    def select(self, rows: Tensor) -> "AgentState":
-        """The state of some rows of the batch."""
-        return select(self, rows)
 
-
-class AIR(Agent):
+class AIR(Agent[AgentState, Gaussian]):
     """The AIR agent: an inference network and the scene model it infers with.
 
     Args:
@@ -95,6 +92,8 @@ class AIR(Agent):
         >>> agent.explain(torch.zeros(2, 50, 50)).z_where.shape
         torch.Size([2, 3, 3])
     """
+
+    config: AgentConfig
 
     def __init__(self, scene: SceneConfig, config: AgentConfig) -> None:
         super().__init__(scene)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,7 @@ from torch import Tensor
 from air_env.explanation import Explanation
 from air_env.vector_env import AIRSceneVectorEnv
 
-from .agent import Agent
+from .agent import Agent, First, S
 from .posteriors import Gaussian, Posterior
 
 
@@ -92,7 +91,7 @@ def dream(
 
 
 @torch.no_grad()
-def _most_probable_next(agent: Agent, state: Any, first: Any, z: Explanation, step: int) -> Explanation:
+def _most_probable_next(agent: Agent[S, First], state: S, first: First, z: Explanation, step: int) -> Explanation:
     """Scenes with the object in the place of a step's, of those from there on, that q thinks most of."""
     log_q = []
     for j in range(step, z.z_pres.shape[1]):

@@ -25,7 +25,7 @@ from air_env.renderers import ObjectRenderer, ObjectsConfig
 from air_env.renderers.backends import KINDS
 from air_env.renderers.backends.camera import CAMERA, unproject
 
-from .agent import Agent, AgentSettings, Choose, Latents, select
+from .agent import Agent, AgentSettings, Choose, Latents, State
 from .posteriors import Categorical, Gaussian, repeated
 
 
@@ -55,29 +55,23 @@ class InverseGraphicsConfig(AgentSettings):
 
 
 @dataclass(frozen=True)
-class ObjectState:
+class ObjectState(State):
     """What is inferred of an image: all there is to say, as there is one object.
 
     Attributes:
-        images: ``[batch, 3, side, side]``.
         hidden: ``[batch, hidden]``, what the glimpses show.
         log_q: ``[batch, kind]``, of the category.
         mean: ``[batch, kind, 3]``, of the pose, given the kind.
         sd: ``[batch, kind, 3]``.
     """
 
-    images: Tensor
     hidden: Tensor
     log_q: Tensor
     mean: Tensor
     sd: Tensor
 
-    def select(self, rows: Tensor) -> "ObjectState":
-        """The state of some rows of the batch."""
-        return select(self, rows)
 
-
-class InverseGraphics(Agent):
+class InverseGraphics(Agent[ObjectState, Categorical]):
     """Infers the kind and the pose of a three-dimensional object.
 
     Args:
@@ -88,6 +82,7 @@ class InverseGraphics(Agent):
         ValueError: The model does not draw three-dimensional objects.
     """
 
+    config: InverseGraphicsConfig
     heights: Tensor
     camera: Tensor
     places: Tensor

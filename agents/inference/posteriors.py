@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -73,23 +73,25 @@ class Categorical:
 
 Posterior = Gaussian | Categorical
 
+P = TypeVar("P", Tensor, Gaussian, Categorical, Posterior)
 
-def stack(steps: Sequence[Any]) -> Any:
+
+def stack(steps: Sequence[P]) -> P:
     """Joins the tensors, or the posteriors, of several steps along axis 1."""
     return _map(lambda *parts: torch.stack(parts, 1), *steps)
 
 
-def repeated(value: Any, num_rows: int) -> Any:
+def repeated(value: P, num_rows: int) -> P:
     """Tensors, or a posterior, with every row repeated, so that there are so many rows."""
     return _map(lambda part: part if len(part) == num_rows else part.repeat_interleave(num_rows // len(part), 0), value)
 
 
-def _map(function: Callable[..., Tensor], *values: Any) -> Any:
+def _map(function: Callable[..., Tensor], *values: P) -> P:
     """Applies a function to tensors, or to each part of posteriors."""
-    kind = type(values[0])
-    if issubclass(kind, Tensor):
-        return function(*values)
-    return kind(*(function(*(getattr(value, field.name) for value in values)) for field in fields(kind)))
+    first = values[0]
+    if isinstance(first, Tensor):
+        return function(*values)  # pyright: ignore
+    return type(first)(*(function(*(getattr(value, field.name) for value in values)) for field in fields(first)))
 
 
 class GaussianHead(nn.Module):

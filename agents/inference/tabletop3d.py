@@ -26,7 +26,7 @@ from air_env.renderers import TabletopConfig, TabletopRenderer
 from air_env.renderers.backends import KINDS
 from air_env.renderers.backends.camera import unproject
 
-from .agent import Agent, AgentSettings, Choose, Latents, SceneLatent, select
+from .agent import Agent, AgentSettings, Choose, Latents, SceneLatent, State
 from .objects3d import glimpses_at, of_kind, pixel_centres
 from .posteriors import Categorical, Gaussian
 
@@ -61,11 +61,10 @@ class TabletopAgentConfig(AgentSettings):
 
 
 @dataclass(frozen=True)
-class TabletopState:
+class TabletopState(State):
     """What is inferred of images so far.
 
     Attributes:
-        images: ``[batch, 3, side, side]``.
         canvas: The scene so far, as the camera sees it, without gradient.
         z_scene: ``[batch, 1]``.
         z_where: ``[batch, so far, 2]``.
@@ -76,7 +75,6 @@ class TabletopState:
         gains: ``[batch, kind]``, log-likelihood that each proposal gains, in nats.
     """
 
-    images: Tensor
     canvas: Tensor
     z_scene: Tensor
     z_where: Tensor
@@ -86,12 +84,8 @@ class TabletopState:
     sd: Tensor
     gains: Tensor
 
-    def select(self, rows: Tensor) -> "TabletopState":
-        """The state of some rows of the batch."""
-        return select(self, rows)
 
-
-class TabletopAgent(Agent):
+class TabletopAgent(Agent[TabletopState, Categorical]):
     """Infers the camera, and one item after the other.
 
     Args:
@@ -102,6 +96,7 @@ class TabletopAgent(Agent):
         ValueError: The model does not draw tables.
     """
 
+    config: TabletopAgentConfig
     heights: Tensor
     places: Tensor
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 POLICY_FILE = "policy.safetensors"
+Optimizers = dict[str, torch.optim.Optimizer]
 _FORMAT = "air-env stable-baselines3 1"
 
 
@@ -59,13 +61,14 @@ def _sac(envs: VecEnv, settings: Settings, **options: Any) -> BaseAlgorithm:
     )  # fmt: skip
 
 
-def _policy_optimizer(algorithm: Any) -> dict[str, torch.optim.Optimizer]:
-    return {"policy": algorithm.policy.optimizer}
+def _policy_optimizer(algorithm: BaseAlgorithm) -> Optimizers:
+    return {"policy": cast(BasePolicy, algorithm.policy).optimizer}
 
 
-def _sac_optimizers(algorithm: Any) -> dict[str, torch.optim.Optimizer]:
-    parts = {"actor": algorithm.actor.optimizer, "critic": algorithm.critic.optimizer}
-    return parts | {"entropy": algorithm.ent_coef_optimizer}
+def _sac_optimizers(algorithm: SAC) -> Optimizers:
+    entropy = algorithm.ent_coef_optimizer
+    assert entropy is not None  # the coefficient is learned
+    return {"actor": algorithm.actor.optimizer, "critic": algorithm.critic.optimizer, "entropy": entropy}
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,11 @@ class Algorithm:
     """Function of environments, settings and the options that all algorithms have."""
     rollout: int
     """Steps of each environment between updates of a `TrainingRun`."""
-    defaults: Mapping[str, float] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     """Settings that differ from those of PPO."""
-    optimizers: Callable[[Any], dict[str, torch.optim.Optimizer]] = _policy_optimizer
+    optimizers: Callable[..., Optimizers] = _policy_optimizer
     """Its optimisers by name."""
-    entropy: Callable[[Any], Tensor | None] = lambda algorithm: None
+    entropy: Callable[..., Tensor | None] = lambda algorithm: None
     """Its learned entropy coefficient, if it has one."""
 
 
@@ -159,7 +162,7 @@ def load_algorithm(
     return algorithm
 
 
-def _policy(settings: Settings) -> tuple[Any]:
+def _policy(settings: Settings) -> tuple[type[HybridPolicy] | str]:
     return (HybridPolicy if settings.action_mode == "latents" else "MultiInputPolicy",)
 
 

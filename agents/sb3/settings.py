@@ -8,7 +8,7 @@ import torch
 from air_env.scenes import Scene
 
 from ..training.serialisation import RECIPE_KINDS
-from ..training.settings import TrainingSettings, refuse_unknown
+from ..training.settings import State, TrainingSettings, refuse_unknown
 from .algorithms import ALGORITHMS
 from .trainer import PolicyTrainer
 from .vec_env import ACTION_MODES
@@ -58,7 +58,7 @@ class Settings(TrainingSettings):
         """The exploration at a share of the training: the full one, then from 0.4 to 0.8 linearly to 0.02."""
         return max(min(0.02, self.exploration), self.exploration * min(1.0, (0.8 - share) / 0.4))
 
-    def upgraded_state(self, state: dict[str, Any]) -> dict[str, Any]:
+    def upgraded_state(self, state: State) -> State:
         """The state of resume.pt in today's form: these runs had one of their own."""
         if not isinstance(state, dict) or "policy" not in state:
             return state

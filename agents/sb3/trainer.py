@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from air_env.world import World, make_world
 
 from ..evaluation.pictures import scenes_beside_reconstructions
 from ..training.files import write_atomically
-from ..training.settings import Rows
+from ..training.settings import Rows, State
 from .algorithms import ALGORITHMS, POLICY_FILE, make_algorithm, save_algorithm
 from .evaluation import act_at_random, evaluate_policy, explain, stop_at_once
 from .policy import HybridPolicy
@@ -134,7 +134,7 @@ class PolicyTrainer:
         """Writes policy.safetensors, with the settings."""
         save_algorithm(self.algorithm, directory / POLICY_FILE, self.settings)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """What a continued training needs."""
         returns, entropy = self._returns, ALGORITHMS.find(self.settings.algorithm).entropy(self.algorithm)
         return {
@@ -146,7 +146,7 @@ class PolicyTrainer:
             "images": self.images,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Continues where a trainer of the same settings stood."""
         self.algorithm.policy.load_state_dict(state["policy"])
         for name, optimizer in self.optimizers().items():

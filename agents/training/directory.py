@@ -15,12 +15,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from .serialisation import from_json
-from .settings import TrainingSettings
+from .settings import State, TrainingSettings
 
 CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, RESUME_FILE = "config.json", "metrics.csv", "evaluation.json", "resume.pt"
 
@@ -59,7 +58,7 @@ def nascent(directory: Path) -> Iterator[Path]:
         raise OSError(f"could not make the run directory {directory} ({error}); choose another --output-dir") from error
 
 
-def read_checkpoint(directory: Path) -> tuple[TrainingSettings, dict[str, Any]]:
+def read_checkpoint(directory: Path) -> tuple[TrainingSettings, State]:
     """The recipe of a run, of whatever kind, and the state to resume from; call it within `refusing_damage`."""
     recipe = from_json(TrainingSettings, json.loads((directory / CONFIG_FILE).read_text()))
     state = torch.load(directory / RESUME_FILE, map_location="cpu", weights_only=True)  # noqa: TID251

@@ -5,7 +5,7 @@
 A family is a base class of settings with a registry of its kinds. Whoever defines one adds it to `FAMILIES`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from importlib import import_module
@@ -17,7 +17,7 @@ from air_env.registry import Registry
 from air_env.renderers import RENDERERS, RendererSettings
 
 from ..inference import AGENTS, AgentSettings
-from .settings import TrainingSettings
+from .settings import Options, TrainingSettings
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ def recipe_kind(kind: object) -> type[TrainingSettings]:
     return RECIPE_KINDS.find(str(kind))
 
 
-def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+def upgraded(values: Options) -> Options:
     """Settings in today's form, of files from before settings said their kind.
 
     A kind is then the first whose settings have all the names that there are, as it was when the files were written.
@@ -109,7 +109,7 @@ def _read(cls: type[T], values: object) -> T:
         known, kind = FAMILIES[cls], values.get("kind")
         if not isinstance(kind, str):
             raise ValueError(
-                f"settings of a {known.noun} must name their kind, one of {', '.join(known.names())}; got {values}"
+                f"{known.noun} settings must name their kind, one of {', '.join(known.names())}; got {values}"
             )
         cls = cast(type[T], known.find(kind))
     if issubclass(cls, tuple(FAMILIES)):
@@ -118,9 +118,9 @@ def _read(cls: type[T], values: object) -> T:
             raise ValueError(f"settings must be of kind {wanted!r}, got {kind!r}")
         values = {name: value for name, value in values.items() if name != "kind"}
     members = {member for family, registry in FAMILIES.items() for member in (family, *registry.values())}
-    hooks: dict[Any, Any] = {member: partial(_read, member) for member in members}
+    hooks: dict[object, Callable[[object], object]] = {member: partial(_read, member) for member in members}
     if issubclass(cls, TrainingSettings):
-        hooks[dict[str, Any]] = _tuples
+        hooks[Options] = _tuples
     try:
         return dacite.from_dict(cls, values, dacite.Config(strict=True, cast=[tuple, float], type_hooks=hooks))  # type: ignore[type-var]
     except (dacite.DaciteError, TypeError) as error:

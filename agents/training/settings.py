@@ -13,13 +13,21 @@ from torch import Tensor
 from air_env.scenes import SCENES, Scene, SceneDataset, make_scene
 
 Rows = Sequence[Mapping[str, float]]
+Options = dict[str, Any]
+"""Options of a scene by name, or other plain values of JSON."""
+State = dict[str, Any]
+"""What a checkpoint holds of a trainer: tensors, numbers and containers of them."""
 
 
 class Trains(Protocol):
     """Trains one iteration at a time; measures, draws and saves what it trains."""
 
-    iteration: int
     device: torch.device
+
+    @property
+    def iteration(self) -> int:
+        """Iterations so far."""
+        ...
 
     @property
     def objective(self) -> str:
@@ -68,11 +76,11 @@ class Trains(Protocol):
         """Writes the file of weights, with the recipe in it, to a run directory."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """All that the next iteration depends on."""
         ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restores the state saved by a trainer of the same recipe."""
         ...
 
@@ -98,7 +106,7 @@ class TrainingSettings(ABC):
     """One of `SCENES`."""
     max_steps: int
     """Iterations of training."""
-    scene_options: dict[str, Any] = field(default_factory=dict)
+    scene_options: Options = field(default_factory=dict)
     """Options of the scene: counts, object_size, ..."""
     num_train: int = 60_000
     """Number of training images (paper: 60,000)."""
@@ -136,7 +144,7 @@ class TrainingSettings(ABC):
         """
         return make_scene(self.scene, data_dir=None if data_dir is None else str(data_dir), **self.scene_options)
 
-    def upgraded_state(self, state: dict[str, Any]) -> dict[str, Any]:
+    def upgraded_state(self, state: State) -> State:
         """The state of resume.pt in today's form; a kind of run whose form has changed overrides it."""
         return state
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from .files import write_atomically
 
 if TYPE_CHECKING:
     from .recipes import Recipe
-    from .settings import Rows
+    from .settings import Rows, State
 
 
 class Trainer:
@@ -55,7 +55,7 @@ class Trainer:
             self.estimator = make_estimator(recipe.estimator, context_dim(self.agent)).to(self.device)
         self._refuse_impossible_pairings()
         if recipe.compile:
-            self.agent.model.renderer.compile()
+            self.agent.model.get_submodule("renderer").compile()
         groups = [{"params": list(self.agent.parameters()), "lr": recipe.learning_rate}]
         if baseline := list(self.estimator.parameters()):
             groups.append({"params": baseline, "lr": recipe.baseline_learning_rate})
@@ -209,7 +209,7 @@ class Trainer:
         rows, self._permutation = self._permutation[:size], self._permutation[size:]
         return rows
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """All that the next iteration depends on."""
         return {
             "iteration": self.iteration,
@@ -221,7 +221,7 @@ class Trainer:
             "noise": self._noise.get_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Continues where a trainer of the same recipe stood."""
         self.iteration = state["iteration"]
         self.agent.load_state_dict(state["agent"])

@@ -36,7 +36,7 @@ class ObjectRenderer(SolidRenderer):
 
     def __init__(self, config: ObjectsConfig) -> None:
         super().__init__(config)
-        self.prior_where = PosePrior(config.position_sd)
+        self.prior_where: GaussianPrior = PosePrior(config.position_sd)
         self.prior_scene = GaussianPrior()
 
     def poses(self, z_where: Float[Tensor, "*batch 3"]) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, "*batch"]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from air_env import geometry
 from air_env.explanation import Explanation, Images
-from air_env.priors import GaussianPrior
+from air_env.priors import GaussianPrior, Prior
 from air_env.renderers.base import RendererSettings, WindowRenderer
 
 _INITIAL_BIAS = -2.0
@@ -53,7 +53,7 @@ class PatchRenderer(WindowRenderer):
     def __init__(self, config: PatchConfig) -> None:
         super().__init__()
         self.patch_size = config.patch_size
-        self.prior_what = GaussianPrior((0.0,) * config.what_dim, (1.0,) * config.what_dim)
+        self.prior_what: Prior = GaussianPrior((0.0,) * config.what_dim, (1.0,) * config.what_dim)
         output = nn.Linear(config.hidden, config.patch_size**2)
         self.decoder = nn.Sequential(nn.Linear(config.what_dim, config.hidden), nn.ReLU(), output)
         nn.init.constant_(output.bias, _INITIAL_BIAS)

@@ -10,14 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from air_env.explanation import Explanation, Images
-from air_env.priors import CategoricalPrior, GaussianPrior
+from air_env.priors import CategoricalPrior, GaussianPrior, Prior
 from air_env.registry import Registry
 from air_env.renderers.backends import (
     KINDS,
@@ -82,7 +82,7 @@ class SolidRenderer(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.kinds = config.kinds
-        self.prior_what = CategoricalPrior(len(config.kinds))
+        self.prior_what: Prior = CategoricalPrior(len(config.kinds))
         self.drawer = BACKENDS.find(config.renderer)(config)
         places = torch.tensor([list(KINDS).index(kind) for kind in config.kinds])
         self.register_buffer("kind_numbers", places, persistent=False)
@@ -155,7 +155,7 @@ class SolidRenderer(nn.Module, ABC):
             boxes[rows] = torch.cat([places.amin(1), places.amax(1)], -1)
         return boxes
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
+    def compile(self, *args: object, **kwargs: object) -> None:
         """Has the ray caster compiled, if that is what draws: some seconds, then several times as fast."""
         if isinstance(self.drawer, RaycastRenderer):
             self.drawer = replace(self.drawer, compiled=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from air_env import geometry
 from air_env.explanation import Images
-from air_env.priors import CategoricalPrior
+from air_env.priors import CategoricalPrior, Prior
 from air_env.renderers.base import RendererSettings, WindowRenderer, check_kinds
 
 SHAPES: dict[str, Callable[[NDArray, NDArray], NDArray[np.bool_]]] = {
@@ -81,7 +81,7 @@ class SpriteRenderer(WindowRenderer):
     def __init__(self, config: SpriteConfig) -> None:
         super().__init__()
         self.kinds = config.kinds
-        self.prior_what = CategoricalPrior(len(config.kinds))
+        self.prior_what: Prior = CategoricalPrior(len(config.kinds))
         dtype = torch.get_default_dtype()
         masks = torch.tensor(np.stack([sprite_mask(kind, config.size) for kind in config.kinds]), dtype=dtype)
         self.register_buffer("masks", masks[:, None], persistent=False)

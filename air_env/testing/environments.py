@@ -1,18 +1,22 @@
 """The promises of the environments of a world."""
 
 import copy
-from typing import Any
 
 import cloudpickle
 import numpy as np
 import torch
 from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
+from torch import Tensor
 
 from air_env.actions import ACTION_MODES
 from air_env.env import AIRSceneEnv
 from air_env.testing.expectations import expect, in_precision, same
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
+
+Row = dict[str, NDArray] | NDArray
+"""The action of one episode."""
 
 
 def check_environment(world: World, *, num_envs: int = 4, seed: int = 0) -> None:
@@ -38,7 +42,7 @@ def check_environment(world: World, *, num_envs: int = 4, seed: int = 0) -> None
         _check_housekeeping(world, mode, seed, generator)
 
 
-def _actions(envs: AIRSceneVectorEnv, generator: torch.Generator) -> Any:
+def _actions(envs: AIRSceneVectorEnv, generator: torch.Generator) -> dict[str, Tensor] | Tensor:
     """Random actions that rather draw than stop, of objects that are probable a priori."""
     batch, like = envs.num_envs, envs.model.log_p_count
     flat = envs.single_action_space.shape
@@ -50,7 +54,7 @@ def _actions(envs: AIRSceneVectorEnv, generator: torch.Generator) -> Any:
     return {"z_pres": (torch.rand(batch, generator=generator) < 0.75).long(), **latents}
 
 
-def _row(actions: Any, i: int) -> Any:
+def _row(actions: dict[str, Tensor] | Tensor, i: int) -> Row:
     """The action of one episode, in numpy."""
     if isinstance(actions, dict):
         return {name: value[i].numpy() for name, value in actions.items()}
@@ -126,7 +130,7 @@ def _check_housekeeping(world: World, mode: str, seed: int, generator: torch.Gen
     """What programs around an environment rely on: copies, memory, refusals, closing."""
     env = AIRSceneEnv(world=world, action_mode=mode)
     sampler = AIRSceneVectorEnv(1, world=world, action_mode=mode)
-    results: list[Any] = [env.reset(seed=seed)]
+    results: list[object] = [env.reset(seed=seed)]
     try:
         # As Gymnasium's AsyncVectorEnv and Stable-Baselines3's SubprocVecEnv do.
         cloudpickle.dumps(env)
@@ -156,7 +160,7 @@ def _check_housekeeping(world: World, mode: str, seed: int, generator: torch.Gen
         raise AssertionError(f"{mode}: the environment cannot be closed twice: {error}") from error
 
 
-def _check_refusal(env: AIRSceneEnv, action: Any, mode: str) -> None:
+def _check_refusal(env: AIRSceneEnv, action: Row, mode: str) -> None:
     """An action that holds NaN is an error, after which the episode is what it was."""
     spoiled = {**action, "z_where": action["z_where"] * np.nan} if isinstance(action, dict) else action * np.nan
     before = copy.deepcopy((vars(env.state), env.np_random.bit_generator.state))
@@ -169,7 +173,7 @@ def _check_refusal(env: AIRSceneEnv, action: Any, mode: str) -> None:
     raise AssertionError(f"{mode}: an action that holds NaN was accepted; wanted a ValueError")
 
 
-def _arrays(value: Any) -> list[np.ndarray]:
+def _arrays(value: object) -> list[np.ndarray]:
     """The arrays in nested containers."""
     if isinstance(value, np.ndarray):
         return [value]

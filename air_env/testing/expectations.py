@@ -16,7 +16,7 @@ def expect(promise: bool, otherwise: str) -> None:
         raise AssertionError(otherwise)
 
 
-def same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
+def same(first: object, second: Any, tolerance: float = 0.0) -> bool:
     """Whether numbers, arrays or containers of them are equal, up to a share of the larger numbers."""
     if is_dataclass(first):
         return type(first) is type(second) and same(vars(first), vars(second), tolerance)

@@ -1,7 +1,6 @@
 """The promises of a scene."""
 
 from dataclasses import fields
-from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +58,7 @@ def _check_glyphs(scene: Scene) -> None:
     expect(shared == 0, f"{shared} of {len(test)} test glyphs are training glyphs; the splits must share no object")
 
 
-def _global_generators() -> tuple[Any, ...]:
+def _global_generators() -> tuple[object, ...]:
     return *np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 (looked at, not used)
 
 

@@ -24,8 +24,11 @@ SCENE_NUMBERS = 6
 _TILED_SIDE = 1024
 """Largest side of a viewport in pixels."""
 
+Header = dict[str, Any]
+"""What a message says beside its arrays."""
 
-def send(stream: BinaryIO, header: dict[str, Any], *arrays: NDArray) -> None:
+
+def send(stream: BinaryIO, header: Header, *arrays: NDArray) -> None:
     """Writes a message."""
     header = header | {"arrays": [(array.dtype.str, array.shape) for array in arrays]}
     stream.write(json.dumps(header).encode() + b"\n")
@@ -34,7 +37,7 @@ def send(stream: BinaryIO, header: dict[str, Any], *arrays: NDArray) -> None:
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> tuple[dict[str, Any], list[NDArray]] | None:
+def receive(stream: BinaryIO) -> tuple[Header, list[NDArray]] | None:
     """Reads a message; None where there are no more."""
     line = stream.readline()
     if not line:
@@ -70,7 +73,7 @@ class _Painter:
             "tiled": ShaderProgramCache(str(Path(__file__).parent / "shaders")),
         }
 
-    def draw(self, settings: dict[str, Any], objects: NDArray, views: NDArray) -> NDArray[np.uint8]:
+    def draw(self, settings: Header, objects: NDArray, views: NDArray) -> NDArray[np.uint8]:
         """Images ``[batch, side, side, 3]`` of scenes ``[batch, object, 8]`` and ``[batch, 6]``."""
         mode, side = "tiled" if settings["tiled"] else "single", settings["resolution"]
         self.renderer._program_cache = self.programs[mode]
@@ -82,7 +85,7 @@ class _Painter:
         parts = [paint(settings, objects[start : start + most], views[start : start + most]) for start in starts]
         return np.concatenate(parts) if parts else np.empty((0, side, side, 3), np.uint8)
 
-    def _scene(self, settings: dict[str, Any], camera: NDArray, towards: NDArray) -> Any:
+    def _scene(self, settings: Header, camera: NDArray, towards: NDArray) -> Any:
         pyrender, level = self.pyrender, settings["background"]
         scene = pyrender.Scene(bg_color=[level] * 3, ambient_light=[settings["ambient"]] * 3)
         lens = pyrender.PerspectiveCamera(yfov=settings["field_of_view"], aspectRatio=1.0)
@@ -90,16 +93,16 @@ class _Painter:
         scene.add(pyrender.DirectionalLight(color=np.ones(3), intensity=settings["light"]), pose=_pose(towards))
         return scene
 
-    def _render(self, scene: Any, side: int) -> NDArray[np.uint8]:
+    def _render(self, scene: object, side: int) -> NDArray[np.uint8]:
         self.offscreen.viewport_width = self.offscreen.viewport_height = side
         return self.offscreen.render(scene)[0]
 
-    def _primitive(self, kind: int, **options: Any) -> Any:
+    def _primitive(self, kind: int, **options: object) -> object:
         positions, normals, brightness, triangles = self.meshes[kind]
         colour = np.append(np.repeat(brightness[:, None], 3, 1), np.ones((len(brightness), 1)), 1)
         return self.pyrender.Primitive(positions, normals, color_0=colour, indices=triangles, **options)
 
-    def _single(self, settings: dict[str, Any], objects: NDArray, views: NDArray) -> NDArray[np.uint8]:
+    def _single(self, settings: Header, objects: NDArray, views: NDArray) -> NDArray[np.uint8]:
         """One scene with pyrender's own nodes, materials and shaders."""
         pyrender = self.pyrender
         scene = self._scene(settings, views[0, :3], views[0, 3:])
@@ -117,7 +120,7 @@ class _Painter:
             scene.add(pyrender.Mesh([primitive]), pose=pose)
         return self._render(scene, settings["resolution"])[None]
 
-    def _tiled(self, settings: dict[str, Any], objects: NDArray, views: NDArray) -> NDArray[np.uint8]:
+    def _tiled(self, settings: Header, objects: NDArray, views: NDArray) -> NDArray[np.uint8]:
         """Many scenes at once: one viewport, a tile for each scene, all objects of a kind drawn together."""
         pyrender, columns, side = self.pyrender, math.ceil(math.sqrt(len(objects))), settings["resolution"]
         # The shaders take camera and light of each scene from its objects; these are for the checks of pyrender.

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache, partial
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -30,7 +29,11 @@ SHAPES = ("any", "round", "box")
 _SAMPLES = {1: ((0.5, 0.5),), 4: ((0.375, 0.875), (0.875, 0.625), (0.125, 0.375), (0.625, 0.125))}
 _FAR = 1e9
 # One kernel for everything: what an object draws is never written to memory.
-_COMPILER_OPTIONS: Any = {"max_fusion_size": 1000, "realize_opcount_threshold": 60, "realize_reads_threshold": 12}
+_COMPILER_OPTIONS: dict[str, str | int | bool | Callable] = {
+    "max_fusion_size": 1000,
+    "realize_opcount_threshold": 60,
+    "realize_reads_threshold": 12,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +109,7 @@ def _padded(values: Tensor, missing: int) -> Tensor:
 @cache
 def _compiled_cast(device_type: str) -> Callable[..., Tensor] | None:
     """`_cast`, compiled for a type of device; None where that is not possible."""
-    compiled: Any = torch.compile(_cast, dynamic=False, options=_COMPILER_OPTIONS)
+    compiled: Callable[..., Tensor] = torch.compile(_cast, dynamic=False, options=_COMPILER_OPTIONS)
     no_object = SceneBatch.of(torch.tensor([[-1]]), torch.zeros(1, 1, 2), torch.zeros(1, 1))
     no_object = no_object.map(lambda part: part.to(device_type))
     rays = _in_view(1, 1, 1.0, no_object.camera)
