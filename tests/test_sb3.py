@@ -289,7 +289,7 @@ def test_categories_are_read_as_they_were_meant():
     observation = agent.policy.obs_to_tensor(observation)[0]
     distribution = agent.policy.get_distribution(observation)
     for action in (distribution.sample(), distribution.mode()):
-        taken, _ = envs.envs.action_mode.act(action.clamp(-1, 1), torch.empty(64, 0))
+        taken, _ = envs.envs.action_mode.act(action.clamp(-1, 1), torch.empty(64, 0), torch.ones(64, dtype=torch.bool))
         assert_equal(taken.z_pres > 0, action[:, 0] > 0)
         present = taken.z_pres > 0
         assert_equal(taken.z_what[present], action[present][:, -NUM_CATEGORIES:].argmax(-1))

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from air_env.model import Images
+from air_env.renderers import WindowRenderer
 from air_env.scenes import SceneDataset
 
 from ..inference.air import AIR
@@ -76,8 +77,8 @@ def _look_again(agent: AIR, images: Images, generator: torch.Generator) -> Float
     logits, z_where, z_what = agent.follow_modes(images, agent.model.config.num_steps)
     present = logits.sigmoid().cumprod(1)
     empty = torch.zeros_like(images).repeat_interleave(logits.shape[1], 0)
-    renderer: Any = agent.model.renderer
-    pictures = renderer.draw(empty, z_where.flatten(0, 1), z_what.flatten(0, 1))
+    renderer = cast(WindowRenderer, agent.model.renderer)
+    pictures = renderer.add(empty, z_where.flatten(0, 1), z_what.flatten(0, 1))
     windows = around(pictures)
     pictures = pictures.unflatten(0, logits.shape) * present[..., None, None, None]
     alone = (images[:, None] - pictures.sum(1, keepdim=True) + pictures).flatten(0, 1)
