@@ -6,8 +6,8 @@ Importing it registers ``AIRScene-v0`` and ``AIRSceneFlat-v0`` with Gymnasium.
 import gymnasium
 
 from air_env.env import AIRSceneEnv
-from air_env.explanation import Explanation
-from air_env.model import Action, RewardTerms, SceneConfig, SceneModel, SceneState
+from air_env.explanation import Action, DrawnExplanation, Explanation
+from air_env.model import RewardTerms, SceneConfig, SceneModel, SceneState
 from air_env.renderers import PatchConfig, SpriteConfig
 from air_env.scenes import SCENES, make_scene
 from air_env.vector_env import AIRSceneVectorEnv
@@ -34,6 +34,7 @@ __all__ = [
     "AIRSceneEnv",
     "AIRSceneVectorEnv",
     "Action",
+    "DrawnExplanation",
     "Explanation",
     "PatchConfig",
     "RewardTerms",

@@ -326,6 +326,8 @@ def test_make_passes_options_on_and_sets_no_time_limit():
     env.close()
     with pytest.raises(ValueError, match="scene 'cats' is unknown; choose one of"):
         gymnasium.make("AIRScene-v0", scene="cats")
+    env = gymnasium.make("AIRScene-v0", counts=(0,), num_scenes=3)
+    assert env.reset(seed=0)[1]["count"] == 0
     with pytest.raises(ValueError, match=r"option 'sene' is unknown; make_world takes scene, .*; this scene counts, "):
         gymnasium.make("AIRScene-v0", sene="digits")
 

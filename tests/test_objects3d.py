@@ -152,6 +152,8 @@ def test_bad_settings_are_refused():
         ObjectsConfig(kinds=("cube", "cube"))
     with pytest.raises(ValueError, match="step must be positive"):
         ObjectsConfig(step=0)
+    with pytest.raises(ValueError, match=r"where_mean and where_sd are the prior of windows, .* kind 'objects3d'"):
+        SceneConfig(num_steps=1, where_sd=(0.1, 0.5, 0.5), renderer=ObjectsConfig())
     with pytest.raises(ValueError, match="needs a renderer of three-dimensional objects"):
         InverseGraphics(SceneConfig(), SMALL)
 
