@@ -44,7 +44,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
 
     The centre is in image coordinates, from -1 (left, top) to 1 (right, bottom). In ``objects3d``, ``z_where`` is a
     pose instead: x and y on a plane, and yaw in radians. In ``tabletop3d`` it is a place ``(2,)`` on the table, and a
-    fourth key belongs to the whole scene: ``z_camera``, ``Box(-50, 50, (1,))``, the angle of the camera in radians.
+    fourth key belongs to the whole scene: ``z_scene``, ``Box(-50, 50, (1,))``, the angle of the camera in radians.
     Only an episode's first action is asked for it, be it a stop. The bounds are far beyond the priors.
 
     ``action_mode="latents"``, of ``AIRSceneFlat-v0``: the same as a ``Box(-1, 1, (4 + 50,))`` or ``(4 + K,)``:
@@ -53,7 +53,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
     |---|---|
     | 1 | ``z_pres``: positive draws an object, 0 or less stops |
     | 3 | ``z_where``, in units of 3 prior standard deviations from the prior's mean (``tabletop3d``: 2) |
-    | 0 | ``z_camera``, in the same units (``tabletop3d``: 1) |
+    | 0 | ``z_scene``, in the same units (``tabletop3d``: 1) |
     | 50 or K | ``z_what``, in the same units; or one entry for each category, of which the largest wins |
 
     ``action_mode="posterior"``: a distribution, a ``Box(-1, 1, (7 + 100,))`` or ``(7 + K,)``. The environment draws the
@@ -64,7 +64,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
     | 1 | logit of drawing an object, in units of 10 |
     | 3 | means of ``z_where``, in units of 3 prior standard deviations from the prior's mean |
     | 3 | log standard deviations of ``z_where``: 1 is the prior's, -1 is exp(-6) of it |
-    | 0 | the same of ``z_camera`` (``tabletop3d``: 1 and 1) |
+    | 0 | the same of ``z_scene`` (``tabletop3d``: 1 and 1) |
     | 50, 50 or K | the same of ``z_what``; or one logit for each category, in units of 10 |
 
     In every mode, a value out of bounds, NaN or a wrong shape is a ``ValueError``, also in latents that are ignored,
@@ -80,7 +80,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
     | ``canvas`` | ``Box(0, N + 1, (C, H, W))``, float32 | ``Box(0, 255, (C, H, W))``, uint8 | the objects so far |
     | ``step`` | ``Discrete(N + 1)`` | ``Discrete(N + 1)`` | number of objects so far |
 
-    In ``tabletop3d``, where objects hide each other, also ``z_camera``, ``z_where [N, 2]`` and ``z_what [N]``, as
+    In ``tabletop3d``, where objects hide each other, also ``z_scene``, ``z_where [N, 2]`` and ``z_what [N]``, as
     chosen so far and 0 before.
 
     Learned patches add up, so that a canvas may exceed 1; as bytes it is clipped there. ``AIRSceneFlat-v0`` has bytes.
@@ -99,9 +99,9 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
 
     In ``posterior`` every step also pays ``-log q`` of what it drew, so that ``G + log p(x | c_0)`` alone is a sample
     of the ELBO. ``info["reward_terms"]`` has the parts, which add up to the reward: ``likelihood_gain``,
-    ``log_p_z_where``, ``log_p_z_what``, ``log_p_z_pres``, ``log_p_z_camera`` where there is a camera, and ``neg_log_q``
-    in ``posterior``. Where there is a camera, ``c_0`` is black, and the first action, be it a stop, is also paid
-    ``log p(z_camera)`` and what the table explains that is seen from there.
+    ``log_p_z_where``, ``log_p_z_what``, ``log_p_z_pres``, ``log_p_z_scene`` (0 where the scene has no latent) and
+    ``neg_log_q`` (0 but in ``posterior``). Where the scene has a latent, ``c_0`` is black, and the reward of the first
+    action, be it a stop, adds ``log p(z_scene)`` and the log-likelihood gained by drawing the empty scene.
 
     ## Starting state
 
@@ -109,7 +109,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
     pool, ``options={"image": array}`` brings one's own: ``[H, W]`` (grey) or ``[C, H, W]``, uint8 or float in [0, 1].
     The truth about an image of the pool is in the info of every reset and step, for evaluation only: ``count``,
     ``labels [object]`` (-1 where there is none), ``boxes [object, 4]`` (``x0, y0, x1, y1`` in pixels; NaN where there
-    is none), and in three dimensions ``poses [object, 3]`` or ``[object, 2]`` and, of a table, ``cameras [1]``.
+    is none), and in three dimensions ``poses [object, 3]`` or ``[object, 2]`` and, of a table, ``z_scene [1]``.
 
     ## Episode end
 
@@ -126,13 +126,13 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
 
     Args:
         render_mode: None; ``rgb_array``: `render` returns image and canvas with the windows in red, green, blue, the
-            count and the rewards so far; ``human``: a matplotlib window shows that frame after every step.
+            count and the return so far; ``human``: a matplotlib window shows that frame after every step.
         device: Where the model computes; None leaves it where it is.
         action_mode: What an action is: ``dict``, ``latents`` or ``posterior``.
         byte_images: Observations hold uint8 pixels, as networks of RL libraries want them.
         world: A world made before, instead of one made from the options.
-        options: Everything `make_world` takes: scene, split, num_scenes, data_dir, scene_options, model, num_steps,
-            likelihood, likelihood_scale, count_prior, ...
+        options: Everything `make_world` takes: scene, split, num_scenes, data_dir, model, num_steps, likelihood,
+            likelihood_scale, count_prior, ..., and the options of the scene: counts, object_size, ...
 
     ## Version history
 
@@ -210,9 +210,8 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, Any]]):
         mode, like = self._envs.action_mode, self.model.log_p_count
         values = mode.read(action, None)
         noise = torch.from_numpy(mode.noise(self.np_random)[None]).to(like.device, like.dtype)
-        observation, rewards, terminations, truncations, info = self._envs.advance(
-            *mode.act(values, noise, self.state.step == 0)
-        )
+        action, log_q = mode.act(values, noise, self.state.step == 0)
+        observation, rewards, terminations, truncations, info = self._envs.advance(action, log_q)
         self._show()
         return (
             _to_numpy(observation),

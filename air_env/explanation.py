@@ -1,4 +1,4 @@
-"""What an episode says about an image: the latents of a whole scene."""
+"""What an episode says about an image: the latents of a whole scene, and what they draw."""
 
 from dataclasses import dataclass
 
@@ -8,27 +8,53 @@ from torch import Tensor
 
 from air_env import geometry
 
+Images = Float[Tensor, "batch channel height width"]
+
+
+@dataclass(frozen=True)
+class Action:
+    """The choice of one step.
+
+    Attributes:
+        z_pres: ``[batch]``, 1 draws an object, 0 stops.
+        z_where: ``[batch, where]``, where the object is.
+        z_what: ``[batch, what]``, or ``[batch]`` of categories: what it is.
+        z_scene: ``[batch, scene]``, the latent of the whole scene, which only the first action of an episode chooses;
+            of length zero where there is none.
+    """
+
+    z_pres: Tensor
+    z_where: Float[Tensor, "batch where"]
+    z_what: Tensor
+    z_scene: Float[Tensor, "batch scene"]
+
+    @classmethod
+    def of_object(cls, z_pres: Tensor, z_where: Tensor, z_what: Tensor) -> "Action":
+        """The choice of a step in scenes that have no latent of their own."""
+        return cls(z_pres, z_where, z_what, z_where.new_zeros(len(z_where), 0))
+
 
 @dataclass(frozen=True)
 class Explanation:
-    """The explanation ``z = (z_pres, z_where, z_what)`` of a batch of images in up to N steps.
+    """The explanation ``z`` of a batch of images in up to N steps: latents only.
 
     Attributes:
         z_pres: ``[batch, step]``, ones for the objects, then zeros (the unary code of Section 2.1).
         z_where: ``[batch, step, where]``, windows (`air_env.geometry`) or poses; 0 where no object is present.
         z_what: ``[batch, step, what]``, appearance codes, or ``[batch, step]``, categories (int64); 0 where no
             object is present.
-        reconstruction: ``[batch, channel, height, width]``, the canvas these latents draw, if it was drawn.
-        outlines: ``[batch, step, 4]``, what outlines span in image coordinates, where ``z_where`` are no windows.
-        z_camera: ``[batch, camera]``, of the whole scene, where a camera sees it.
+        z_scene: ``[batch, scene]``, of the whole scene, such as the camera's angle; of length zero where there is none.
     """
 
     z_pres: Float[Tensor, "batch step"]
     z_where: Float[Tensor, "batch step where"]
     z_what: Float[Tensor, "batch step what"] | Int[Tensor, "batch step"]
-    reconstruction: Float[Tensor, "batch channel height width"] | None = None
-    outlines: Float[Tensor, "batch step 4"] | None = None
-    z_camera: Float[Tensor, "batch camera"] | None = None
+    z_scene: Float[Tensor, "batch scene"]
+
+    @classmethod
+    def of_objects(cls, z_pres: Tensor, z_where: Tensor, z_what: Tensor) -> "Explanation":
+        """The explanation of scenes that have no latent of their own."""
+        return Explanation(z_pres, z_where, z_what, z_where.new_zeros(len(z_where), 0))
 
     @property
     def count(self) -> Int[Tensor, "batch"]:
@@ -36,18 +62,37 @@ class Explanation:
         return self.z_pres.sum(1).long()
 
     def first(self, num_objects: int) -> "Explanation":
-        """The first objects only; nothing that was made of them."""
+        """The first objects only."""
         z_pres, z_where, z_what = (part[:, :num_objects] for part in (self.z_pres, self.z_where, self.z_what))
-        return Explanation(z_pres, z_where, z_what, z_camera=self.z_camera)
+        return Explanation(z_pres, z_where, z_what, self.z_scene)
+
+
+@dataclass(frozen=True)
+class DrawnExplanation(Explanation):
+    """An explanation with what it draws (`SceneModel.drawn`).
+
+    Attributes:
+        reconstruction: ``[batch, channel, height, width]``, the canvas that the latents draw.
+        outlines: ``[batch, step, 4]``, what the objects span, ``(x0, y0, x1, y1)`` in image coordinates; NaN where no
+            object is present.
+    """
+
+    reconstruction: Images
+    outlines: Float[Tensor, "batch step 4"]
 
     def boxes(self, image_size: int) -> Float[Tensor, "batch step 4"]:
-        """The windows, or what outlines span, in pixels, ``(x0, y0, x1, y1)``; NaN where no object is present.
+        """What the objects span, ``(x0, y0, x1, y1)`` in pixels; NaN where no object is present.
 
         Args:
             image_size: Side of the square image in pixels.
         """
-        if self.outlines is None:
-            boxes = geometry.boxes(self.z_where, image_size)
-        else:
-            boxes = (self.outlines + 1) * (image_size / 2)
-        return torch.where(self.z_pres[..., None] > 0, boxes, torch.nan)
+        return geometry.to_pixels(self.outlines, image_size)
+
+
+def masked(present: Tensor, latents: Tensor) -> Tensor:
+    """The latents ``[*batch, ...]``, with 0 where ``present [*batch]`` does not hold.
+
+    Whatever the latents of absent objects hold then reaches neither values nor gradients.
+    """
+    zero = torch.zeros((), dtype=latents.dtype, device=latents.device)
+    return torch.where(present.view(*present.shape, *[1] * (latents.dim() - present.dim())), latents, zero)

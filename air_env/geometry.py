@@ -50,6 +50,17 @@ def from_affine(affine: Float[Tensor, "*batch 2 3"]) -> Float[Tensor, "*batch 3"
     return torch.stack([affine[..., 0, 0].log(), affine[..., 0, 2], affine[..., 1, 2]], -1)
 
 
+def outlines(z_where: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
+    """Window borders ``(x0, y0, x1, y1)`` in image coordinates."""
+    scale, x, y = z_where[..., 0].exp(), z_where[..., 1], z_where[..., 2]
+    return torch.stack([x - scale, y - scale, x + scale, y + scale], -1)
+
+
+def to_pixels(outlines: Float[Tensor, "*batch 4"], image_size: int) -> Float[Tensor, "*batch 4"]:
+    """Borders in pixels, with the origin at the outer corner of the top left pixel, from image coordinates."""
+    return (outlines + 1) * (image_size / 2)
+
+
 def boxes(z_where: Float[Tensor, "*batch 3"], image_size: int) -> Float[Tensor, "*batch 4"]:
     """Window borders in pixels.
 
@@ -61,9 +72,7 @@ def boxes(z_where: Float[Tensor, "*batch 3"], image_size: int) -> Float[Tensor, 
         ``(x0, y0, x1, y1)`` with the origin at the outer corner of the top left pixel; a window that
         leaves the image has borders outside ``[0, image_size]``.
     """
-    scale, x, y = z_where[..., 0].exp(), z_where[..., 1], z_where[..., 2]
-    edges = torch.stack([x - scale, y - scale, x + scale, y + scale], -1)
-    return (edges + 1) / 2 * image_size
+    return to_pixels(outlines(z_where), image_size)
 
 
 def from_boxes(boxes: Float[Tensor, "*batch 4"], image_size: int) -> Float[Tensor, "*batch 3"]:

@@ -12,9 +12,9 @@ after i objects,
 
 so the rewards of an episode telescope:  sum r = log p(x, z, n) - log p(x | c_0).
 
-Where scenes are seen by a camera (`SceneRenderer`), its latent belongs to the whole scene. The first action chooses it,
-even if it stops, and is paid ``log p(z_camera)`` and what the scene without objects, seen from there, explains; before
-it the canvas is black.
+A scene may have a latent of its own, ``z_scene``, such as the angle of its camera; it has length zero where there is
+none. The first action chooses it, even if that action stops. Its reward adds ``log p(z_scene)`` and the log-likelihood
+gained by drawing the empty scene; before it the canvas is black.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from air_env import geometry
-from air_env.drawing import Action, Images, Layout, drawing_of
-from air_env.explanation import Explanation
+from air_env.explanation import Action, DrawnExplanation, Explanation, Images, masked
 from air_env.priors import GaussianPrior, Prior, hazards
+from air_env.renderers import Renderer
 from air_env.scene_config import SceneConfig
 
 
@@ -46,8 +46,8 @@ class SceneState:
     """Number of objects so far."""
     active: Bool[Tensor, "batch"]
     """Whether the episode goes on; the others are absorbing."""
-    layout: Layout | None = None
-    """What was said so far of a scene that a camera sees; None where there is no camera."""
+    z: Explanation
+    """What was said so far; 0 for what was not."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class RewardTerms:
     log_p_z_where: Float[Tensor, "*batch"]
     log_p_z_what: Float[Tensor, "*batch"]
     log_p_z_pres: Float[Tensor, "*batch"]
-    log_p_z_camera: Float[Tensor, "*batch"] | None = None
+    log_p_z_scene: Float[Tensor, "*batch"]
 
     @property
     def parts(self) -> dict[str, Float[Tensor, "*batch"]]:
-        """The parts that there are, by name."""
+        """The parts by name."""
         # `dataclasses.asdict` would copy the tensors and cut their graph.
-        return {f.name: part for f in fields(self) if (part := getattr(self, f.name)) is not None}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def total(self) -> Float[Tensor, "*batch"]:
@@ -90,9 +90,12 @@ class SceneModel(nn.Module):
         super().__init__()
         self.config = config
         self.likelihood = config.make_likelihood()
-        self.renderer = config.renderer.make()
-        self._drawing = drawing_of(self.renderer, config.num_steps)
-        self.prior_where = getattr(self.renderer, "prior_where", GaussianPrior(config.where_mean, config.where_sd))
+        self.renderer: Renderer = config.make_renderer()
+        if config.num_steps > self.renderer.max_steps:
+            raise ValueError(
+                f"num_steps must be at most {self.renderer.max_steps}, as many objects as renderers of kind "
+                f"{config.renderer.kind!r} draw; got {config.num_steps}"
+            )
         for name, size in [("log_p_count", 1), ("log_p_go", 0), ("log_p_stop", 1)]:
             self.register_buffer(name, torch.empty(config.num_steps + size), persistent=False)
         self._count_parameter: float | None = None
@@ -129,7 +132,17 @@ class SceneModel(nn.Module):
             log_p_x=self.likelihood.log_prob(images, canvas),
             step=torch.zeros(len(images), dtype=torch.long, device=images.device),
             active=torch.ones(len(images), dtype=torch.bool, device=images.device),
-            layout=self._drawing.begin(images),
+            z=self.nothing(images, self.config.num_steps),
+        )
+
+    def nothing(self, like: Tensor, num_slots: int = 0) -> Explanation:
+        """The explanation without objects of as many scenes as a tensor has rows, with a ``z_scene`` of 0."""
+        batch, what = len(like), self.prior_what
+        return Explanation(
+            z_pres=like.new_zeros(batch, num_slots),
+            z_where=like.new_zeros(batch, num_slots, self.where_dim),
+            z_what=like.new_zeros(batch, num_slots, *what.event_shape, dtype=what.dtype),
+            z_scene=like.new_zeros(batch, self.scene_dim),
         )
 
     def step(self, state: SceneState, action: Action) -> tuple[SceneState, RewardTerms]:
@@ -139,77 +152,53 @@ class SceneModel(nn.Module):
         """
         present = state.active & (action.z_pres > 0.5)
         first = state.active & (state.step == 0)
-        # Absent objects are drawn at the origin, and what that draws is left out.
         action = replace(action, z_where=masked(present, action.z_where), z_what=masked(present, action.z_what))
-        canvas, layout = self._drawing.add(state.canvas, state.layout, state.step, present, first, action)
+        z = _extended(state, action, present, first)
+        # Where nothing is new, what is drawn is left out.
+        drawn = self.renderer.draw(state.canvas, z)
+        canvas = torch.where((present | first)[:, None, None, None], drawn, state.canvas)
         log_p_x = torch.where(present | first, self.likelihood.log_prob(state.images, canvas), state.log_p_x)
         # Where the episode is over, step may be N, which go does not have.
         go = self.log_p_go[state.step.clamp_max(self.config.num_steps - 1)]
-        log_p_z_pres = torch.where(present, go, torch.where(state.active, self.log_p_stop[state.step], 0.0))
         terms = RewardTerms(
             likelihood_gain=log_p_x - state.log_p_x,
             log_p_z_where=torch.where(present, self.prior_where.log_prob(action.z_where), 0.0),
             log_p_z_what=torch.where(present, self.prior_what.log_prob(action.z_what), 0.0),
-            log_p_z_pres=log_p_z_pres,
-            log_p_z_camera=self._log_p_camera(action.z_camera, first),
+            log_p_z_pres=torch.where(present, go, torch.where(state.active, self.log_p_stop[state.step], 0.0)),
+            log_p_z_scene=torch.where(first, self.prior_scene.log_prob(action.z_scene), 0.0),
         )
         step = state.step + present
         active = present & (step < self.config.num_steps)
-        return SceneState(state.images, canvas, log_p_x, step, active, layout), terms
+        return SceneState(state.images, canvas, log_p_x, step, active, z), terms
 
-    def unroll(
-        self,
-        images: Images,
-        z_where: Float[Tensor, "batch step where"],
-        z_what: Tensor,
-        z_camera: Float[Tensor, "batch camera"] | None = None,
-    ) -> RewardTerms:
+    def unroll(self, images: Images, z: Explanation) -> RewardTerms:
         """The rewards ``[batch, step]`` of N steps that all draw an object, computed at once.
 
         The same numbers as N calls of `step` with presence 1, for a plan that does not look at the canvas.
         """
-        z = Explanation(torch.ones_like(z_where[..., 0]), z_where, z_what, z_camera=z_camera)
-        log_p_x = self.likelihood.log_prob(images[:, None], self._drawing.prefixes(images, z))
-        black = self.likelihood.log_prob(images, torch.zeros_like(images))
-        first = (torch.arange(z_where.shape[1], device=images.device) == 0).expand_as(z.z_pres)
+        black = torch.zeros_like(images)
+        log_p_x = self.likelihood.log_prob(images[:, None], self.renderer.draw_all(black, z))
+        first = torch.arange(z.z_pres.shape[1], device=images.device) == 0
         return RewardTerms(
-            likelihood_gain=log_p_x.diff(dim=1, prepend=black[:, None]),
-            log_p_z_where=self.prior_where.log_prob(z_where),
-            log_p_z_what=self.prior_what.log_prob(z_what),
+            likelihood_gain=log_p_x.diff(dim=1, prepend=self.likelihood.log_prob(images, black)[:, None]),
+            log_p_z_where=self.prior_where.log_prob(z.z_where),
+            log_p_z_what=self.prior_what.log_prob(z.z_what),
             log_p_z_pres=self.log_p_go.expand(len(images), -1),
-            log_p_z_camera=self._log_p_camera(None if z_camera is None else z_camera[:, None], first),
+            log_p_z_scene=torch.where(first, self.prior_scene.log_prob(z.z_scene)[:, None], 0.0),
         )
 
-    def log_p_x_empty(
-        self, images: Images, z_camera: Float[Tensor, "batch camera"] | None = None
-    ) -> Float[Tensor, "batch"]:
-        """``log p(x)`` without any object, as the camera sees it where there is one."""
-        return self.likelihood.log_prob(images, self._empty(images, z_camera))
+    def log_p_x_empty(self, images: Images, z_scene: Float[Tensor, "batch scene"]) -> Float[Tensor, "batch"]:
+        """``log p(x)`` of scenes without any object."""
+        return self.likelihood.log_prob(images, self.render(replace(self.nothing(images), z_scene=z_scene)))
 
-    def _empty(self, images: Images, z_camera: Float[Tensor, "batch camera"] | None = None) -> Images:
-        none = images.new_zeros(len(images), 0)
-        what = none.new_zeros(len(images), 0, *self.prior_what.event_shape, dtype=self.prior_what.dtype)
-        z = Explanation(none, images.new_zeros(len(images), 0, self.where_dim), what, z_camera=z_camera)
-        return self._drawing.whole(torch.zeros_like(images), z)
-
-    def _log_p_camera(
-        self, z_camera: Float[Tensor, "*#batch camera"] | None, first: Bool[Tensor, "*batch"]
-    ) -> Float[Tensor, "*batch"] | None:
-        """``log p(z_camera)`` of first actions, 0 of others; None where there is no camera."""
-        if self.prior_camera is None or z_camera is None:
-            return None
-        return torch.where(first, self.prior_camera.log_prob(z_camera), 0.0)
-
-    def soften(
-        self, images: Images, z_where: Float[Tensor, "batch step where"], z_what: Tensor
-    ) -> Callable[[Float[Tensor, "batch step"]], Float[Tensor, "batch"]]:
+    def soften(self, images: Images, z: Explanation) -> Callable[[Float[Tensor, "batch step"]], Float[Tensor, "batch"]]:
         """``log p(x | canvas)`` as a function of the extents, from 0 to 1, to which N objects are there.
 
         With falling extents ``e_1 >= ... >= e_N`` the canvas is ``sum_n (e_n - e_{n+1}) c_n``, a mixture of the
         canvases after n objects: where objects add up, each of them times its extent.
         """
-        z = Explanation(torch.ones_like(z_where[..., 0]), z_where, z_what)
-        canvases = torch.cat([self._empty(images)[:, None], self._drawing.prefixes(images, z)], 1)
+        black = torch.zeros_like(images)
+        canvases = torch.cat([self.renderer.render(black, z.first(0))[:, None], self.renderer.draw_all(black, z)], 1)
 
         def log_p_x(extents: Float[Tensor, "batch step"]) -> Float[Tensor, "batch"]:
             weights = -F.pad(F.pad(extents, (1, 0), value=1.0), (0, 1)).diff(dim=1)
@@ -219,36 +208,27 @@ class SceneModel(nn.Module):
 
     def render(self, z: Explanation) -> Images:
         """The canvas that an explanation draws."""
-        return self._drawing.whole(z.z_where.new_zeros(len(z.z_pres), *self.image_shape), _without_absent(z))
+        black = z.z_where.new_zeros(len(z.z_pres), *self.image_shape)
+        return self.renderer.render(black, _without_absent(z))
+
+    def drawn(self, z: Explanation) -> DrawnExplanation:
+        """An explanation with the canvas that it draws and what its objects span."""
+        return DrawnExplanation(z.z_pres, z.z_where, z.z_what, z.z_scene, self.render(z), self.outlines(z))
 
     def log_joint(self, images: Images, z: Explanation) -> Float[Tensor, "batch"]:
         """``log p(x, z, n)`` of whole scenes (Eq. 1), in nats."""
         known = _without_absent(z)
         log_p_z = self.prior_where.log_prob(known.z_where) + self.prior_what.log_prob(known.z_what)
-        log_p_latents = torch.where(z.z_pres > 0.5, log_p_z, 0.0).sum(1)
-        log_p_x = self.likelihood.log_prob(images, self.render(z))
-        log_p_camera = self._log_p_camera(z.z_camera, torch.ones_like(z.count, dtype=torch.bool))
-        if log_p_camera is not None:
-            log_p_latents = log_p_latents + log_p_camera
-        return self.log_p_count[z.count] + log_p_latents + log_p_x
+        log_p_latents = torch.where(z.z_pres > 0.5, log_p_z, 0.0).sum(1) + self.prior_scene.log_prob(z.z_scene)
+        return self.log_p_count[z.count] + log_p_latents + self.likelihood.log_prob(images, self.render(z))
+
+    def outlines(self, z: Explanation) -> Float[Tensor, "batch step 4"]:
+        """What objects span, ``(x0, y0, x1, y1)`` in image coordinates; NaN where no object is present."""
+        return torch.where(z.z_pres[..., None] > 0, self.renderer.boxes(z), torch.nan)
 
     def boxes(self, z: Explanation) -> Float[Tensor, "batch step 4"]:
-        """What to mark of objects in a picture, ``(x0, y0, x1, y1)`` in pixels: windows, or what outlines span.
-
-        Args:
-            z: Explanations; what they mark of absent objects means nothing.
-        """
-        if (outlines := self.outlines(z)) is None:
-            return geometry.boxes(z.z_where, self.config.image_size)
-        return (outlines + 1) * (self.config.image_size / 2)
-
-    def outlines(self, z: Explanation) -> Float[Tensor, "batch step 4"] | None:
-        """What outlines of objects span, in image coordinates; None where ``z_where`` are windows."""
-        boxes = getattr(self.renderer, "boxes", None)
-        if boxes is None:
-            return None
-        camera = [] if z.z_camera is None else [z.z_camera]
-        return boxes(z.z_where, z.z_what, *camera)
+        """What objects span, in pixels: what to mark in a picture; NaN where no object is present."""
+        return geometry.to_pixels(self.outlines(z), self.config.image_size)
 
     def sample(self, num_scenes: int, generator: torch.Generator | None = None) -> tuple[Images, Explanation]:
         """Draws scenes from the model: images with their noise, and what they are made of."""
@@ -259,25 +239,18 @@ class SceneModel(nn.Module):
             masked(z_pres > 0.5, prior.sample(num_scenes, num_steps, generator=generator))
             for prior in (self.prior_where, self.prior_what)
         )
-        camera = None if self.prior_camera is None else self.prior_camera.sample(num_scenes, generator=generator)
-        z = Explanation(z_pres, z_where, z_what, z_camera=camera)
-        canvas = self.render(z)
-        return self.likelihood.sample(canvas, generator), replace(z, reconstruction=canvas)
+        z = Explanation(z_pres, z_where, z_what, self.prior_scene.sample(num_scenes, generator=generator))
+        return self.likelihood.sample(self.render(z), generator), z
 
     @property
-    def where_dim(self) -> int:
-        """Length of ``z_where``."""
-        return self.prior_where.event_shape[0]
+    def priors(self) -> dict[str, Prior]:
+        """The priors of the latents beside ``z_pres``, by name."""
+        return {"z_where": self.prior_where, "z_what": self.prior_what, "z_scene": self.prior_scene}
 
     @property
-    def camera_dim(self) -> int:
-        """Length of ``z_camera``; 0 where there is no camera."""
-        return 0 if self.prior_camera is None else self.prior_camera.event_shape[0]
-
-    @property
-    def prior_camera(self) -> GaussianPrior | None:
-        """The prior of ``z_camera``; None where there is no camera."""
-        return getattr(self.renderer, "prior_camera", None)
+    def prior_where(self) -> GaussianPrior:
+        """The prior of ``z_where``."""
+        return self.renderer.prior_where
 
     @property
     def prior_what(self) -> Prior:
@@ -285,18 +258,39 @@ class SceneModel(nn.Module):
         return self.renderer.prior_what
 
     @property
+    def prior_scene(self) -> GaussianPrior:
+        """The prior of ``z_scene``; of length zero where there is none."""
+        return self.renderer.prior_scene
+
+    @property
+    def where_dim(self) -> int:
+        """Length of ``z_where``."""
+        return self.prior_where.size
+
+    @property
+    def scene_dim(self) -> int:
+        """Length of ``z_scene``."""
+        return self.prior_scene.size
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
         return self.renderer.channels, self.config.image_size, self.config.image_size
 
 
-def masked(present: Bool[Tensor, "*batch"], latents: Tensor) -> Tensor:
-    """The latents ``[*batch, ...]``, with 0 for absent objects.
-
-    Whatever the latents of absent objects hold then reaches neither values nor gradients.
-    """
-    zero = torch.zeros((), dtype=latents.dtype, device=latents.device)
-    return torch.where(present.view(*present.shape, *[1] * (latents.dim() - present.dim())), latents, zero)
+def _extended(
+    state: SceneState, action: Action, present: Bool[Tensor, "batch"], first: Bool[Tensor, "batch"]
+) -> Explanation:
+    """What is said after an action: one more object where one is present, and the scene's latent by first actions."""
+    z = state.z
+    slots = torch.arange(z.z_pres.shape[1], device=state.step.device)
+    new = present[:, None] & (slots == state.step[:, None])
+    return Explanation(
+        z_pres=z.z_pres + new,
+        z_where=torch.where(new[..., None], action.z_where[:, None], z.z_where),
+        z_what=torch.where(new.view(*new.shape, *[1] * (z.z_what.dim() - 2)), action.z_what[:, None], z.z_what),
+        z_scene=torch.where(first[:, None], action.z_scene, z.z_scene),
+    )
 
 
 def _without_absent(z: Explanation) -> Explanation:

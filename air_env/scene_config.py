@@ -6,8 +6,9 @@ from numbers import Integral
 
 from air_env import geometry
 from air_env.likelihoods import LIKELIHOODS, Likelihood
-from air_env.priors import CountPrior
-from air_env.renderers import ObjectsConfig, PatchConfig, SpriteConfig, TabletopConfig
+from air_env.priors import CountPrior, GaussianPrior
+from air_env.renderers import RENDERERS, PatchConfig, Renderer, RendererSettings
+from air_env.renderers.base import WHERE_MEAN, WHERE_SD
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,17 @@ class SceneConfig:
     """Iterations until the scale is reached."""
     count_prior: CountPrior = field(default_factory=CountPrior)
     """p(n)."""
-    where_mean: tuple[float, float, float] = (-1.3, 0.0, 0.0)
+    where_mean: tuple[float, float, float] = WHERE_MEAN
     """Prior mean of ``z_where``: log of the window's relative size, centre x and y."""
-    where_sd: tuple[float, float, float] = (0.25, 0.5, 0.5)
+    where_sd: tuple[float, float, float] = WHERE_SD
     """Prior standard deviation of ``z_where``."""
-    renderer: PatchConfig | SpriteConfig | ObjectsConfig | TabletopConfig = field(default_factory=PatchConfig)
-    """How objects are drawn, and what ``z_what`` is: a code for a learned patch, or a category. In three dimensions,
-    ``z_where`` is a pose with a prior of its own."""
+    renderer: RendererSettings = field(default_factory=PatchConfig)
+    """How objects are drawn, and what ``z_what`` is: a code for a learned patch, or a category. The name of one of
+    `RENDERERS` stands for its default settings. In three dimensions, ``z_where`` has a prior of its own."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.renderer, str):
+            object.__setattr__(self, "renderer", RENDERERS.find(self.renderer)())
         for name, smallest in (("image_size", 1), ("num_steps", 1), ("likelihood_anneal_steps", 0)):
             if not isinstance(getattr(self, name), Integral) or getattr(self, name) < smallest:
                 raise ValueError(f"{name} must be a whole number of at least {smallest}, got {getattr(self, name)!r}")
@@ -47,8 +50,18 @@ class SceneConfig:
                 raise ValueError(f"{name} must be {geometry.WHERE_DIM} numbers above {smallest}, got {values}")
         for iteration in (0, None):
             self.make_likelihood(iteration)
-        if isinstance(self.renderer, ObjectsConfig) and self.num_steps > 1:
-            raise ValueError(f"3D scenes have one object: num_steps must be 1, got {self.num_steps}")
+        if not self.renderer.windows and (tuple(self.where_mean), tuple(self.where_sd)) != (WHERE_MEAN, WHERE_SD):
+            raise ValueError(
+                f"where_mean and where_sd are the prior of windows, which renderers of kind {self.renderer.kind!r} do "
+                "not have; leave them out, and set the renderer's own prior, such as its position_sd"
+            )
+
+    def make_renderer(self) -> Renderer:
+        """The renderer, with the prior of windows that the settings say."""
+        renderer = self.renderer.make()
+        if self.renderer.windows:
+            renderer.prior_where = GaussianPrior(self.where_mean, self.where_sd)
+        return renderer
 
     def make_likelihood(self, iteration: int | None = None) -> Likelihood:
         """The likelihood that the settings name, at an iteration of training; None is the final one."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,13 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from air_env.actions import make_action_mode, read_camera, read_what, read_where
-from air_env.explanation import Explanation
-from air_env.frames import Frame
-from air_env.model import Action, RewardTerms, SceneModel, SceneState, masked
+from air_env.actions import ACTION_MODES
+from air_env.explanation import Action, Explanation, masked
+from air_env.frames import Frame, scene_frame
+from air_env.model import RewardTerms, SceneModel, SceneState
+from air_env.reading import to_indices, to_mask, to_seeds
 from air_env.scenes import SceneDataset
-from air_env.spaces import observation_space, to_bytes, to_images, to_indices, to_mask, to_seeds, where_rows
-from air_env.trace import Trace
+from air_env.spaces import observation_space, observe, to_images, where_rows, without_empty
 from air_env.world import World, make_world
 
 Observation = dict[str, Tensor]
@@ -92,7 +91,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         self.render_mode = render_mode
         self.model: SceneModel = world.model if device is None else world.model.to(device)
         self.scenes: SceneDataset = world.scenes.to(self.device)
-        self.action_mode = make_action_mode(action_mode, self.model)
+        self.action_mode = ACTION_MODES.find(action_mode)(self.model)
         self.byte_images = byte_images
         self.single_action_space = self.action_mode.space
         self.single_observation_space = observation_space(self.model, byte_images=byte_images)
@@ -102,7 +101,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         self._state: SceneState | None = None
         self._truth: dict[str, Tensor] = {}
         self._known = np.zeros(num_envs, bool)
-        self._trace: Trace | None = None
+        self._returns = torch.zeros(num_envs, device=self.device)
 
     @property
     def device(self) -> torch.device:
@@ -171,13 +170,13 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
 
         Args:
             actions: A dict of ``z_pres [num_envs]`` (1 draws an object, 0 stops), ``z_where [num_envs, 3]``,
-                ``z_what [num_envs, what]`` (or ``[num_envs]`` of categories); or a matrix, as the action mode
-                says. Tensors, whose graph is kept, or arrays.
+                ``z_what [num_envs, what]`` (or ``[num_envs]`` of categories), and ``z_scene [num_envs, scene]`` where
+                there is one; or a matrix, as the action mode says. Tensors, whose graph is kept, or arrays.
 
         Returns:
             Observation (``image``, ``canvas``, ``step``); rewards ``[num_envs]`` in nats; terminations, which
             stay true until the reset; truncations, never true; info with ``reward_terms``, which add up to the
-            reward (the four parts of `RewardTerms`, and ``neg_log_q`` where the environment drew the objects),
+            reward (the parts of `RewardTerms`, and ``neg_log_q``, which is 0 unless the environment drew the objects),
             ``action``, the objects, and the truth as at the reset.
 
         Raises:
@@ -186,44 +185,49 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         """
         active = self.state.active
         values = self.action_mode.read(actions, self.num_envs, check=self.check_actions)
-        first = active & (self.state.step == 0)
-        return self.advance(*self.action_mode.act(values, self._noise(active), first))
+        return self.advance(*self.action_mode.act(values, self._noise(active), active & (self.state.step == 0)))
 
-    def unroll(self, z_where: Tensor, z_what: Tensor, z_camera: Tensor | None = None) -> RewardTerms:
+    def unroll(self, z: Explanation) -> RewardTerms:
         """The rewards ``[plan, N]`` of plans: N objects for each current image, all at once.
 
         The same numbers as a reset to these images and N steps with presence 1, for a plan that does not
         look at the canvas. The episodes stay where they are.
 
         Args:
-            z_where: ``[plan, N, 3]``, windows of the objects: one plan for each image, or several; the plans
-                of an image follow each other.
-            z_what: ``[plan, N, what]``, their appearance, or ``[plan, N]``, their categories.
-            z_camera: ``[plan, camera]``, where there is a camera.
+            z: N objects that are all present, of one plan for each image, or several; the plans of an image follow each
+                other.
 
         Raises:
             ValueError: The latents are not valid.
             ResetNeeded: The episodes have not begun.
         """
-        model, check = self.model, self.check_actions
-        plans = max(1, len(z_where) // self.num_envs)
+        model, plans = self.model, max(1, len(z.z_where) // self.num_envs)
         plan = (self.num_envs * plans, model.config.num_steps)
-        z_where = read_where("z_where", z_where, plan, model, check=check)
-        z_what = read_what("z_what", z_what, plan, model, check=check)
-        z_camera = read_camera("z_camera", z_camera, plan[:1], model, check=check)
+        latents = {
+            name: prior.read(name, getattr(z, name), plan[:1] if name == "z_scene" else plan, check=self.check_actions)
+            for name, prior in model.priors.items()
+        }
+        z = Explanation(latents["z_where"].new_ones(plan), **latents)
         with self._graph():
-            return model.unroll(self.state.images.repeat_interleave(plans, 0), z_where, z_what, z_camera)
+            return model.unroll(self.state.images.repeat_interleave(plans, 0), z)
 
     def render(self) -> tuple[Frame, ...] | None:
-        """One RGB frame for each episode: image and canvas with the windows, count and rewards so far."""
+        """One RGB frame for each episode: image and canvas with the windows, count and return so far."""
         if self.render_mode is None:
             logger.warn("render() was called without a render mode; make the environment with render_mode='rgb_array'")
             return None
         state = self.state
-        assert self._trace is not None
-        return self._trace.frames(state)
+        pixels = (state.images, state.canvas, self.model.boxes(state.z))
+        parts = zip(*(part.numpy(force=True) for part in pixels), strict=True)
+        rows = zip(parts, state.step.tolist(), state.active.tolist(), self._returns.tolist(), strict=True)
+        frames = []
+        for part, count, active, total in rows:
+            # Adding 0 takes the sign of -0.0.
+            value = f"canvas, return {round(total, 1) + 0.0:,.1f} nats"
+            frames.append(scene_frame(*part, (f"image, count {count}{'' if active else ', finished'}", value)))
+        return tuple(frames)
 
-    def advance(self, action: Action, log_q: Tensor | None) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:
+    def advance(self, action: Action, log_q: Tensor) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:
         """`step` with an `Action` that is known to be valid, in the model's device and dtype.
 
         Args:
@@ -233,21 +237,10 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         before = self.state
         with self._graph():
             after, terms = self.model.step(before, action)
-            parts, rewards = terms.parts, terms.total
-            if log_q is not None:
-                parts["neg_log_q"] = masked(before.active, -log_q)
-                rewards = rewards + parts["neg_log_q"]
-        if self._trace is not None:
-            one = Explanation(
-                action.z_pres[:, None],
-                action.z_where[:, None],
-                action.z_what[:, None],
-                z_camera=None if after.layout is None else after.layout.z_camera,
-            )
-            self._trace = self._trace.extended(before, after, self.model.boxes(one)[:, 0], rewards)
-        self._state = after
-        chosen = {f.name: part for f in fields(action) if (part := getattr(action, f.name)) is not None}
-        info = {"reward_terms": parts, "action": chosen, **self._known_truth()}
+            parts = terms.parts | {"neg_log_q": masked(before.active, -log_q)}
+            rewards = terms.total + parts["neg_log_q"]
+        self._state, self._returns = after, self._returns + rewards.detach()
+        info = {"reward_terms": parts, "action": without_empty(vars(action)), **self._known_truth()}
         return self._observation(), rewards, ~after.active, torch.zeros_like(after.active), info
 
     def _begin(self, mask: NDArray[np.bool_], images: Tensor, truth: dict[str, Tensor]) -> Float[Tensor, "batch"]:
@@ -259,9 +252,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         state = fresh = self.model.initial(images)
         if old is not None and not mask.all():
             state = where_rows(restarts, fresh, old)
-        if self.render_mode is not None:
-            empty = Trace.empty(fresh, self.model.config.num_steps)
-            self._trace = empty if self._trace is None else self._trace.restarted(restarts, empty)
+        self._returns = torch.where(restarts, 0.0, self._returns.to(fresh.log_p_x))
         self._state, self._truth = state, truth
         return fresh.log_p_x
 
@@ -290,11 +281,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, Any], Tensor]):
         return torch.from_numpy(noise).to(like.device, like.dtype)
 
     def _observation(self) -> Observation:
-        pixels = {"image": self.state.images, "canvas": self.state.canvas}
-        if self.byte_images:
-            pixels = {name: to_bytes(part) for name, part in pixels.items()}
-        layout = self.state.layout
-        return {**pixels, "step": self.state.step, **({} if layout is None else vars(layout))}
+        return observe(self.model, self.state, byte_images=self.byte_images)
 
     def _known_truth(self) -> dict[str, Tensor]:
         return dict(self._truth) if self._known.any() else {}

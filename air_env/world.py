@@ -1,5 +1,6 @@
 """A world is a scene model and images for it to explain; environments are shells around one."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,7 +13,7 @@ from safetensors.torch import load_model
 
 from air_env.model import SceneConfig, SceneModel
 from air_env.priors import CountPrior
-from air_env.renderers import PatchRenderer
+from air_env.renderers import PatchConfig, RendererSettings
 from air_env.scenes import Scene, SceneDataset, Split, make_scene
 
 DEFAULT_RENDERER = "digits.safetensors"
@@ -40,6 +41,8 @@ def make_world(
     likelihood: str | None = None,
     likelihood_scale: float | None = None,
     count_prior: CountPrior | str | None = None,
+    renderer: RendererSettings | str | None = None,
+    **options: Any,
 ) -> World:
     """Makes the world of an environment.
 
@@ -49,18 +52,28 @@ def make_world(
         num_scenes: Size of the pool that resets draw from.
         scene_seed: Seed of the pool.
         data_dir: Folder of the data files, for scenes that need some.
-        scene_options: Further options of a registered scene: ``counts``, ``object_size``, ``overlap``, ...
+        scene_options: Further options of a registered scene: ``counts``, ``object_size``, ``overlap``, ...; they may
+            also be given by name, like the arguments of this function.
         model: The generative model, an agent's for example. By default the scene's own, where it is known, or
             one with the shipped renderer of digits.
         num_steps: N, the largest number of objects. This and the following change the default model.
         likelihood: One of `LIKELIHOODS`.
         likelihood_scale: Its scale.
         count_prior: p(n), or the name of one of `COUNT_PRIORS`.
+        renderer: Settings of a renderer, or the name of one of `RENDERERS`, with its default settings.
+        options: Added to ``scene_options``.
 
     Raises:
         ValueError: An option is unknown, out of range, or not for this scene or model.
         FileNotFoundError: A data file or the shipped renderer is missing.
     """
+    known = scene_options(scene) if isinstance(scene, str) else set()
+    if unknown := options.keys() - known:
+        own = [name for name in inspect.signature(make_world).parameters if name != "options"]
+        raise ValueError(
+            f"option {', '.join(map(repr, sorted(unknown)))} is unknown; make_world takes {', '.join(own)}"
+            + (f"; this scene {', '.join(sorted(known))}" if known else "")
+        )
     if num_scenes < 1:
         raise ValueError(f"num_scenes must be at least 1, got {num_scenes}")
     settings = {
@@ -68,15 +81,16 @@ def make_world(
         "likelihood": likelihood,
         "likelihood_scale": likelihood_scale,
         "count_prior": CountPrior(count_prior) if isinstance(count_prior, str) else count_prior,
+        "renderer": renderer,
     }
     changes = {name: value for name, value in settings.items() if value is not None}
     if model is not None and changes:
         raise ValueError(f"{', '.join(changes)} cannot change a model that is given; make the model with them")
-    scenes, config = _make_scenes(scene, split, num_scenes, scene_seed, data_dir, scene_options or {})
+    scenes, config = _make_scenes(scene, split, num_scenes, scene_seed, data_dir, {**(scene_options or {}), **options})
     if model is None:
         model = SceneModel(replace(config or SceneConfig(image_size=scenes.images.shape[-1]), **changes))
-        if isinstance(model.renderer, PatchRenderer):
-            load_renderer(model.renderer)
+        if model.config.renderer.kind == PatchConfig.kind:
+            load_renderer(model)
     if scenes.images.shape[1:] != model.image_shape:
         found, wanted = (f"{side} pixels a side" for _, side, _ in (scenes.images.shape[1:], model.image_shape))
         if found == wanted:
@@ -87,8 +101,8 @@ def make_world(
     return World(model, scenes)
 
 
-def load_renderer(renderer: PatchRenderer) -> None:
-    """Loads the shipped weights into a renderer of the default size.
+def load_renderer(model: SceneModel) -> None:
+    """Loads the shipped weights into the patch renderer of a model, which has the default size.
 
     Raises:
         FileNotFoundError: The package was installed without them.
@@ -100,7 +114,7 @@ def load_renderer(renderer: PatchRenderer) -> None:
                 f"{path}, the weights of the default renderer, does not exist; install the package again, or give "
                 "a model of your own: model=SceneModel(SceneConfig(...))"
             )
-        load_model(renderer, path)
+        load_model(model.get_submodule("renderer"), path)
 
 
 def _make_scenes(

@@ -32,7 +32,7 @@ from tiny import (
 
 from air_agents.inference.air import AIR
 from air_env import AIRSceneEnv, AIRSceneVectorEnv, SceneModel, SpriteConfig, World, make_scene
-from air_env.actions import ACTION_MODES, LATENT_BOUND, FlatLatents, FlatPosterior, make_action_mode
+from air_env.actions import ACTION_MODES, LATENT_BOUND, FlatLatents, FlatPosterior
 
 FLAT = ("latents", "posterior")
 KINDS = 3
@@ -76,6 +76,9 @@ def posterior_of(mode: FlatPosterior, actions: torch.Tensor):
     return presence, where, what
 
 
+FIRST = torch.ones(1, dtype=torch.bool)
+
+
 def draw_noise(mode: FlatPosterior, num: int, seed: int = 0) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     return torch.from_numpy(np.stack([mode.noise(rng) for _ in range(num)]))
@@ -86,8 +89,8 @@ def test_flat_latents_are_objects_in_units_of_the_prior(name):
     mode = FlatLatents(MODELS[name]())
     actions = entries(mode, 50)
     actions[0, 0] = 0
-    objects, log_q = mode.act(actions, torch.empty(50, 0))
-    assert log_q is None
+    objects, log_q = mode.act(actions, torch.empty(50, 0), FIRST.expand(50))
+    assert not log_q.any()
     assert mode.space.shape == (1 + 3 + (WHAT if name == "digits" else KINDS),)
     assert objects.z_pres.tolist() == [float(action[0] > 0) for action in actions]
     assert objects.z_pres[0] == 0
@@ -104,7 +107,7 @@ def test_the_posterior_pays_the_log_probability_of_what_it_draws(name):
     mode = FlatPosterior(MODELS[name]())
     actions, noise = entries(mode, 200), draw_noise(mode, 200)
     assert mode.space.shape == (1 + 6 + (2 * WHAT if name == "digits" else KINDS),)
-    objects, log_q = mode.act(actions, noise)
+    objects, log_q = mode.act(actions, noise, FIRST.expand(len(actions)))
     presence, where, what = posterior_of(mode, actions)
     log_q_what = what.log_prob(objects.z_what)
     latents = where.log_prob(objects.z_where).sum(1) + (log_q_what.sum(1) if name == "digits" else log_q_what)
@@ -118,7 +121,7 @@ def test_gaussian_noise_moves_the_posterior_by_its_standard_deviation():
     _, where, what = posterior_of(mode, actions)
     for shift in (0.0, 1.0, -2.0):
         noise = torch.full((20, mode.noise_size), shift, dtype=torch.float64)
-        objects, _ = mode.act(actions, noise)
+        objects, _ = mode.act(actions, noise, FIRST.expand(len(actions)))
         assert_equal(objects.z_where, where.mean + shift * where.stddev, 1e-9)
         assert_equal(objects.z_what, what.mean + shift * what.stddev, 1e-9)
 
@@ -128,7 +131,7 @@ def test_what_the_environment_draws_has_the_posterior_frequencies(name):
     mode, num = FlatPosterior(MODELS[name]()), 20_000
     action = 0.2 * entries(mode, 1, seed=3)
     presence, where, what = posterior_of(mode, action)
-    objects, _ = mode.act(action.expand(num, -1), draw_noise(mode, num))
+    objects, _ = mode.act(action.expand(num, -1), draw_noise(mode, num), FIRST.expand(num))
     assert abs(z_score(objects.z_pres, presence.mean.item())) < 4
     for i in range(3):
         assert abs(z_score(objects.z_where[:, i], where.mean[0, i].item())) < 4
@@ -152,7 +155,7 @@ def test_encoding_a_distribution_gives_it_back(name):
     else:
         what = normal(num, KINDS, seed=3)
         assert prior_what.num_categories == KINDS
-    actions = mode.encode(logit, where, what)
+    actions = mode.encode(logit, where, what if name == "digits" else (what,))
     assert actions.abs().max() <= 1
     presence, decoded_where, decoded_what = posterior_of(mode, actions)
     assert_equal(presence.logits, logit, 1e-9)
@@ -163,7 +166,7 @@ def test_encoding_a_distribution_gives_it_back(name):
         assert_equal(decoded_what.logits, what.log_softmax(-1), 1e-9)
     # And `act` reads the same.
     noise = draw_noise(mode, num)
-    objects, log_q = mode.act(actions, noise)
+    objects, log_q = mode.act(actions, noise, FIRST.expand(len(actions)))
     expected = presence.log_prob(objects.z_pres)
     log_q_what = decoded_what.log_prob(objects.z_what).reshape(num, -1).sum(1)
     expected = expected + objects.z_pres * (decoded_where.log_prob(objects.z_where).sum(1) + log_q_what)
@@ -211,7 +214,7 @@ def posterior_returns(agent: AIR, images: torch.Tensor, seed: int) -> tuple[torc
     while not done.all():
         state, logit, where = agent.decide(state)
         what = agent.describe(images, where.mean)
-        described = what.log_q if agent.categorical else (what.mean, what.sd)
+        described = (what.log_q,) if agent.categorical else (what.mean, what.sd)
         action = mode.encode(logit, (where.mean, where.sd), described)
         assert (action.abs() < 1).all() or agent.categorical
         assert_parameters_fit(mode, action, logit, where, described)
@@ -348,7 +351,7 @@ def test_a_finished_episode_draws_no_noise():
 
 def test_unknown_action_modes_are_named():
     with pytest.raises(ValueError, match="action_mode 'flat' is unknown; choose one of dict, latents, posterior"):
-        make_action_mode("flat", make_model())
+        ACTION_MODES.find("flat")(make_model())
 
 
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 1.5, 1e-45, 49.9, 50.0, -50.0, 50.1, 6e4, 1e308, math.inf, -math.inf, math.nan)
@@ -403,11 +406,11 @@ def actions_of(space: gymnasium.Space) -> st.SearchStrategy:
 
 def snapshot(env: AIRSceneEnv) -> dict:
     """Copies of everything that an episode is made of, its generator included."""
-    trace, generator = env._envs._trace, env.np_random.bit_generator.state
-    assert trace is not None
-    state = {name: part.clone() for name, part in vars(env.state).items() if part is not None}
+    generator = env.np_random.bit_generator.state
+    parts = vars(env.state) | vars(env.state.z)
+    state = {name: part.clone() for name, part in parts.items() if name != "z"}
     drawn = [generator["state"]["state"] % 2**62, generator["has_uint32"], generator["uinteger"]]
-    return {**state, "boxes": trace.boxes.clone(), "total": trace.total.clone(), "generator": drawn}
+    return {**state, "total": env._envs._returns.clone(), "generator": drawn}
 
 
 @pytest.mark.parametrize("name", WORLDS)

@@ -74,7 +74,7 @@ def test_explain_takes_the_most_probable_count_along_the_posterior_means(agent, 
     present = torch.arange(NUM_STEPS) < count[:, None]
     assert_equal(explanation.z_pres, present.double())
     for name in ("z_where", "z_what"):
-        expected = torch.where(present[..., None], getattr(rollout, name), 0.0)
+        expected = torch.where(present[..., None], getattr(rollout.z, name), 0.0)
         assert_equal(getattr(explanation, name), expected, 1e-9)
 
 
@@ -82,7 +82,7 @@ def test_the_reconstruction_is_what_the_explanation_draws(agent, images):
     explanation = agent.explain(images)
     canvas = torch.zeros_like(images)
     for i in range(NUM_STEPS):
-        drawn = agent.model.renderer.draw(canvas, explanation.z_where[:, i], explanation.z_what[:, i])
+        drawn = agent.model.renderer.add(canvas, explanation.z_where[:, i], explanation.z_what[:, i])
         canvas = torch.where(explanation.z_pres[:, i, None, None, None] > 0, drawn, canvas)
     assert_equal(explanation.reconstruction, canvas.detach(), 1e-9)
 
@@ -170,7 +170,8 @@ def test_no_images_have_an_empty_explanation(agent):
 
 def test_boxes_are_windows_in_pixels_and_nan_for_absent_objects():
     z_where = torch.tensor([[[math.log(0.5), -0.5, 0.5], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])
-    explanation = Explanation(torch.tensor([[1.0, 0.0, 0.0]]), z_where, torch.zeros(1, 3, WHAT))
+    z = Explanation.of_objects(torch.tensor([[1.0, 0.0, 0.0]]), z_where, torch.zeros(1, 3, WHAT))
+    explanation = SceneModel(SCENE).drawn(z)
     assert explanation.count.tolist() == [1]
     boxes = explanation.boxes(SIDE)
     assert_equal(boxes[0, 0], torch.tensor([0.0, 6.0, 6.0, 12.0]), 1e-5)

@@ -33,7 +33,8 @@ class Oracle(AIR):
         # Present objects first, in another order than the truth has them.
         order = torch.where(z_pres > 0, wanted[:, None] - 1 - torch.arange(NUM_STEPS), torch.arange(NUM_STEPS))
         z_where = geometry.from_boxes(boxes, SIDE).gather(1, order[..., None].long().expand(-1, -1, 3))
-        self.answer = Explanation(z_pres, z_where, torch.zeros(len(scenes), NUM_STEPS, WHAT))
+        z_what = torch.zeros(len(scenes), NUM_STEPS, WHAT)
+        self.answer = self.model.drawn(Explanation.of_objects(z_pres, z_where, z_what))
 
     def explain(self, images: object, num_steps: int | None = None) -> Explanation:
         return self.answer
@@ -176,7 +177,7 @@ def marginal_likelihood(agent: AIR, images: Tensor) -> Tensor:
     model = agent.model
     z = torch.linspace(-7, 7, 701, dtype=torch.float64)[:, None]
     where = model.prior_where.mean.double().expand(len(z), 3)
-    canvases = model.renderer.draw(torch.zeros(len(z), 1, SIDE, SIDE).double(), where, z)
+    canvases = model.renderer.add(torch.zeros(len(z), 1, SIDE, SIDE).double(), where, z)
     log_p_z = -0.5 * z[:, 0].square() - 0.5 * math.log(2 * math.pi) + math.log(14 / 700)
     canvases = canvases.expand(len(images), *canvases.shape)
     one = (model.likelihood.log_prob(images[:, None], canvases) + log_p_z).logsumexp(1)
@@ -219,7 +220,8 @@ def test_identities_are_those_of_the_matched_objects():
     boxes = torch.tensor([[[0, 0, 4, 4], [6, 6, 10, 10.0]]]).repeat(3, 1, 1)
     scenes = SceneDataset(torch.zeros(3, 3, 12, 12), torch.tensor([2, 2, 1]), torch.tensor([[0, 1]] * 3), boxes)
     z_where = geometry.from_boxes(boxes.flip(1), 12)
-    z = Explanation(torch.ones(3, 2), z_where, torch.tensor([[1, 0], [0, 0], [0, 1]]))
+    z = Explanation.of_objects(torch.ones(3, 2), z_where, torch.tensor([[1, 0], [0, 0], [0, 1]]))
+    z = SceneModel(SceneConfig(image_size=12, renderer=SpriteConfig())).drawn(z)
     metrics = compare(z, scenes)
     assert metrics["count_accuracy"].tolist() == [True, True, False]
     # The second scene calls one of two objects by the wrong name; the third is counted wrongly and left out.

@@ -44,7 +44,7 @@ def episode(model: SceneModel, images: Tensor, z: tuple[Tensor, Tensor]) -> tupl
     """N steps that draw as many objects in each image as COUNTS says."""
     states, rewards = [model.initial(images)], []
     for i in range(NUM_STEPS):
-        state, terms = model.step(states[-1], Action(PRESENT[:, i], z[0][:, i], z[1][:, i]))
+        state, terms = model.step(states[-1], Action.of_object(PRESENT[:, i], z[0][:, i], z[1][:, i]))
         states.append(state)
         rewards.append(terms)
     return states, rewards
@@ -95,7 +95,7 @@ def test_rewards_telescope_to_the_log_joint(likelihood, count_prior):
     images, (z_where, z_what) = make_images(len(COUNTS)), latents()
     states, rewards = episode(model, images, (z_where, z_what))
     returns = states[0].log_p_x + sum(terms.total for terms in rewards)
-    whole = model.log_joint(images, Explanation(PRESENT.double(), z_where, z_what))
+    whole = model.log_joint(images, Explanation.of_objects(PRESENT.double(), z_where, z_what))
     by_hand = torch.stack(
         [log_joint_by_hand(model, images[b], z_where[b, :n], z_what[b, :n]) for b, n in enumerate(COUNTS.tolist())]
     )
@@ -118,9 +118,9 @@ def test_unroll_equals_steps_that_all_draw_an_object(likelihood):
     z_where, z_what = latents(4)
     state, rewards = model.initial(images), []
     for i in range(NUM_STEPS):
-        state, terms = model.step(state, Action(torch.ones(4), z_where[:, i], z_what[:, i]))
+        state, terms = model.step(state, Action.of_object(torch.ones(4), z_where[:, i], z_what[:, i]))
         rewards.append(terms)
-    at_once = model.unroll(images, z_where, z_what)
+    at_once = model.unroll(images, Explanation.of_objects(torch.ones_like(z_where[..., 0]), z_where, z_what))
     for name, part in at_once.parts.items():
         assert_equal(part, torch.stack([terms.parts[name] for terms in rewards], 1), 1e-12)
 
@@ -129,11 +129,11 @@ def test_finished_episodes_are_absorbing_with_reward_zero():
     model, images = make_model(), make_images(len(COUNTS))
     states, _ = episode(model, images, latents())
     assert not states[-1].active.any()
-    action = Action(torch.ones(len(COUNTS)), *(part[:, 0] for part in latents(seed=5)))
+    action = Action.of_object(torch.ones(len(COUNTS)), *(part[:, 0] for part in latents(seed=5)))
     after, terms = model.step(states[-1], action)
     for part in terms.parts.values():
         assert_equal(part, torch.zeros(len(COUNTS), dtype=torch.float64))
-    assert_equal(vars(after), vars(states[-1]))
+    assert_equal(vars(after) | {"z": vars(after.z)}, vars(states[-1]) | {"z": vars(states[-1].z)})
 
 
 def values_and_gradients(model: SceneModel, total, z: tuple[Tensor, Tensor]) -> list[Tensor]:
@@ -152,7 +152,7 @@ def test_latents_of_absent_objects_reach_neither_values_nor_gradients(way, garba
 
     def total(z):
         if way == "log_joint":
-            return model.log_joint(images, Explanation(PRESENT.double(), *z))
+            return model.log_joint(images, Explanation.of_objects(PRESENT.double(), *z))
         return sum(terms.total for terms in episode(model, images, z)[1])
 
     clean = values_and_gradients(model, total, z)
@@ -244,9 +244,9 @@ def test_a_model_moved_to_double_precision_is_one_made_in_it(iteration):
 def test_rendering_draws_present_objects_only():
     model = make_model()
     drawn = []
-    model.renderer.draw = lambda canvas, where, what: drawn.append(len(canvas)) or canvas
+    model.renderer.add = lambda canvas, where, what: drawn.append(len(canvas)) or canvas
     z_pres = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=torch.float64)
-    model.render(Explanation(z_pres, normal(3, 3, WHERE), normal(3, 3, WHAT)))
+    model.render(Explanation.of_objects(z_pres, normal(3, 3, WHERE), normal(3, 3, WHAT)))
     assert drawn == [2, 1]
 
 

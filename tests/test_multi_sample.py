@@ -271,7 +271,7 @@ def wake(request) -> Wake:
     num_steps = agent.model.config.num_steps
     n = torch.tensor([0, num_steps, 1, num_steps, num_steps, 1, 2, 0])
     z_pres = (torch.arange(num_steps) < n[:, None]).double()
-    z = Explanation(z_pres, rollout.z_where, rollout.z_what)
+    z = Explanation.of_objects(z_pres, rollout.z_where, rollout.z_what)
     log_p, log_q = agent.model.log_joint(rollout.images, z), log_q_of(agent, rollout.images, z)
     problem = rollout.problem(analytic_kl=False)
     drawn = count_probabilities(problem.logits).detach().gather(1, n[:, None])[:, 0]

@@ -66,7 +66,7 @@ def test_rewards_telescope_to_the_log_joint():
         Normal(torch.from_numpy(after["canvas"]), 0.1).log_prob(torch.from_numpy(observation["image"])).sum().item()
     )
     assert total + reward == pytest.approx(log_p, rel=1e-5)
-    z = Explanation(torch.ones(1, 1), torch.tensor(pose)[None, None], torch.tensor([[kind]]))
+    z = Explanation.of_objects(torch.ones(1, 1), torch.tensor(pose)[None, None], torch.tensor([[kind]]))
     joint = env.model.log_joint(torch.from_numpy(observation["image"])[None], z)
     assert total + reward == pytest.approx(joint.item(), rel=1e-5)
 
@@ -334,7 +334,7 @@ def test_descent_improves_an_explanation():
     agent = InverseGraphics(replace(OBJECTS, image_size=32), InverseGraphicsConfig())
     scenes = make_scene("objects3d", renderer="raycast").dataset("test", 6)
     images = scenes.float_images()
-    before = Explanation(torch.ones(6, 1), scenes.poses + torch.tensor([0.1, -0.1, 0.2]), scenes.labels)
+    before = Explanation.of_objects(torch.ones(6, 1), scenes.poses + torch.tensor([0.1, -0.1, 0.2]), scenes.labels)
     after = refine(agent, images, before, steps=30)
     assert (agent.model.log_joint(images, after) > agent.model.log_joint(images, before)).all()
     assert (after.z_where - scenes.poses)[:, 0, :2].norm(dim=1).mean() < 0.05

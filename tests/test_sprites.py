@@ -26,10 +26,10 @@ def test_an_opaque_sprite_hides_what_is_behind_it():
         renderer = SpriteConfig(("red square", "blue disc")).make()
     everywhere = torch.tensor([[2.0, 0.0, 0.0]], dtype=torch.float64)
     behind = torch.rand(1, 3, 9, 9, dtype=torch.float64)
-    drawn = renderer.draw(behind, everywhere, torch.tensor([0]))
+    drawn = renderer.add(behind, everywhere, torch.tensor([0]))
     assert_equal(drawn, torch.tensor([0.95, 0.25, 0.2]).double().view(1, 3, 1, 1).expand_as(behind), 1e-7)
     outside = torch.tensor([[-1.0, 5.0, 0.0]], dtype=torch.float64)
-    assert_equal(renderer.draw(behind, outside, torch.tensor([1])), behind)
+    assert_equal(renderer.add(behind, outside, torch.tensor([1])), behind)
 
 
 def test_all_objects_at_once_are_one_after_the_other():
@@ -37,9 +37,9 @@ def test_all_objects_at_once_are_one_after_the_other():
         renderer = SpriteConfig().make()
     z_where, z_what = normal(4, 3, 3) * 0.4 - 0.5, torch.arange(12).view(4, 3) % 3
     canvas = torch.zeros(4, 3, 12, 12, dtype=torch.float64)
-    every = renderer.draw_all(canvas, z_where, z_what)
+    every = renderer.draw_all(canvas, Explanation.of_objects(torch.ones(4, 3), z_where, z_what))
     for i in range(3):
-        canvas = renderer.draw(canvas, z_where[:, i], z_what[:, i])
+        canvas = renderer.add(canvas, z_where[:, i], z_what[:, i])
         assert_equal(every[:, i], canvas)
 
 
@@ -48,7 +48,7 @@ def test_windows_have_gradients():
         renderer = SpriteConfig(size=5).make()
     z_where = (normal(2, 3) * 0.3 - 0.4).requires_grad_()
     canvas = torch.rand(2, 3, 8, 8, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda z: renderer.draw(canvas, z, torch.tensor([1, 2])), z_where)
+    assert torch.autograd.gradcheck(lambda z: renderer.add(canvas, z, torch.tensor([1, 2])), z_where)
 
 
 @pytest.mark.parametrize("overlap", [False, True])
@@ -57,7 +57,7 @@ def test_the_truth_draws_the_image(overlap):
     scenes = scene.dataset("test", 50)
     z_pres = (scenes.labels >= 0).float()
     z_where = geometry.from_boxes(scenes.boxes, scene.image_size).nan_to_num()
-    canvas = SceneModel(scene.model).render(Explanation(z_pres, z_where, scenes.labels.clamp_min(0)))
+    canvas = SceneModel(scene.model).render(Explanation.of_objects(z_pres, z_where, scenes.labels.clamp_min(0)))
     # Bytes are rounded, and so are the glyphs' colours.
     assert (canvas - scenes.images / 255).abs().max() < 0.02
 

@@ -14,8 +14,8 @@ from air_env import env as env_module
 from air_env.actions import DictActions, FlatPosterior
 from air_env.env import AIRSceneEnv
 from air_env.priors import GaussianPrior
-from air_env.renderers import PatchRenderer
-from air_env.scenes import SCENES, SceneDataset
+from air_env.renderers import RENDERERS, PatchRenderer, WindowRenderer
+from air_env.scenes import SCENES, ComposedScene, Glyphs, SceneDataset
 from air_env.testing import check_environment, check_renderer, check_scene
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import load_renderer
@@ -131,21 +131,17 @@ def test_a_scene_that_breaks_a_promise_fails(spoil, message):
 
 
 class BrokenRenderer(PatchRenderer):
-    """A good renderer, spoiled by a function of its `draw` and of the arguments."""
+    """A good renderer, spoiled by a function of its `add` and of the arguments."""
 
     def __init__(self, spoil):
         super().__init__(PATCH)
         self.spoil = spoil
 
-    def draw(self, canvas, z_where, z_what):
-        return self.spoil(super().draw, canvas, z_where, z_what)
+    def add(self, canvas, z_where, z_what):
+        return self.spoil(super().add, canvas, z_where, z_what)
 
-    def draw_all(self, canvas, z_where, z_what):
-        canvases = []
-        for where, what in zip(z_where.unbind(1), z_what.unbind(1), strict=True):
-            canvas = self.draw(canvas, where, what)
-            canvases.append(canvas)
-        return torch.stack(canvases, 1)
+    def draw_all(self, canvas, z):
+        return WindowRenderer.draw_all(self, canvas, z)
 
 
 def half_gradient(value):
@@ -167,7 +163,7 @@ def with_prior(prior):
 
 def with_other_draw_all():
     renderer = PATCH.make()
-    renderer.draw_all = lambda canvas, where, what: PatchRenderer.draw_all(renderer, canvas * 0, where, what)
+    renderer.draw_all = lambda canvas, z: PatchRenderer.draw_all(renderer, canvas + 0.1, z)
     return renderer
 
 
@@ -202,7 +198,7 @@ def nan_far_away(draw, canvas, where, what):
         (lambda draw, c, where, what: draw(c, where @ torch.eye(3), what), "drawing in torch.float64 failed"),
         (lambda draw, c, where, what: draw(c, where, what + 0.01 * torch.randn(3)), "two results for the same"),
         (lambda draw, c, where, what: draw(c, where, what.mean(0).expand_as(what)), "rows must not mix"),
-        (lambda draw, c, where, what: c, "objects within the image change nothing"),
+        (lambda draw, c, where, what: c, "objects that are probable a priori change nothing"),
         (lambda draw, c, where, what: draw(c, where, what) + 0.01, "outside the image changed the canvas"),
         (lambda draw, c, where, what: c - draw(c * 0, where, what), "may add at most 1 .* got -"),
         (lambda draw, c, where, what: c + 9 * draw(c * 0, where, what), "may add at most 1 to a pixel"),
@@ -241,7 +237,7 @@ def test_a_renderer_that_does_not_say_whether_it_has_gradients_fails():
         (object(), "wanted a torch.nn.Module, got a object"),
         (with_channels(2), r"channels must be 1 \(grey\) or 3 \(RGB\), got 2"),
         (with_channels(1), "draw must give torch.float32 of shape|drawing in torch.float32 failed"),
-        (with_prior(nn.Identity()), "must be a GaussianPrior or CategoricalPrior, got Identity"),
+        (with_prior(nn.Identity()), "prior_what must be a Prior, such as a GaussianPrior; got Identity"),
         (with_prior(ShapelessPrior((0.0,) * 3, (1.0,) * 3)), "prior_what.sample must give"),
         (with_prior(VaguePrior((0.0,) * 3, (1.0,) * 3)), "prior_what.log_prob must be finite"),
         (with_prior(GaussianPrior((0.0,) * 2, (1.0,) * 2)), "drawing in torch.float32 failed"),
@@ -251,6 +247,52 @@ def test_a_renderer_that_does_not_say_whether_it_has_gradients_fails():
 def test_a_renderer_that_breaks_another_promise_fails(renderer, message):
     with pytest.raises(AssertionError, match=message):
         check_renderer(renderer, SIDE)
+
+
+@pytest.mark.parametrize("kind", RENDERERS)
+def test_every_renderer_of_ours_passes(kind):
+    settings = RENDERERS[kind]
+    check_renderer(SceneConfig(num_steps=1, renderer=settings(**SMALL.get(kind, {}))).make_renderer(), SIDE)
+
+
+SMALL = {
+    "patch": {"what_dim": 3, "patch_size": 6},
+    "objects3d": {"renderer": "raycast"},
+    "tabletop3d": {"renderer": "raycast"},
+}
+
+
+@pytest.mark.parametrize("member", ["prior_what", "differentiable", "boxes"])
+def test_a_renderer_that_lacks_a_member_is_told_which(member):
+    class Lacking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name in {"channels", "differentiable", "kinds", "max_steps", "prior_where", "prior_what", "prior_scene",
+                         "draw", "draw_all", "render", "boxes"} - {member}:  # fmt: skip
+                setattr(self, name, 1)
+
+    with pytest.raises(AssertionError, match=f"^{member} is missing; a renderer has channels, .*WindowRenderer"):
+        check_renderer(Lacking(), SIDE)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_scene_of_the_same_glyphs_in_both_splits_fails(shared):
+    glyphs = Glyphs(np.random.default_rng(0).integers(99, 255, (8, 5, 5), np.uint8), np.arange(8))
+    halves = {"train": slice(None) if shared else slice(4), "test": slice(4, None)}
+    scene = ComposedScene(
+        lambda split: Glyphs(glyphs.images[halves[split]], glyphs.labels[halves[split]]), (6, 9), image_size=20
+    )
+    if not shared:
+        check_scene(scene)
+        return
+    with pytest.raises(AssertionError, match="4 of 4 test glyphs are training glyphs"):
+        check_scene(scene)
+
+
+@pytest.mark.parametrize("labels", [np.arange(7), np.full(8, -1), np.zeros((8, 1), np.int64)])
+def test_glyphs_without_labels_are_refused(labels):
+    with pytest.raises(ValueError, match="glyphs need one label of at least 0 each: got 8 images"):
+        Glyphs(np.zeros((8, 5, 5), np.uint8), labels)
 
 
 def test_checks_leave_what_they_check_as_it_was():

@@ -174,7 +174,7 @@ def test_rewards_of_an_episode_and_the_constant_are_the_log_joint(scene, likelih
 
     images = observation["image"]
     z_pres = (torch.arange(NUM_STEPS) < counts[:, None]).double()
-    whole = envs.model.log_joint(images, Explanation(z_pres, z_where, z_what))
+    whole = envs.model.log_joint(images, Explanation.of_objects(z_pres, z_where, z_what))
     by_hand = [
         log_joint_by_hand(envs.model, images[b].numpy(), z_where[b, :n].numpy(), z_what[b, :n].numpy())
         for b, n in enumerate(counts.tolist())
@@ -184,12 +184,16 @@ def test_rewards_of_an_episode_and_the_constant_are_the_log_joint(scene, likelih
     torch.testing.assert_close(total, whole, rtol=0, atol=1e-9)
 
 
+def plan_of(z_where, z_what):
+    return Explanation.of_objects(torch.ones_like(z_where[..., 0]), z_where, z_what)
+
+
 def test_unroll_equals_steps_that_all_draw_an_object():
     envs = make_envs(4)
     envs.reset(seed=3)
     z_where, z_what = random_latents(4, NUM_STEPS)
     before = snapshot(envs)
-    plan = envs.unroll(z_where, z_what)
+    plan = envs.unroll(plan_of(z_where, z_what))
     assert all(torch.equal(value, before[name]) for name, value in snapshot(envs).items())
     for i in range(NUM_STEPS):
         parts = {"z_pres": torch.ones(4), "z_where": z_where[:, i], "z_what": z_what[:, i]}
@@ -289,7 +293,7 @@ def test_grad_enabled_false_cuts_the_graph_of_every_step():
     parts = action(2)
     parts["z_where"].requires_grad_()
     observation, rewards, *_, info = envs.step(parts)
-    plan = envs.unroll(*random_latents(2, NUM_STEPS))
+    plan = envs.unroll(plan_of(*random_latents(2, NUM_STEPS)))
     tensors = [rewards, plan.total, *observation.values(), *info["reward_terms"].values()]
     assert not any(tensor.requires_grad for tensor in tensors)
 
@@ -340,9 +344,9 @@ def test_a_misshapen_or_invalid_plan_is_refused():
     envs.reset(seed=0)
     z_where, z_what = random_latents(2, NUM_STEPS)
     with pytest.raises(ValueError, match=r"z_where has shape \(2, 2, 3\), wanted \(2, 3, 3\)"):
-        envs.unroll(z_where[:, 1:], z_what)
+        envs.unroll(plan_of(z_where[:, 1:], z_what))
     with pytest.raises(ValueError, match="z_what holds NaN"):
-        envs.unroll(z_where, z_what * math.nan)
+        envs.unroll(plan_of(z_where, z_what * math.nan))
 
 
 def test_unchecked_actions_are_still_checked_for_shape():
@@ -417,7 +421,11 @@ def test_images_of_ones_own_are_read_alike_and_copied():
 
 def test_steps_need_a_reset():
     envs = make_envs(2, render_mode="rgb_array")
-    for call in (lambda: envs.step(action(2)), envs.render, lambda: envs.unroll(*random_latents(2, NUM_STEPS))):
+    for call in (
+        lambda: envs.step(action(2)),
+        envs.render,
+        lambda: envs.unroll(plan_of(*random_latents(2, NUM_STEPS))),
+    ):
         with pytest.raises(ResetNeeded):
             call()
     with pytest.raises(ResetNeeded, match="first reset"):

@@ -33,9 +33,9 @@ from tqdm import tqdm
 from air_env import AIRSceneEnv, AIRSceneVectorEnv, SceneConfig, SceneModel, World
 from air_env.renderers.backends import (
     KINDS,
+    Backend,
     PyrenderRenderer,
     RaycastRenderer,
-    Renderer3D,
     SceneBatch,
     why_no_opengl,
 )
@@ -180,7 +180,7 @@ def stable_baselines(setting: Setting) -> Iterator[Workload]:
 def rendering(setting: Setting) -> Iterator[Workload]:
     """Images of one three-dimensional object; pyrender is left out where there is no OpenGL."""
     for resolution in (32, 64):
-        drawers: dict[str, tuple[Renderer3D, int]] = {
+        drawers: dict[str, tuple[Backend, int]] = {
             "ray caster, eager": (RaycastRenderer(resolution), 256),
             "ray caster, compiled": (RaycastRenderer(resolution, compiled=True), 1_024),
             "ray caster, compiled, 1 sample": (RaycastRenderer(resolution, samples=1, compiled=True), 1_024),

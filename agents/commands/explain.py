@@ -32,10 +32,9 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image
 
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation
 from air_env.frames import scene_frame
 from air_env.model import Images
-from air_env.renderers import SolidRenderer
 
 from .. import Agent, load_agent
 from ..evaluation.photographs import Invert, Picture, explained_shares, read_all, read_picture
@@ -94,10 +93,10 @@ def explain_files(arguments: Arguments) -> list[str]:
         raise ValueError(f"--num-steps must be at least 1, got {arguments.num_steps}")
     agent = load_agent(arguments.agent, pick_device(arguments.device))
     channels, side, _ = agent.model.image_shape
-    solid = isinstance(agent.model.renderer, SolidRenderer)
+    solid = not agent.model.config.renderer.windows
     if solid and arguments.invert != "auto":
         raise ValueError("--invert is not for agents of three-dimensional objects, whose colours stay as they are")
-    kinds = agent.model.renderer.config.kinds if isinstance(agent.model.renderer, SolidRenderer) else ()
+    kinds = agent.model.renderer.kinds if solid else ()
     read = partial(
         read_picture,
         side=side,
@@ -105,7 +104,7 @@ def explain_files(arguments: Arguments) -> list[str]:
         channels=channels,
         solid=solid,
         crop=arguments.crop,
-        agent=agent if agent.model.camera_dim else None,
+        agent=agent if agent.model.scene_dim else None,
     )
     pictures, complaints = read_all(arguments.images, read)
     if pictures:
@@ -114,7 +113,7 @@ def explain_files(arguments: Arguments) -> list[str]:
         probabilities = count_probabilities(agent, images, z.z_pres.shape[1])
         results = describe(pictures, z, probabilities, explained_shares(images, z), kinds)
         print(table(results))
-        least, remedy = (_DOUBTFUL, _REMEDY) if z.z_camera is None else (_DOUBTFUL_TABLE, _REMEDY_TABLE)
+        least, remedy = (_DOUBTFUL_TABLE, _REMEDY_TABLE) if agent.model.scene_dim else (_DOUBTFUL, _REMEDY)
         if doubtful := [result["file"] for result in results if result["explained"] < least]:
             print(
                 f"\nwarning: less than {least} of {', '.join(doubtful)} is explained: do not trust the count, "
@@ -150,13 +149,12 @@ def to_file_pixels(boxes: NDArray[np.floating], picture: Picture, side: int) -> 
 
 def describe(
     pictures: Sequence[Picture],
-    z: Explanation,
+    z: DrawnExplanation,
     probabilities: torch.Tensor,
     explained: torch.Tensor,
     kinds: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """What is written about each file: plain numbers, for the objects that are there."""
-    assert z.reconstruction is not None
     side = z.reconstruction.shape[-1]
     boxes = z.boxes(side).cpu().numpy()
     results = []
@@ -173,7 +171,7 @@ def describe(
                 "z_where": z.z_where[i, :count].tolist(),
                 "z_what": z.z_what[i, :count].tolist(),
                 **({"kinds": [kinds[k] for k in z.z_what[i, :count].tolist()]} if kinds else {}),
-                **({} if z.z_camera is None else {"z_camera": z.z_camera[i].tolist()}),
+                **({"z_scene": z.z_scene[i].tolist()} if z.z_scene.shape[1] else {}),
             }
         )
     return results
@@ -193,9 +191,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def contact_sheet(images: Images, z: Explanation, results: Sequence[dict[str, Any]]) -> Image.Image:
+def contact_sheet(images: Images, z: DrawnExplanation, results: Sequence[dict[str, Any]]) -> Image.Image:
     """Each image with its windows beside its reconstruction, several files abreast."""
-    assert z.reconstruction is not None
     boxes = z.boxes(images.shape[-1]).cpu().numpy()
     frames = []
     for pixels, canvas, box, result in zip(images.numpy(), z.reconstruction.cpu().numpy(), boxes, results, strict=True):

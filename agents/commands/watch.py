@@ -98,8 +98,7 @@ def episode(env: AIRSceneEnv, scene: int, z: Explanation) -> Iterator[tuple[Fram
     while not terminated:
         # After the last object the action is the first that is absent: the stop action.
         action = {name: getattr(z, name)[scene, step].cpu().numpy() for name in ("z_pres", "z_where", "z_what")}
-        if z.z_camera is not None:
-            action["z_camera"] = z.z_camera[scene].cpu().numpy()
+        action["z_scene"] = z.z_scene[scene].cpu().numpy()
         _, reward, terminated, _, _ = env.step(action)
         step += 1
         yield picture(env), reward

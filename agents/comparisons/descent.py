@@ -1,20 +1,17 @@
 """Explaining an image without a network: ascent of the log-joint in the pose (Section 3.2; Figure 6, "direct")."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation, Explanation
 from air_env.model import Images, SceneModel
-from air_env.priors import CategoricalPrior
 
 from ..inference.agent import Agent
 
 
 def explain_directly(
     model: SceneModel, images: Images, *, starts: int, steps: int, generator: torch.Generator | None = None
-) -> Explanation:
+) -> DrawnExplanation:
     """The best of several ascents from poses drawn from the prior, as many for every kind.
 
     Args:
@@ -24,9 +21,9 @@ def explain_directly(
         steps: Of each ascent.
         generator: Source of the starts.
     """
-    assert isinstance(model.prior_what, CategoricalPrior)
-    total = model.prior_what.num_categories * starts
-    z_what = (torch.arange(len(images) * total, device=images.device) % model.prior_what.num_categories)[:, None]
+    kinds = model.prior_what.size
+    total = kinds * starts
+    z_what = (torch.arange(len(images) * total, device=images.device) % kinds)[:, None]
     z_where = model.prior_where.sample(len(z_what), 1, generator=generator)
     repeated = images.repeat_interleave(total, 0)
     z_where, value = ascend(model, repeated, z_where, z_what, steps)
@@ -34,7 +31,7 @@ def explain_directly(
     return _explanation(model, z_where[best], z_what[best])
 
 
-def refine(agent: Agent, images: Images, z: Explanation, *, steps: int) -> Explanation:
+def refine(agent: Agent, images: Images, z: Explanation, *, steps: int) -> DrawnExplanation:
     """An agent's explanations, improved by an ascent from each."""
     z_where, _ = ascend(agent.model, images, z.z_where, z.z_what, steps)
     return _explanation(agent.model, z_where, z.z_what)
@@ -54,14 +51,13 @@ def ascend(
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
         optimizer.zero_grad()
-        (-model.log_joint(images, Explanation(z_pres, z_where, z_what)).sum()).backward()
+        (-model.log_joint(images, Explanation.of_objects(z_pres, z_where, z_what)).sum()).backward()
         optimizer.step()
     z_where = z_where.detach()
     with torch.no_grad():
-        return z_where, model.log_joint(images, Explanation(z_pres, z_where, z_what))
+        return z_where, model.log_joint(images, Explanation.of_objects(z_pres, z_where, z_what))
 
 
-def _explanation(model: SceneModel, z_where: Tensor, z_what: Tensor) -> Explanation:
-    z = Explanation(torch.ones_like(z_where[..., 0]), z_where, z_what)
+def _explanation(model: SceneModel, z_where: Tensor, z_what: Tensor) -> DrawnExplanation:
     with torch.no_grad():
-        return replace(z, reconstruction=model.render(z), outlines=model.outlines(z))
+        return model.drawn(Explanation.of_objects(torch.ones_like(z_where[..., 0]), z_where, z_what))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation, Explanation
 from air_env.model import Images, SceneConfig
 from air_env.renderers import ObjectsConfig
 from air_env.scenes import SceneDataset
@@ -58,7 +58,6 @@ class PoseRegressor(nn.Module):
         device = self.network.heights.device
         state = self.network.initial(scenes.float_images(device))
         rows = torch.arange(len(scenes), device=device)
-        assert scenes.poses is not None
         kind, pose = scenes.labels[:, 0].to(device), scenes.poses[:, 0].to(device)
         difference = state.mean[rows, kind] - pose
         position = difference[:, :2].square().sum(1) / (2 * self.config.position_sd**2)
@@ -66,7 +65,7 @@ class PoseRegressor(nn.Module):
         return state.log_q[rows, kind] - position - turn
 
     @torch.no_grad()
-    def explain(self, images: Images) -> Explanation:
+    def explain(self, images: Images) -> DrawnExplanation:
         """The most probable kind of each image, and its pose."""
         network, parts = self.network, []
         for chunk in images.split(_BATCH):
@@ -74,22 +73,17 @@ class PoseRegressor(nn.Module):
             z = network.describe_object(state, what, mode_of, mode_of)
             parts.append((z.z_where, z.z_what))
         z_where, z_what = (torch.cat(values)[:, None] for values in zip(*parts, strict=True))
-        z = Explanation(images.new_ones(len(images), 1), z_where, z_what)
-        outlines = network.model.outlines(z)
-        return Explanation(z.z_pres, z_where, z_what, network.model.render(z), outlines)
+        return network.model.drawn(Explanation.of_objects(images.new_ones(len(images), 1), z_where, z_what))
 
     def reconstruct(self, images: Images) -> Images:
         """What the explanations draw."""
-        reconstruction = self.explain(images).reconstruction
-        assert reconstruction is not None
-        return reconstruction
+        return self.explain(images).reconstruction
 
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
         """Accuracy of the kinds, and errors of the poses, as `air_agents.evaluation.metrics.evaluate` has them."""
         z = self.explain(scenes.float_images(self.network.heights.device))
-        return {
-            name: values.double().mean().item() for name, values in compare(z, scenes, kinds_of(self.network)).items()
-        }
+        errors = compare(z, scenes, kinds_of(self.network.model))
+        return {name: values.double().mean().item() for name, values in errors.items()}
 
     def evaluate(self, scenes: SceneDataset) -> dict[str, float]:
         """What `measure` tells."""

@@ -5,14 +5,14 @@ the camera is. Labels come in some order. Where that is arbitrary, the same imag
 the network can only learn the mean; an order that can be seen in the image helps.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation, Explanation
 from air_env.model import Images, SceneConfig, SceneModel, masked
 from air_env.renderers import TabletopConfig
 from air_env.renderers.backends import KINDS
@@ -71,7 +71,7 @@ class TableRegressor(nn.Module):
         )
         look, side = strided(config.channels, config.image_size, inputs=3)
         self.slot = len(config.renderer.kinds) + self.model.where_dim
-        outputs = config.num_steps + 1 + config.num_steps * self.slot + self.model.camera_dim
+        outputs = config.num_steps + 1 + config.num_steps * self.slot + self.model.scene_dim
         self.network = nn.Sequential(
             look,
             nn.Flatten(),
@@ -83,7 +83,7 @@ class TableRegressor(nn.Module):
     def forward(self, images: Images) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits of the count and of each item's kind, places and the camera."""
         config = self.config
-        sizes = [config.num_steps + 1, config.num_steps * self.slot, self.model.camera_dim]
+        sizes = [config.num_steps + 1, config.num_steps * self.slot, self.model.scene_dim]
         count, slots, camera = self.network(images).split(sizes, 1)
         kinds, places = slots.unflatten(1, (config.num_steps, self.slot)).split(
             [self.slot - self.model.where_dim, self.model.where_dim], 2
@@ -97,20 +97,18 @@ class TableRegressor(nn.Module):
         scenes = scenes.to(device)
         if self.config.order == "canonical":
             scenes = canonical(scenes)
-        assert scenes.poses is not None
-        assert scenes.cameras is not None
         there = scenes.labels >= 0
         labels, poses = scenes.labels.clamp_min(0), scenes.poses.nan_to_num()
         of_kind = -F.cross_entropy(kinds.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
         of_place = -(places - poses).square().sum(2) / (2 * self.config.position_sd**2)
-        of_camera = -(camera - scenes.cameras).square().sum(1) / (2 * self.config.camera_sd**2)
+        of_camera = -(camera - scenes.z_scene).square().sum(1) / (2 * self.config.camera_sd**2)
         of_count = -F.cross_entropy(count, scenes.count, reduction="none")
         return of_count + torch.where(there, of_kind + of_place, 0.0).sum(1) + of_camera
 
-    def explain(self, images: Images) -> Explanation:
+    @torch.no_grad()
+    def explain(self, images: Images) -> DrawnExplanation:
         """The most probable count and kinds of each image, the places, and what that draws."""
-        z = self.infer(images)
-        return replace(z, reconstruction=self.model.render(z))
+        return self.model.drawn(self.infer(images))
 
     @torch.no_grad()
     def infer(self, images: Images) -> Explanation:
@@ -121,20 +119,16 @@ class TableRegressor(nn.Module):
             present = torch.arange(self.config.num_steps, device=chunk.device) < count.argmax(1)[:, None]
             kinds, places = masked(present, kinds.argmax(2)), masked(present, places)
             parts.append((present.to(chunk.dtype), places, kinds, camera))
-        z_pres, z_where, z_what, z_camera = (torch.cat(values) for values in zip(*parts, strict=True))
-        z = Explanation(z_pres, z_where, z_what, z_camera=z_camera)
-        return replace(z, outlines=self.model.outlines(z))
+        return Explanation(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
     def reconstruct(self, images: Images) -> Images:
         """What the explanations draw."""
-        reconstruction = self.explain(images).reconstruction
-        assert reconstruction is not None
-        return reconstruction
+        return self.explain(images).reconstruction
 
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
         """Accuracies and errors, as `air_agents.evaluation.metrics.evaluate` has them."""
         kinds = tuple(KINDS[name] for name in self.config.renderer.kinds)
-        z = self.infer(scenes.float_images(self.model.log_p_count.device))
+        z = self.explain(scenes.float_images(self.model.log_p_count.device))
         return {name: values.double().mean().item() for name, values in compare(z, scenes, kinds).items()}
 
     def evaluate(self, scenes: SceneDataset) -> dict[str, float]:
@@ -144,7 +138,6 @@ class TableRegressor(nn.Module):
 
 def canonical(scenes: SceneDataset) -> SceneDataset:
     """Scenes with their items by kind and, of one kind, from left to right; absent ones last."""
-    assert scenes.poses is not None
     kinds = torch.where(scenes.labels < 0, scenes.labels.max() + 1, scenes.labels)
     order = (kinds * 100.0 + scenes.poses[..., 0].nan_to_num()).argsort(1)
     rows = torch.arange(len(scenes), device=order.device)[:, None]
@@ -154,5 +147,5 @@ def canonical(scenes: SceneDataset) -> SceneDataset:
         scenes.labels[rows, order],
         scenes.boxes[rows, order],
         scenes.poses[rows, order],
-        scenes.cameras,
+        scenes.z_scene,
     )

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation
 from air_env.scenes import SceneDataset, make_scene
 
 from ..evaluation.pictures import scenes_beside_reconstructions
@@ -249,8 +249,16 @@ class ComparisonRun(TrainingRun[ComparisonRecipe, ComparisonTrainer]):
         if isinstance(model, Classifier):
             return
         images = self._test[self._test.count > 0][:_NUM_PICTURED].float_images(self.trainer.device)
-        nothing = images.new_zeros(len(images), 1)
-        z = Explanation(nothing, nothing.expand(-1, 3)[:, None], nothing[:, None], model.reconstruct(images))
+        # These models find no objects.
+        nothing = images.new_zeros(len(images), 0)
+        z = DrawnExplanation(
+            z_pres=nothing,
+            z_where=nothing[..., None],
+            z_what=nothing[..., None],
+            z_scene=nothing,
+            reconstruction=model.reconstruct(images),
+            outlines=images.new_zeros(len(images), 0, 4),
+        )
         path = self.directory / "pictures" / f"scenes_{self.trainer.iteration:06d}.png"
         write_atomically(path, lambda temporary: scenes_beside_reconstructions(images, z, temporary))
 

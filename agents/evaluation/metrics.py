@@ -10,8 +10,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from air_env import geometry
-from air_env.explanation import Explanation
-from air_env.renderers import SolidRenderer
+from air_env.explanation import DrawnExplanation
+from air_env.model import SceneModel
 from air_env.renderers.backends import KINDS, Kind
 from air_env.scenes import SceneDataset
 from air_env.vector_env import AIRSceneVectorEnv
@@ -32,7 +32,7 @@ def count_accuracy(agent: Agent, scenes: SceneDataset) -> float:
 
 def accuracies(agent: Agent, scenes: SceneDataset) -> dict[str, float]:
     """``count_accuracy``, and ``identity_accuracy`` where objects are three-dimensional, without any bound."""
-    if not (kinds := kinds_of(agent)):
+    if not (kinds := kinds_of(agent.model)):
         return {"count_accuracy": count_accuracy(agent, scenes)}
     figures = compare(agent.explain(scenes.images), scenes, kinds)
     return {name: figures[name].float().mean().nan_to_num().item() for name in ("count_accuracy", "identity_accuracy")}
@@ -123,7 +123,7 @@ def _measure(
         [p.problem(analytic_kl=False).all().logsumexp(1) for p in [first] + [rollout() for _ in range(num_samples - 1)]]
     )
     return {
-        **compare(z, scenes, kinds_of(agent)),
+        **compare(z, scenes, kinds_of(agent.model)),
         "count_accuracy_sampled": sampled == truth,
         "return": returns,
         "elbo": problem.elbo(),
@@ -132,19 +132,18 @@ def _measure(
         "log_likelihood": (q * first.log_p_x).sum(1),
         "kl_where": kl[:, 0],
         "kl_what": kl[:, 1],
-        **({} if first.camera is None else {"kl_camera": first.kl_camera}),
+        **({"kl_camera": first.kl_scene} if agent.model.scene_dim else {}),
         "kl_count": (q * (problem.log_q - agent.model.log_p_count)).sum(1),
         "count": z.count,
     }
 
 
-def kinds_of(agent: Agent) -> tuple[Kind, ...]:
-    """The three-dimensional objects that an agent tells apart; none if its scenes are flat."""
-    renderer = agent.model.renderer
-    return tuple(KINDS[name] for name in renderer.config.kinds) if isinstance(renderer, SolidRenderer) else ()
+def kinds_of(model: SceneModel) -> tuple[Kind, ...]:
+    """The three-dimensional objects that a model's categories are; none if its scenes are flat."""
+    return tuple(KINDS[name] for name in model.renderer.kinds if name in KINDS)
 
 
-def compare(z: Explanation, scenes: SceneDataset, kinds: tuple[Kind, ...] = ()) -> dict[str, Tensor]:
+def compare(z: DrawnExplanation, scenes: SceneDataset, kinds: tuple[Kind, ...] = ()) -> dict[str, Tensor]:
     """Explanations against the truth.
 
     Args:
@@ -161,15 +160,16 @@ def compare(z: Explanation, scenes: SceneDataset, kinds: tuple[Kind, ...] = ()) 
     right = count == scenes.count
     scored = right & (scenes.count > 0)
     boxes, true_boxes = z.boxes(side).cpu()[scored], scenes.boxes[scored]
-    # Windows are square, outlines are not.
-    squares = geometry.boxes(geometry.from_boxes(true_boxes, side), side) if z.outlines is None else true_boxes
+    # Windows are square, outlines of objects with poses are not.
+    flat = scenes.poses.shape[-1] == 0
+    squares = geometry.boxes(geometry.from_boxes(true_boxes, side), side) if flat else true_boxes
     iou, matches = match(boxes, squares)
     metrics = {"count_accuracy": right, "box_iou": iou, "box_iou_tight": match(boxes, true_boxes)[0]}
     if not z.z_what.is_floating_point():
         z_what, labels = z.z_what.cpu()[scored], scenes.labels[scored]
         hits = [z_what[i, steps] == labels[i, objects] for i, (steps, objects) in enumerate(matches)]
         metrics["identity_accuracy"] = torch.cat(hits) if hits else torch.empty(0)
-    if kinds and scenes.poses is not None:
+    if kinds and not flat:
         pairs = [
             (i, step, thing)
             for i, (steps, things) in enumerate(matches)
@@ -180,8 +180,8 @@ def compare(z: Explanation, scenes: SceneDataset, kinds: tuple[Kind, ...] = ()) 
         rows, steps, things = rows[recognised], steps[recognised], things[recognised]
         difference = z.z_where.cpu()[scored][rows, steps] - scenes.poses[scored][rows, things]
         metrics |= pose_errors(difference, scenes.labels[scored][rows, things], kinds)
-    if scenes.cameras is not None and z.z_camera is not None:
-        metrics["camera_error"] = (z.z_camera.cpu() - scenes.cameras).abs()[:, 0]
+    if scenes.z_scene.shape[1] > 0:
+        metrics["camera_error"] = (z.z_scene.cpu() - scenes.z_scene).abs()[:, 0]
     return metrics
 
 

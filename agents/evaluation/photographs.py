@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from air_env.explanation import Explanation
-from air_env.model import Images
+from air_env.explanation import DrawnExplanation, Images
 
 from ..inference.agent import Agent
 
@@ -213,9 +212,8 @@ def window_of_table(agent: Agent, pixels: Pixels) -> Window:
     return windows[int(explained_shares(images, agent.explain(images)).argmax())]
 
 
-def explained_shares(images: Images, z: Explanation) -> Float[Tensor, "batch"]:
+def explained_shares(images: Images, z: DrawnExplanation) -> Float[Tensor, "batch"]:
     """``1 - |x - reconstruction|^2 / |x|^2``, at least 0: how much of images is explained."""
-    assert z.reconstruction is not None
     missed = (images - z.reconstruction.cpu()).square().sum((1, 2, 3))
     # Nothing is missed of a black picture that is left black.
     there = images.square().sum((1, 2, 3)).clamp_min(torch.finfo(images.dtype).tiny)

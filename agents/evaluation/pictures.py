@@ -7,16 +7,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation, Images
 from air_env.frames import draw_windows
-from air_env.model import Images
 
 _SCALE, _GAP = 3, 4
 
 
-def scenes_beside_reconstructions(images: Images, z: Explanation, path: Path) -> None:
+def scenes_beside_reconstructions(images: Images, z: DrawnExplanation, path: Path) -> None:
     """Writes a PNG: images with their windows (red, green, blue, ...) above, reconstructions below."""
-    assert z.reconstruction is not None
     boxes = z.boxes(images.shape[-1]).cpu().numpy()
     rows = []
     for pictures in (images.cpu().numpy(), z.reconstruction.clamp(0, 1).cpu().numpy()):

@@ -5,16 +5,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from air_env.explanation import Explanation
-from air_env.model import Images, SceneConfig, SceneModel, masked
-from air_env.priors import CategoricalPrior
+from air_env.explanation import DrawnExplanation, Explanation, Images, masked
+from air_env.model import SceneConfig, SceneModel
 from air_env.spaces import to_images
 
 from .posteriors import Categorical, Gaussian, Posterior
@@ -102,11 +101,11 @@ class Latents:
 
 
 @dataclass(frozen=True)
-class Camera:
-    """How a whole scene is seen: the posterior ``[batch]`` of ``z_camera``, and what was chosen of it."""
+class SceneLatent:
+    """The posterior ``[batch]`` of ``z_scene``, and what was chosen of it."""
 
     posterior: Gaussian
-    z_camera: Float[Tensor, "batch camera"]
+    z_scene: Float[Tensor, "batch scene"]
 
 
 Choose = Callable[[Any], Tensor]
@@ -116,6 +115,18 @@ Choose = Callable[[Any], Tensor]
 def mode_of(posterior: Posterior) -> Tensor:
     """Its most probable value."""
     return posterior.mode
+
+
+@dataclass(frozen=True)
+class AgentSettings(ABC):
+    """Settings of an inference network."""
+
+    kind: ClassVar[str]
+    """Name of these settings in `AGENTS`; files of settings carry it."""
+
+    @abstractmethod
+    def make(self, scene: SceneConfig) -> "Agent":
+        """Makes the agent, for scenes of a generative model."""
 
 
 class Agent(nn.Module, ABC):
@@ -139,18 +150,19 @@ class Agent(nn.Module, ABC):
     def initial(self, images: Images) -> Any:
         """The state before the first step."""
 
-    def look_from(self, state: Any, choose: Choose) -> tuple[Any, Camera | None]:
-        """Chooses the camera, where there is one.
+    def describe_scene(self, state: Any, choose: Choose) -> tuple[Any, SceneLatent]:
+        """Infers what belongs to the whole scene; nothing, unless an agent says otherwise.
 
         Args:
-            state: Before the first step.
-            choose: Picks ``z_camera`` from its posterior.
+            state: The state before the first step.
+            choose: Picks ``z_scene`` from its posterior.
 
         Returns:
-            The state that knows the camera, and the camera.
+            The state that knows ``z_scene``, and ``z_scene``.
         """
-        del choose
-        return state, None
+        nothing = state.images.new_zeros(len(state.images), 0)
+        posterior = Gaussian(nothing, nothing)
+        return state, SceneLatent(posterior, choose(posterior))
 
     @abstractmethod
     def decide(self, state: Any) -> tuple[Any, Float[Tensor, "batch"], Any]:
@@ -177,19 +189,18 @@ class Agent(nn.Module, ABC):
 
     @property
     def latent_dim(self) -> int:
-        """Length of the latents of one step, ``z_where`` and ``z_what``, as the core reads them; and of the camera."""
-        return self.model.where_dim + self.what_size + self.model.camera_dim
+        """Length of the latents of one step as a network reads them, ``z_where`` and ``z_what``, and of ``z_scene``."""
+        return self.model.where_dim + self.what_size + self.model.scene_dim
 
     @property
     def what_size(self) -> int:
         """Length of ``z_what``, or number of its categories."""
-        prior = self.model.prior_what
-        return prior.num_categories if isinstance(prior, CategoricalPrior) else prior.event_shape[0]
+        return self.model.prior_what.size
 
     @property
     def categorical(self) -> bool:
         """Whether ``z_what`` is a category."""
-        return isinstance(self.model.prior_what, CategoricalPrior)
+        return self.model.prior_what.categorical
 
     def with_num_steps(self, num_steps: int) -> Self:
         """A copy of the agent that infers up to another number of objects: nothing that is learned depends on N.
@@ -209,7 +220,7 @@ class Agent(nn.Module, ABC):
         self, images: Images, num_steps: int
     ) -> tuple[Float[Tensor, "batch step"], Float[Tensor, "batch step where"], Tensor]:
         """The presence logits, and the most probable latents, of so many steps that all draw an object."""
-        state, steps = self.look_from(self.initial(images), mode_of)[0], []
+        state, steps = self.describe_scene(self.initial(images), mode_of)[0], []
         for _ in range(num_steps):
             state, logit, first = self.decide(state)
             z = self.describe_object(state, first, mode_of, mode_of)
@@ -219,7 +230,7 @@ class Agent(nn.Module, ABC):
         return logits, z_where, z_what
 
     @torch.no_grad()
-    def explain(self, images: object, num_steps: int | None = None) -> Explanation:
+    def explain(self, images: object, num_steps: int | None = None) -> DrawnExplanation:
         """The most probable count of each image, and the most probable latents of its objects.
 
         Stops computing for an image as soon as no larger count can be more probable.
@@ -238,23 +249,21 @@ class Agent(nn.Module, ABC):
         num_steps = self.model.config.num_steps if num_steps is None else num_steps
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-        if num_steps > (most := getattr(self.model.renderer, "max_steps", num_steps)):
+        if num_steps > (most := self.model.renderer.max_steps):
             raise ValueError(f"num_steps must be at most {most} for this renderer, got {num_steps}")
         chunks = to_images(images, self.model).split(_EXPLAIN_BATCH)
         parts = [self._explain(chunk, num_steps) for chunk in chunks]
-        lists = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Explanation)}
-        whole: dict[str, Any] = {name: None if v[0] is None else torch.cat(v) for name, v in lists.items()}
-        return Explanation(**whole)
+        names = [field.name for field in fields(DrawnExplanation)]
+        return DrawnExplanation(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
-    def _explain(self, images: Images, num_steps: int) -> Explanation:
-        z_where = images.new_zeros(len(images), num_steps, self.model.where_dim)
-        prior = self.model.prior_what
-        z_what = images.new_zeros(len(images), num_steps, *prior.event_shape, dtype=prior.dtype)
+    def _explain(self, images: Images, num_steps: int) -> DrawnExplanation:
+        nothing = self.model.nothing(images, num_steps)
+        z_where, z_what = nothing.z_where, nothing.z_what
         count = torch.zeros(len(images), dtype=torch.long, device=images.device)
         best = images.new_zeros(len(images))
         # Rows still open, their state, and P(n >= step): what no count so far has taken.
         rows, open_mass = torch.arange(len(images), device=images.device), best + 1
-        state, camera = self.look_from(self.initial(images), mode_of)
+        state, scene = self.describe_scene(self.initial(images), mode_of)
         for step in range(num_steps):
             state, logit, first = self.decide(state)
             stop_mass = open_mass * torch.sigmoid(-logit)
@@ -270,10 +279,6 @@ class Agent(nn.Module, ABC):
             state = self.remember(state, z.z_where, z.z_what)
         count[rows] = num_steps
         z_pres = (torch.arange(num_steps, device=images.device) < count[:, None]).to(images.dtype)
-        z = Explanation(
-            z_pres,
-            masked(z_pres > 0, z_where),
-            masked(z_pres > 0, z_what),
-            z_camera=None if camera is None else camera.z_camera,
-        )
-        return replace(z, reconstruction=self.model.render(z), outlines=self.model.outlines(z))
+        present = z_pres > 0
+        z = Explanation(z_pres, masked(present, z_where), masked(present, z_what), scene.z_scene)
+        return self.model.drawn(z)

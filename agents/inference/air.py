@@ -12,7 +12,7 @@ another object and where; the window is then read out of the image and encoded i
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,17 +20,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from air_env import geometry
-from air_env.model import Images, SceneConfig
+from air_env.explanation import Explanation, Images
+from air_env.model import SceneConfig
 
-from .agent import Agent, Choose, Exploration, Latents, select
+from .agent import Agent, AgentSettings, Choose, Exploration, Latents, select
 from .cores import CORES
 from .posteriors import CategoricalHead, Gaussian, GaussianHead, Posterior
 
 
 @dataclass(frozen=True)
-class AgentConfig:
+class AgentConfig(AgentSettings):
     """Settings of the inference network."""
 
+    kind: ClassVar[str] = "air"
     embedding: int = 256
     """Units of the image embedding, computed once per image (our choice)."""
     hidden: int = 256
@@ -46,8 +48,7 @@ class AgentConfig:
     """What the core sees at every step, one of `CORES`: air, dair (the error canvas only), ..."""
 
     def __post_init__(self) -> None:
-        if self.core not in CORES:
-            raise ValueError(f"core {self.core!r} is unknown; choose one of {', '.join(CORES)}")
+        CORES.find(self.core)
 
     def make(self, scene: SceneConfig) -> "AIR":
         """The agent."""
@@ -87,7 +88,7 @@ class AIR(Agent):
         config: Settings of the inference network.
 
     Raises:
-        ValueError: The scenes are seen by a camera.
+        ValueError: Objects are not drawn into windows.
 
     Example:
         >>> agent = AIR(SceneConfig(), AgentConfig())
@@ -97,12 +98,15 @@ class AIR(Agent):
 
     def __init__(self, scene: SceneConfig, config: AgentConfig) -> None:
         super().__init__(scene)
-        if self.model.camera_dim:
-            raise ValueError("AIR draws object by object, and here a camera sees them; take TabletopAgentConfig")
+        if not scene.renderer.windows:
+            raise ValueError(
+                f"AIR looks at objects through windows, which renderers of kind {scene.renderer.kind!r} do not have; "
+                "take the agent made for them, such as InverseGraphicsConfig or TabletopAgentConfig"
+            )
         self.config = config
         self.hidden_size = config.hidden
         where_dim, channels = self.model.where_dim, self.model.image_shape[0]
-        self.embed = CORES[config.core](self.model.image_shape, config.embedding)
+        self.embed = CORES.find(config.core)(self.model.image_shape, config.embedding)
         num_latents = self.latent_dim if self.embed.reads_latents else 0
         self.core = nn.LSTMCell(self.embed.features + num_latents, config.hidden)
         self.presence = nn.Linear(config.hidden, 1)
@@ -155,15 +159,15 @@ class AIR(Agent):
 
     def remember(self, state: AgentState, z_where: Tensor, z_what: Tensor) -> AgentState:
         """The state after the latents of a step are chosen."""
-        what = F.one_hot(z_what, self.what_size).to(z_where.dtype) if self.categorical else z_what
+        what = self.model.prior_what.features(z_what)
         state = replace(state, z_previous=torch.cat([z_where, what], 1))
         if not self.embed.reads_canvas:
             return state
         # Deviation: what was drawn is told as a fact. With the gradient that leads from later steps through the canvas
         # to earlier ones, training is unstable.
         with torch.no_grad():
-            renderer: Any = self.model.renderer
-            return replace(state, canvas=renderer.draw(state.canvas, z_where, z_what))
+            one = Explanation.of_objects(torch.ones_like(z_where[:, :1]), z_where[:, None], z_what[:, None])
+            return replace(state, canvas=self.model.renderer.draw(state.canvas, one))
 
 
 __all__ = ["AIR", "AgentConfig", "AgentState", "Exploration"]

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from air_env import geometry
-from air_env.model import Images
+from air_env.explanation import Images
+from air_env.registry import Registry
 
 
 class ImageEmbedding(nn.Module):
@@ -167,10 +168,8 @@ class CanvasEmbedding(nn.Module):
         return torch.cat([features, places.flatten(1)], 1), places[:, 0]
 
 
-CORES: dict[str, type[ImageEmbedding] | type[ErrorEmbedding] | type[CanvasEmbedding]] = {
-    "air": ImageEmbedding,
-    "dair": ErrorEmbedding,
-    "air_canvas": CanvasEmbedding,
-}
+CORES: Registry[type[ImageEmbedding] | type[ErrorEmbedding] | type[CanvasEmbedding]] = Registry(
+    "core", {"air": ImageEmbedding, "dair": ErrorEmbedding, "air_canvas": CanvasEmbedding}
+)
 """Name -> what embeds what the core sees. Its attributes say whether its features change as objects are drawn
 (``reads_canvas``), and whether the core gets the latents of the step before (``reads_latents``)."""

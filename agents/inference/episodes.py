@@ -43,11 +43,8 @@ def sample_episodes(agent: Agent, envs: AIRSceneVectorEnv, generator: torch.Gene
     def choose_gaussian(posterior: Gaussian) -> Tensor:
         return posterior.sample(torch.randn(posterior.mean.shape, **options))
 
-    state, camera = agent.look_from(agent.initial(images), choose_gaussian)
-    seen = {}
-    if camera is not None:
-        seen = {"z_camera": camera.z_camera}
-        log_q = log_q + camera.posterior.log_prob(camera.z_camera)
+    state, scene = agent.describe_scene(agent.initial(images), choose_gaussian)
+    log_q = log_q + scene.posterior.log_prob(scene.z_scene)
     while active.any():
         uniform = torch.rand(len(images), **options)
         state, logit, first = agent.decide(state)
@@ -60,7 +57,8 @@ def sample_episodes(agent: Agent, envs: AIRSceneVectorEnv, generator: torch.Gene
         z_pres = (uniform < logit.sigmoid()) & active
         state = agent.remember(state, z.z_where, z.z_what)
         log_q = log_q + _log_q_of_step(active, z_pres, logit, z.log_q)
-        _, rewards, done, _, _ = envs.step({"z_pres": z_pres, "z_where": z.z_where, "z_what": z.z_what, **seen})
+        action = {"z_pres": z_pres, "z_where": z.z_where, "z_what": z.z_what, "z_scene": scene.z_scene}
+        _, rewards, done, _, _ = envs.step(action)
         returns, active = returns + rewards, ~done
     return Episodes(returns, log_q, log_p_x_empty, envs.state.step)
 
@@ -80,9 +78,8 @@ def dream(
     with torch.no_grad():
         images, z = agent.model.sample(num_scenes, generator)
     active, log_q = torch.ones(num_scenes, dtype=torch.bool, device=images.device), images.new_zeros(num_scenes)
-    state, camera = agent.look_from(agent.initial(images), partial(_given, z.z_camera))
-    if camera is not None:
-        log_q = log_q + camera.posterior.log_prob(camera.z_camera)
+    state, scene = agent.describe_scene(agent.initial(images), partial(_given, z.z_scene))
+    log_q = log_q + scene.posterior.log_prob(scene.z_scene)
     for i in range(z.z_pres.shape[1]):
         state, logit, first = agent.decide(state)
         if any_order:
@@ -107,9 +104,8 @@ def _most_probable_next(agent: Agent, state: Any, first: Any, z: Explanation, st
     return replace(z, z_where=z.z_where[rows[:, None], order], z_what=z.z_what[rows[:, None], order])
 
 
-def _given(value: Tensor | None, posterior: Posterior) -> Tensor:
+def _given(value: Tensor, posterior: Posterior) -> Tensor:
     del posterior
-    assert value is not None
     return value
 
 

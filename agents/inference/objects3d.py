@@ -11,6 +11,7 @@ far the object is turned.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,19 +19,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from air_env import geometry
-from air_env.model import Images, SceneConfig
-from air_env.renderers import ObjectRenderer
+from air_env.explanation import Images
+from air_env.model import SceneConfig
+from air_env.renderers import ObjectRenderer, ObjectsConfig
 from air_env.renderers.backends import KINDS
 from air_env.renderers.backends.camera import CAMERA, unproject
 
-from .agent import Agent, Choose, Latents, select
+from .agent import Agent, AgentSettings, Choose, Latents, select
 from .posteriors import Categorical, Gaussian, repeated
 
 
 @dataclass(frozen=True)
-class InverseGraphicsConfig:
+class InverseGraphicsConfig(AgentSettings):
     """Settings of the inference network."""
 
+    kind: ClassVar[str] = "objects3d"
     channels: int = 32
     """Of the convolutions that the heat maps are made of."""
     glimpse_size: int = 16
@@ -91,13 +94,13 @@ class InverseGraphics(Agent):
 
     def __init__(self, scene: SceneConfig, config: InverseGraphicsConfig) -> None:
         super().__init__(scene)
-        renderer = self.model.renderer
-        if not isinstance(renderer, ObjectRenderer):
+        if scene.renderer.kind != ObjectsConfig.kind:
             raise ValueError("inverse graphics needs a renderer of three-dimensional objects (ObjectsConfig)")
+        renderer = cast(ObjectRenderer, self.model.renderer)
         self.config = config
         self.hidden_size = config.hidden
         self.field_of_view = renderer.drawer.field_of_view
-        kinds, width = len(renderer.config.kinds), config.channels
+        kinds, width = len(renderer.kinds), config.channels
         self.maps = nn.Sequential(
             nn.Conv2d(3, width, 5, stride=2, padding=2),
             nn.ReLU(),
@@ -116,7 +119,7 @@ class InverseGraphics(Agent):
         # For every kind: an offset, a direction, three standard deviations and how likely it is.
         self.heads = nn.Parameter(torch.randn(kinds, config.hidden, 8) / math.sqrt(config.hidden))
         self.presence = nn.Linear(config.hidden, 1)
-        heights = [KINDS[name].height / 2 for name in renderer.config.kinds]
+        heights = [KINDS[name].height / 2 for name in renderer.kinds]
         self.register_buffer("heights", torch.tensor(heights), persistent=False)
         self.register_buffer("camera", torch.tensor(CAMERA), persistent=False)
         self.register_buffer("places", pixel_centres(scene.image_size), persistent=False)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from air_env.priors import CategoricalPrior, GaussianPrior, gaussian_log_prob
+from air_env.priors import GaussianPrior, Prior, gaussian_log_prob
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Gaussian:
         """Log-density in nats."""
         return gaussian_log_prob(value, self.mean, self.sd)
 
-    def kl(self, prior: GaussianPrior) -> Float[Tensor, "*batch"]:
+    def kl(self, prior: Prior) -> Float[Tensor, "*batch"]:
         """Kullback-Leibler divergence to the prior in nats."""
         return prior.kl(self.mean, self.sd)
 
@@ -66,9 +66,9 @@ class Categorical:
         """Log-probability in nats."""
         return self.log_q.gather(-1, value[..., None])[..., 0]
 
-    def kl(self, prior: CategoricalPrior) -> Float[Tensor, "*batch"]:
+    def kl(self, prior: Prior) -> Float[Tensor, "*batch"]:
         """Kullback-Leibler divergence to the prior in nats."""
-        return (self.log_q.exp() * (self.log_q - prior.log_p)).sum(-1)
+        return prior.kl(self.log_q)
 
 
 Posterior = Gaussian | Categorical
@@ -123,7 +123,7 @@ class CategoricalHead(nn.Module):
         super().__init__()
         self.linear = nn.Linear(in_features, num_categories)
 
-    def forward(self, features: Float[Tensor, "batch feature"], prior: CategoricalPrior) -> Categorical:
+    def forward(self, features: Float[Tensor, "batch feature"], prior: Prior) -> Categorical:
         """The posterior of a batch of features."""
         del prior
         return Categorical(self.linear(features).log_softmax(-1))

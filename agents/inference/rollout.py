@@ -3,19 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from air_env.model import Images, RewardTerms
+from air_env.explanation import Explanation, Images
+from air_env.model import RewardTerms
 from air_env.vector_env import AIRSceneVectorEnv
 
 from ..estimators import CategoryValues, StopProblem
 from ..estimators.base import RETURN_SCALE
-from .agent import Agent, Camera, Choose
+from .agent import Agent, Choose, SceneLatent
 from .episodes import dream
 from .posteriors import Categorical, Gaussian, Posterior, repeated, stack
 
@@ -39,13 +39,12 @@ class Rollout:
         num_particles: Independent draws of noise for each image.
         reparameterised: Whether latents carry the gradient of the network that drew them.
         log_p_x_black: ``[batch]``, ``log p(x | c_0)``, before the first action.
-        log_p_x_empty: ``[batch]``, ``log p(x)`` without objects, seen by the camera where there is one; else the same.
-        camera: What was chosen of the camera, where there is one.
+        log_p_x_empty: ``[batch]``, ``log p(x)`` of the scene without objects.
+        scene: What was chosen of ``z_scene``.
         logits: Presence logits.
         where: Posterior of ``z_where``.
         what: Posterior of ``z_what``.
-        z_where: Its sample.
-        z_what: Its sample.
+        z: Samples of all latents, with all objects present.
         rewards: What the environment paid.
         hidden: The core's output, a function of (x, z_<i).
         values: ``[path, step, category]``, what categories were found to gain, where that is known.
@@ -58,12 +57,11 @@ class Rollout:
     reparameterised: bool
     log_p_x_black: Float[Tensor, "batch"]
     log_p_x_empty: Float[Tensor, "batch"]
-    camera: Camera | None
+    scene: SceneLatent
     logits: Float[Tensor, "batch step"]
     where: Gaussian
     what: Posterior
-    z_where: Float[Tensor, "batch step where"]
-    z_what: Tensor
+    z: Explanation
     rewards: RewardTerms
     hidden: Float[Tensor, "batch step hidden"]
     values: Float[Tensor, "batch step category"] | None = None
@@ -75,11 +73,9 @@ class Rollout:
         return torch.cat([self.log_p_x_empty[:, None], with_objects], 1)
 
     @cached_property
-    def kl_camera(self) -> Float[Tensor, "batch"]:
-        """Divergence of the posterior of ``z_camera`` from its prior; 0 where there is no camera."""
-        if self.camera is None or (prior := self.agent.model.prior_camera) is None:
-            return torch.zeros_like(self.log_p_x_empty)
-        return self.camera.posterior.kl(prior)
+    def kl_scene(self) -> Float[Tensor, "batch"]:
+        """Divergence of the posterior of ``z_scene`` from its prior."""
+        return self.scene.posterior.kl(self.agent.model.prior_scene)
 
     @cached_property
     def kl_where(self) -> Float[Tensor, "batch step"]:
@@ -89,8 +85,7 @@ class Rollout:
     @cached_property
     def kl_what(self) -> Float[Tensor, "batch step"]:
         """Divergence of the posterior of ``z_what`` from its prior."""
-        prior: Any = self.agent.model.prior_what  # of the same kind as the posterior
-        return self.what.kl(prior)
+        return self.what.kl(self.agent.model.prior_what)
 
     def problem(self, *, analytic_kl: bool = True) -> StopProblem:
         """What an estimator of the stop action sees.
@@ -101,14 +96,12 @@ class Rollout:
         """
         model = self.agent.model
         if analytic_kl:
-            latents, camera = -(self.kl_where + self.kl_what), -self.kl_camera
+            latents, scene = -(self.kl_where + self.kl_what), -self.kl_scene
         else:
             latents = self.rewards.log_p_z_where + self.rewards.log_p_z_what - self._log_q_latents
-            camera = -self._log_q_camera
-            if self.rewards.log_p_z_camera is not None:
-                camera = camera + self.rewards.log_p_z_camera[:, 0]
+            scene = self.rewards.log_p_z_scene[:, 0] - self._log_q_scene
         steps = F.pad((self.rewards.log_p_z_pres + latents).cumsum(1), (1, 0))
-        scores = self.log_p_x + steps + camera[:, None] + model.log_p_stop
+        scores = self.log_p_x + steps + scene[:, None] + model.log_p_stop
         # What is still unexplained tells most about what going on may gain.
         context = torch.cat([self.hidden, self.log_p_x[:, :-1, None] / RETURN_SCALE], 2)
         return StopProblem(
@@ -116,13 +109,13 @@ class Rollout:
             scores,
             model.log_p_count,
             context.detach(),
-            log_q_what=self.what.log_prob(self.z_what) if self.agent.categorical else None,
+            log_q_what=self.what.log_prob(self.z.z_what) if self.agent.categorical else None,
             what_values=self._what_values,
             num_paths=self.num_paths,
             num_particles=self.num_particles,
             log_q_latents=None
             if self.reparameterised
-            else F.pad(self._log_q_latents.cumsum(1), (1, 0)) + self._log_q_camera[:, None],
+            else F.pad(self._log_q_latents.cumsum(1), (1, 0)) + self._log_q_scene[:, None],
             relaxed=partial(self._relaxed, latents) if model.renderer.differentiable else None,
             dream=partial(dream, self.agent, len(self.images) // (self.num_paths * self.num_particles)),
         )
@@ -132,18 +125,16 @@ class Rollout:
         if self.values is None or self.num_paths > 1:
             return None
         assert isinstance(self.what, Categorical)
-        chosen = self.values.gather(2, self.z_what[..., None])[..., 0]
+        chosen = self.values.gather(2, self.z.z_what[..., None])[..., 0]
         return CategoryValues(chosen, (self.what.log_q.exp() * self.values).sum(2))
 
     @cached_property
-    def _log_q_camera(self) -> Float[Tensor, "batch"]:
-        if self.camera is None:
-            return torch.zeros_like(self.log_p_x_empty)
-        return self.camera.posterior.log_prob(self.camera.z_camera)
+    def _log_q_scene(self) -> Float[Tensor, "batch"]:
+        return self.scene.posterior.log_prob(self.scene.z_scene)
 
     @cached_property
     def _log_q_latents(self) -> Float[Tensor, "batch step"]:
-        return self.where.log_prob(self.z_where) + self.what.log_prob(self.z_what)
+        return self.where.log_prob(self.z.z_where) + self.what.log_prob(self.z.z_what)
 
     def _relaxed(self, latents: Tensor, extents: Float[Tensor, "batch step"]) -> Float[Tensor, "batch"]:
         """``A - log p(n)`` of objects that are there to some extent."""
@@ -151,7 +142,7 @@ class Rollout:
 
     @cached_property
     def _softened(self) -> Callable[[Tensor], Tensor]:
-        return self.agent.model.soften(self.images, self.z_where, self.z_what)
+        return self.agent.model.soften(self.images, self.z)
 
 
 def unstopped_rollout(
@@ -170,14 +161,14 @@ def unstopped_rollout(
         agent: Who acts; the environments must pay by its model.
         envs: Just reset.
         noise: Standard normal, ``[num_envs * particles, N, latents]``; 0 follows the posterior modes. The particles of
-            an image follow each other. The camera's, where there is one, is the last of the first step.
+            an image follow each other. That of ``z_scene`` is the last of the first step.
         enumerate_categories: Every step takes every category instead of a sampled one. Paths branch, so that
             step i is computed once for each sequence of the categories before it.
         reparameterised: False cuts the gradient from latents to the network that drew them.
     """
     num_particles = len(noise) // envs.num_envs
-    noise_where, noise_what, noise_camera = noise.split(
-        [agent.model.where_dim, agent.what_size, agent.model.camera_dim], 2
+    noise_where, noise_what, noise_scene = noise.split(
+        [agent.model.where_dim, agent.what_size, agent.model.scene_dim], 2
     )
     state = agent.initial(envs.state.images)
     if num_particles > 1:
@@ -201,7 +192,7 @@ def unstopped_rollout(
 
         return choose
 
-    state, camera = agent.look_from(state, choose_gaussian(noise_camera[:, 0]))
+    state, scene = agent.describe_scene(state, choose_gaussian(noise_scene[:, 0]))
     steps: list[tuple[Tensor, Gaussian, Posterior, Tensor, Tensor, Tensor]] = []
     values: list[Tensor] = []
     for i in range(noise.shape[1]):
@@ -217,9 +208,8 @@ def unstopped_rollout(
     logits, wheres, whats, z_wheres, hidden, z_whats = (
         stack([repeated(part, num_rows) for part in parts]) for parts in zip(*steps, strict=True)
     )
-    if camera is not None:
-        camera = Camera(repeated(camera.posterior, num_rows), repeated(camera.z_camera, num_rows))
-    z_camera = None if camera is None else camera.z_camera
+    scene = SceneLatent(repeated(scene.posterior, num_rows), repeated(scene.z_scene, num_rows))
+    z = Explanation(torch.ones_like(z_wheres[..., 0]), z_wheres, z_whats, scene.z_scene)
     return Rollout(
         agent=agent,
         images=state.images,
@@ -227,16 +217,13 @@ def unstopped_rollout(
         num_particles=num_particles,
         reparameterised=reparameterised,
         log_p_x_black=repeated(envs.state.log_p_x, num_rows),
-        log_p_x_empty=repeated(envs.state.log_p_x, num_rows)
-        if z_camera is None
-        else agent.model.log_p_x_empty(state.images, z_camera),
-        camera=camera,
+        log_p_x_empty=agent.model.log_p_x_empty(state.images, scene.z_scene),
+        scene=scene,
         logits=logits,
         where=wheres,
         what=whats,
-        z_where=z_wheres,
-        z_what=z_whats,
-        rewards=envs.unroll(z_wheres, z_whats, z_camera),
+        z=z,
+        rewards=envs.unroll(z),
         hidden=hidden,
         values=stack([repeated(part, num_rows) for part in values]) if values else None,
     )

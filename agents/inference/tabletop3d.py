@@ -1,6 +1,6 @@
 """Inverse graphics of whole scenes: crockery on a table, one item after the other, and the camera (Section 3.2).
 
-    q(z_camera | x) prod_i q(z_pres_i | x, s_i) q(z_what_i | x, s_i) q(z_where_i | z_what_i, x, s_i)
+    q(z_scene | x) prod_i q(z_pres_i | x, s_i) q(z_what_i | x, s_i) q(z_where_i | z_what_i, x, s_i)
 
 with ``s_i`` the scene so far, of which the network sees what the camera would see. At every step there is one proposal
 for each kind. A heat map says where such an item would be seen, the place is projected back onto the table, and the
@@ -13,26 +13,29 @@ and what a proposal's place does to how probable its own kind is.
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from air_env.model import Images, SceneConfig
-from air_env.renderers import TabletopRenderer
+from air_env.explanation import Explanation, Images
+from air_env.model import SceneConfig
+from air_env.renderers import TabletopConfig, TabletopRenderer
 from air_env.renderers.backends import KINDS
 from air_env.renderers.backends.camera import unproject
 
-from .agent import Agent, Camera, Choose, Latents, select
+from .agent import Agent, AgentSettings, Choose, Latents, SceneLatent, select
 from .objects3d import glimpses_at, of_kind, pixel_centres
 from .posteriors import Categorical, Gaussian
 
 
 @dataclass(frozen=True)
-class TabletopAgentConfig:
+class TabletopAgentConfig(AgentSettings):
     """Settings of the inference network."""
 
+    kind: ClassVar[str] = "tabletop3d"
     channels: int = 32
     """Of the convolutions that the heat maps are made of."""
     camera_hidden: int = 64
@@ -64,7 +67,7 @@ class TabletopState:
     Attributes:
         images: ``[batch, 3, side, side]``.
         canvas: The scene so far, as the camera sees it, without gradient.
-        z_camera: ``[batch, 1]``.
+        z_scene: ``[batch, 1]``.
         z_where: ``[batch, so far, 2]``.
         z_what: ``[batch, so far]``.
         hidden: ``[batch, hidden]``, what the last decision was made of.
@@ -75,7 +78,7 @@ class TabletopState:
 
     images: Tensor
     canvas: Tensor
-    z_camera: Tensor
+    z_scene: Tensor
     z_where: Tensor
     z_what: Tensor
     hidden: Tensor
@@ -105,18 +108,15 @@ class TabletopAgent(Agent):
     @property
     def renderer(self) -> TabletopRenderer:
         """What the scene model draws with."""
-        renderer = self.model.renderer
-        assert isinstance(renderer, TabletopRenderer)
-        return renderer
+        return cast(TabletopRenderer, self.model.renderer)
 
     def __init__(self, scene: SceneConfig, config: TabletopAgentConfig) -> None:
         super().__init__(scene)
-        renderer = self.model.renderer
-        if not isinstance(renderer, TabletopRenderer):
+        if scene.renderer.kind != TabletopConfig.kind:
             raise ValueError("this agent needs a renderer of items on a table (TabletopConfig)")
         self.config = config
         self.hidden_size = config.hidden
-        kinds, width, hidden = len(renderer.config.kinds), config.channels, config.hidden
+        kinds, width, hidden = len(self.renderer.kinds), config.channels, config.hidden
         side = scene.image_size
         for _ in range(3):
             side = (side + 1) // 2
@@ -152,34 +152,33 @@ class TabletopAgent(Agent):
         nn.init.constant_(self.presence.bias, -1.0)
         # How much kinds and presence go by what proposals explain; softplus keeps it positive.
         self.trust = nn.Parameter(torch.ones(2))
-        heights = [KINDS[name].height / 2 for name in renderer.config.kinds]
+        heights = [KINDS[name].height / 2 for name in self.renderer.kinds]
         self.register_buffer("heights", torch.tensor(heights), persistent=False)
         self.register_buffer("places", pixel_centres(scene.image_size), persistent=False)
 
     def initial(self, images: Images) -> TabletopState:
         """The state before the camera is chosen."""
-        batch, kinds = len(images), len(self.heights)
-        empty = images.new_zeros(batch, 0, self.model.where_dim)
-        per_kind = images.new_zeros(batch, kinds, self.model.where_dim)
+        nothing = self.model.nothing(images)
+        per_kind = images.new_zeros(len(images), len(self.heights), self.model.where_dim)
         return TabletopState(
             images=images,
             canvas=torch.zeros_like(images),
-            z_camera=images.new_zeros(batch, self.model.camera_dim),
-            z_where=empty,
-            z_what=torch.zeros_like(empty[..., 0], dtype=torch.long),
-            hidden=images.new_zeros(batch, self.hidden_size),
+            z_scene=nothing.z_scene,
+            z_where=nothing.z_where,
+            z_what=nothing.z_what,
+            hidden=images.new_zeros(len(images), self.hidden_size),
             mean=per_kind,
             sd=per_kind,
             gains=per_kind[..., 0],
         )
 
-    def look_from(self, state: TabletopState, choose: Choose) -> tuple[TabletopState, Camera]:
+    def describe_scene(self, state: TabletopState, choose: Choose) -> tuple[TabletopState, SceneLatent]:
         """Chooses the camera, and sees the empty table."""
         mean, sd = self.camera(state.images).split(1, 1)
         posterior = Gaussian(0.5 * mean, (self.config.camera_sd * (sd - 1).sigmoid()).clamp_min(1e-3))
-        z_camera = choose(posterior)
-        state = replace(state, z_camera=z_camera)
-        return replace(state, canvas=self._draw(state)), Camera(posterior, z_camera)
+        z_scene = choose(posterior)
+        state = replace(state, z_scene=z_scene)
+        return replace(state, canvas=self._draw(state)), SceneLatent(posterior, z_scene)
 
     def decide(self, state: TabletopState) -> tuple[TabletopState, Float[Tensor, "batch"], Categorical]:
         """Draws a proposal of every kind; says whether there is another item, and of which kind."""
@@ -195,7 +194,7 @@ class TabletopAgent(Agent):
         around = features.amax(2)[:, None].expand(-1, len(self.heights), -1)
         hidden = self.look(torch.cat([glimpses, heat @ features.transpose(1, 2), around, heat @ error], 2))
         offset, sd, likely = torch.einsum("bkh,kho->bko", hidden, self.heads).split([2, 2, 1], -1)
-        camera = self.renderer.camera(state.z_camera)[:, None]
+        camera = self.renderer.camera(state.z_scene)[:, None]
         mean = unproject(seen, self.heights, camera, self.renderer.drawer.field_of_view).clamp(-4, 4) + 0.3 * offset
         sd = (self.config.position_sd * sd.sigmoid()).clamp_min(1e-3)
         explained, gains = self._judge(state, mean.detach())
@@ -239,8 +238,8 @@ class TabletopAgent(Agent):
 
     @torch.no_grad()
     def _draw(self, state: TabletopState) -> Images:
-        present = torch.ones_like(state.z_what, dtype=torch.bool)
-        return self.renderer.draw_scenes(state.canvas, state.z_camera, present, state.z_where, state.z_what)
+        present = torch.ones_like(state.z_where[..., 0])
+        return self.renderer.render(state.canvas, Explanation(present, state.z_where, state.z_what, state.z_scene))
 
     @torch.no_grad()
     def _judge(

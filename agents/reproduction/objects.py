@@ -152,7 +152,6 @@ def timed(method: Callable[[Images], Explanation], images: Images, *, num_thread
 
 def judge(z: Explanation, scenes: SceneDataset, kinds: tuple[Kind, ...]) -> Figures:
     """Accuracies and errors of explanations, means over the scenes."""
-    assert z.reconstruction is not None
     error = (z.reconstruction - scenes.float_images()).square().mean((1, 2, 3))
     figures = {name: values.double().mean().item() for name, values in compare(z, scenes, kinds).items()}
     return figures | {"reconstruction_error": error.mean().item()}

@@ -46,7 +46,6 @@ def plans(experiment: Experiment, scenario: str) -> Figure:
     agent: Any = experiment.job(job_name(scenario, "elbo"), experiment.seeds[0]).agent()
     z = agent.explain(scenes.images)
     assert scenes.poses is not None
-    assert scenes.cameras is not None
     figure = Figure(figsize=(9, 2.1), layout="constrained")
     grid = figure.subplots(1, len(scenes), squeeze=False)[0]
     for i, axes in enumerate(grid):
@@ -58,7 +57,7 @@ def plans(experiment: Experiment, scenario: str) -> Figure:
             axes.scatter([], [], 60, color=colour, edgecolors="black", label=KINDS_ON_TABLE[k])
             x, y = z.z_where[i, (z.z_pres[i] > 0) & (z.z_what[i] == k)].T.numpy()
             axes.scatter(x, y, 40, color="red", marker=("+", "x", "1")[k])
-        for angle, colour in ((scenes.cameras[i], "black"), (z.z_camera[i], "red")):
+        for angle, colour in ((scenes.z_scene[i], "black"), (z.z_scene[i], "red")):
             x, y, _ = (0.5 * agent.model.renderer.camera(angle)).tolist()
             axes.scatter([x], [y], 30, color=colour, marker="^" if colour == "black" else "2")
         axes.set(xlim=(-3, 3), ylim=(-3.8, 2.4), aspect="equal", xticks=[], yticks=[])

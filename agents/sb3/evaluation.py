@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from air_env.explanation import Explanation
+from air_env.explanation import DrawnExplanation
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
 
-from ..evaluation.metrics import compare
+from ..evaluation.metrics import compare, kinds_of
 
 Act = Callable[[dict[str, NDArray]], NDArray]
 """From a batch of observations to a batch of actions."""
@@ -37,25 +37,22 @@ def evaluate_policy(act: Act, world: World, action_mode: str, *, seed: int = 0) 
     for start in range(0, len(world.scenes), _BATCH):
         scenes = world.scenes[start : start + _BATCH]
         z, returns = explain(act, World(world.model, scenes), action_mode, seed=seed + start)
-        for name, values in (compare(z, scenes.to("cpu")) | {"return": returns}).items():
+        for name, values in (compare(z, scenes.to("cpu"), kinds_of(world.model)) | {"return": returns}).items():
             totals.setdefault(name, []).append(values.cpu())
     return {name: torch.cat(values).double().mean().item() for name, values in totals.items()}
 
 
-def explain(act: Act, world: World, action_mode: str, *, seed: int = 0) -> tuple[Explanation, Tensor]:
+def explain(act: Act, world: World, action_mode: str, *, seed: int = 0) -> tuple[DrawnExplanation, Tensor]:
     """One episode on every scene of a world: what was drawn, and the returns ``[scene]``."""
     num_scenes = len(world.scenes)
     envs = AIRSceneVectorEnv(num_scenes, action_mode=action_mode, byte_images=True, grad_enabled=False, world=world)
     observation, _ = envs.reset(seed=seed, options={"scenes": np.arange(num_scenes)})
-    steps, total = [], torch.zeros(num_scenes, device=envs.device)
-    for i in range(world.model.config.num_steps):
+    total = torch.zeros(num_scenes, device=envs.device)
+    for _ in range(world.model.config.num_steps):
         action = act({name: part.numpy(force=True) for name, part in observation.items()})
-        observation, rewards, _, _, info = envs.step(action)
-        # Whoever has stopped draws no more, whatever the policy says.
-        steps.append((observation["step"] > i, info["action"]["z_where"], info["action"]["z_what"]))
+        observation, rewards, _, _, _ = envs.step(action)
         total = total + rewards
-    z_pres, z_where, z_what = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
-    return Explanation(z_pres.float(), z_where, z_what, envs.state.canvas), total
+    return world.model.drawn(envs.state.z), total
 
 
 def stop_at_once(size: int) -> Act:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from air_env.model import SceneConfig
+from air_env.renderers import RENDERERS, RendererSettings
 
 from ..inference.agent import Agent
 from ..inference.air import AgentConfig
@@ -148,9 +149,17 @@ def from_json(cls: type[Any], values: object) -> Any:
     if not isinstance(values, dict):
         raise ValueError(f"settings must be a JSON object, got {values!r}")
     try:
-        return dacite.from_dict(cls, values, dacite.Config(strict=True, cast=[tuple, float]))
+        hooks = {RendererSettings: _renderer_settings}
+        return dacite.from_dict(cls, values, dacite.Config(strict=True, cast=[tuple, float], type_hooks=hooks))
     except (dacite.DaciteError, TypeError) as error:
         raise ValueError(f"settings do not fit {cls.__name__}: {error}") from error
+
+
+def _renderer_settings(values: object) -> object:
+    for settings in RENDERERS.values():
+        with contextlib.suppress(ValueError):
+            return from_json(settings, values)
+    raise ValueError(f"a renderer has no such settings: {values}")
 
 
 def _find(source: str | Path) -> Path:

@@ -1,85 +1,123 @@
-"""The interface of everything that draws."""
+"""The interface of everything that draws, and what renderers of windows share."""
 
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Collection
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from air_env.priors import CategoricalPrior, GaussianPrior, Prior
+from air_env import geometry
+from air_env.explanation import Explanation, Images
+from air_env.priors import GaussianPrior, Prior
+
+WHERE_MEAN, WHERE_SD = (-1.3, 0.0, 0.0), (0.25, 0.5, 0.5)
+"""Prior of windows, unless a scene's settings say otherwise: log of the size relative to the image, centre x and y."""
 
 
 class Renderer(Protocol):
-    """Draws one more object onto the canvases of a batch of scenes.
+    """Draws objects on the canvases of a batch of scenes: a `torch.nn.Module`. Rows must not depend on each other.
 
     Attributes:
         channels: Number of colours of a canvas: 1 or 3.
-        prior_what: The prior of ``z_what``, which also says its shape and type.
         differentiable: Whether pixels have a gradient in ``z_where``, and canvases between two others mean something.
             A black box draws whole objects only.
-    """
-
-    channels: int
-    differentiable: bool
-    prior_what: Prior
-
-    def draw(
-        self,
-        canvas: Float[Tensor, "batch channel height width"],
-        z_where: Float[Tensor, "batch where"],
-        z_what: Tensor,
-    ) -> Float[Tensor, "batch channel height width"]:
-        """The canvas with the object added; rows must not depend on each other."""
-        ...
-
-    def draw_all(
-        self,
-        canvas: Float[Tensor, "batch channel height width"],
-        z_where: Float[Tensor, "batch step where"],
-        z_what: Tensor,
-    ) -> Float[Tensor, "batch step channel height width"]:
-        """The canvases after each of N objects: what N calls of `draw` give, at once."""
-        ...
-
-
-class SceneRenderer(Protocol):
-    """Draws whole scenes, seen by a camera: objects hide each other, so that none can be added to a finished image.
-
-    Attributes:
-        channels: As of a `Renderer`, like the next two.
-        differentiable: False, where it is a black box.
-        prior_what: The prior of ``z_what``.
+        kinds: Names of the categories that ``z_what`` may be; none where it is a code.
+        max_steps: The most objects of a scene that it can draw.
         prior_where: The prior of ``z_where``.
-        prior_camera: The prior of ``z_camera``, which the first action of an episode chooses.
+        prior_what: The prior of ``z_what``, which also says its shape and type.
+        prior_scene: The prior of ``z_scene``; `GaussianPrior()`, of length zero, where there is none.
     """
 
     channels: int
     differentiable: bool
-    prior_what: CategoricalPrior
+    kinds: tuple[str, ...]
+    max_steps: int
     prior_where: GaussianPrior
-    prior_camera: GaussianPrior
+    prior_what: Prior
+    prior_scene: GaussianPrior
 
-    def draw_scenes(
-        self,
-        canvas: Float[Tensor, "batch channel height width"],
-        z_camera: Float[Tensor, "batch camera"],
-        present: Bool[Tensor, "batch step"],
-        z_where: Float[Tensor, "batch step where"],
-        z_what: Int[Tensor, "batch step"],
-    ) -> Float[Tensor, "batch channel height width"]:
-        """The objects that are present, with all that is there without any; rows must not depend on each other.
+    def draw(self, canvas: Images, z: Explanation) -> Images:
+        """The canvas after one more object.
 
-        Of the canvas only the size matters.
+        Args:
+            canvas: What the objects before draw, or black where there is none.
+            z: What was said so far, with the new object as the last one; the canvas of a scene without any is wanted
+                where there is none.
         """
         ...
 
+    def draw_all(self, canvas: Images, z: Explanation) -> Float[Tensor, "batch step channel height width"]:
+        """The canvases after each of N objects that are all present, on a black one: N calls of `draw` at once."""
+        ...
 
-class RendererConfig(Protocol):
+    def render(self, canvas: Images, z: Explanation) -> Images:
+        """The canvas of whole explanations, on a black one."""
+        ...
+
+    def boxes(self, z: Explanation) -> Float[Tensor, "batch step 4"]:
+        """What objects span, ``(x0, y0, x1, y1)`` in image coordinates; anything where no object is present."""
+        ...
+
+
+@dataclass(frozen=True)
+class RendererSettings(ABC):
     """Settings of a renderer."""
 
-    def make(self) -> Renderer | SceneRenderer:
-        """Makes it, a `torch.nn.Module`."""
-        ...
+    kind: ClassVar[str]
+    """Name of these settings in `RENDERERS`; files of settings carry it."""
+    windows: ClassVar[bool] = True
+    """Whether ``z_where`` is a window, whose prior `SceneConfig` sets; otherwise the renderer has its own prior."""
+
+    @abstractmethod
+    def make(self) -> Renderer:
+        """Makes the renderer, a `torch.nn.Module`."""
+
+
+class WindowRenderer(nn.Module, ABC):
+    """A renderer that draws object by object, each into a window; a scene has no latent of its own."""
+
+    kinds: tuple[str, ...] = ()
+    max_steps = sys.maxsize
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior_where = GaussianPrior(WHERE_MEAN, WHERE_SD)
+        self.prior_scene = GaussianPrior()
+
+    @abstractmethod
+    def add(self, canvas: Images, z_where: Float[Tensor, "batch 3"], z_what: Tensor) -> Images:
+        """The canvas with an object added; ``z_what`` is ``[batch, what]``, or ``[batch]`` of categories."""
+
+    def draw(self, canvas: Images, z: Explanation) -> Images:
+        """The canvas with the last object added where there is one."""
+        rows, last = torch.arange(len(canvas), device=canvas.device), (z.count - 1).clamp_min(0)
+        drawn = self.add(canvas, z.z_where[rows, last], z.z_what[rows, last])
+        return torch.where((z.count > 0)[:, None, None, None], drawn, canvas)
+
+    def draw_all(self, canvas: Images, z: Explanation) -> Float[Tensor, "batch step channel height width"]:
+        """The canvases after each of N objects."""
+        canvases = []
+        for z_where, z_what in zip(z.z_where.unbind(1), z.z_what.unbind(1), strict=True):
+            canvas = self.add(canvas, z_where, z_what)
+            canvases.append(canvas)
+        return torch.stack(canvases, 1)
+
+    def render(self, canvas: Images, z: Explanation) -> Images:
+        """One object after the other, where there is one."""
+        for i, present in enumerate((z.z_pres > 0.5).unbind(1)):
+            rows = present.nonzero()[:, 0]
+            if len(rows) > 0:
+                drawn = self.add(canvas[rows], z.z_where[rows, i], z.z_what[rows, i])
+                canvas = canvas.index_copy(0, rows, drawn)
+        return canvas
+
+    def boxes(self, z: Explanation) -> Float[Tensor, "batch step 4"]:
+        """The windows."""
+        return geometry.outlines(z.z_where)
 
 
 def check_kinds(kinds: Collection[str], known: Collection[str]) -> None:

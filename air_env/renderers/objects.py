@@ -1,12 +1,14 @@
 """One three-dimensional object: ``z_what`` is its kind, ``z_where`` its pose ``(x, y, yaw)`` (Section 3.2)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from air_env.priors import PosePrior
-from air_env.renderers.backends import SceneBatch, render_with_gradient
+from air_env.explanation import Explanation
+from air_env.priors import GaussianPrior, PosePrior
+from air_env.renderers.backends import SceneBatch
 from air_env.renderers.backends.camera import CAMERA
 from air_env.renderers.solids import SolidRenderer, SolidsConfig
 
@@ -15,6 +17,7 @@ from air_env.renderers.solids import SolidRenderer, SolidsConfig
 class ObjectsConfig(SolidsConfig):
     """Settings of a renderer of one three-dimensional object."""
 
+    kind: ClassVar[str] = "objects3d"
     kinds: tuple[str, ...] = ("cube", "sphere", "cylinder")
 
     def make(self) -> "ObjectRenderer":
@@ -27,48 +30,23 @@ class ObjectsConfig(SolidsConfig):
 
 
 class ObjectRenderer(SolidRenderer):
-    """Draws one object."""
+    """Draws one object on black, seen by a camera that stays where it is."""
 
     max_steps = 1
-    """It draws one object a scene: a second one may hide part of the first."""
 
     def __init__(self, config: ObjectsConfig) -> None:
         super().__init__(config)
         self.prior_where = PosePrior(config.position_sd)
+        self.prior_scene = GaussianPrior()
 
-    def scenes(self, z_where: Float[Tensor, "batch 3"], z_what: Int[Tensor, "batch"]) -> SceneBatch:
-        """One object a scene."""
-        return SceneBatch.of(self.kinds[z_what][:, None], z_where[:, None, :2], z_where[:, None, 2], check=False)
+    def poses(self, z_where: Float[Tensor, "*batch 3"]) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, "*batch"]]:
+        """Positions and yaws."""
+        return z_where[..., :2], z_where[..., 2]
 
-    def draw(
-        self,
-        canvas: Float[Tensor, "batch channel height width"],
-        z_where: Float[Tensor, "batch 3"],
-        z_what: Int[Tensor, "batch"],
-    ) -> Float[Tensor, "batch channel height width"]:
-        """The object, on black; of the canvas only the size matters."""
-        drawer = replace(self.drawer, resolution=canvas.shape[-1])
+    def camera(self, z_scene: Float[Tensor, "batch 0"]) -> Float[Tensor, "batch 3"]:
+        """Where the camera always is."""
+        return z_scene.new_tensor(CAMERA).expand(len(z_scene), 3)
 
-        def scenes(poses: Tensor) -> SceneBatch:
-            return self.scenes(poses, z_what.repeat(len(poses) // max(1, len(z_what))))
-
-        return render_with_gradient(drawer, scenes, [z_where], [self.config.step])
-
-    def draw_all(
-        self,
-        canvas: Float[Tensor, "batch channel height width"],
-        z_where: Float[Tensor, "batch step 3"],
-        z_what: Int[Tensor, "batch step"],
-    ) -> Float[Tensor, "batch step channel height width"]:
-        """The canvases after each of N = 1 objects."""
-        return self.draw(canvas, z_where[:, 0], z_what[:, 0])[:, None]
-
-    def boxes(
-        self,
-        z_where: Float[Tensor, "*batch 3"],
-        z_what: Int[Tensor, "*batch"],
-        scale: Float[Tensor, "*batch"] | None = None,
-    ) -> Float[Tensor, "*batch 4"]:
-        """What the outlines of objects span, ``(x0, y0, x1, y1)`` in image coordinates."""
-        camera = z_where.new_tensor(CAMERA).expand_as(z_where)
-        return self.outlines(z_what, z_where[..., :2], z_where[..., 2], camera, scale)
+    def scenes(self, z: Explanation) -> SceneBatch:
+        """The objects that are present."""
+        return SceneBatch.of(self.numbers_of(z.z_pres > 0.5, z.z_what), *self.poses(z.z_where), check=False)

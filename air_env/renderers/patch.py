@@ -5,13 +5,16 @@ canvas_i = canvas_{i-1} + place(sigmoid(decoder(z_what_i)), z_where_i)        (F
 
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from air_env import geometry
+from air_env.explanation import Explanation, Images
 from air_env.priors import GaussianPrior
+from air_env.renderers.base import RendererSettings, WindowRenderer
 
 _INITIAL_BIAS = -2.0
 """Of the output: windows start nearly empty. Bright first reconstructions make the inference network switch its
@@ -19,8 +22,10 @@ steps off for good."""
 
 
 @dataclass(frozen=True)
-class PatchConfig:
+class PatchConfig(RendererSettings):
     """Settings of a learned patch renderer."""
+
+    kind: ClassVar[str] = "patch"
 
     what_dim: int = 50
     """Length of ``z_what``, a priori standard normal."""
@@ -39,7 +44,7 @@ class PatchConfig:
         return PatchRenderer(self)
 
 
-class PatchRenderer(nn.Module):
+class PatchRenderer(WindowRenderer):
     """Decoder and spatial transformer; its weights are the learnable part of the generative model."""
 
     channels = 1
@@ -53,26 +58,16 @@ class PatchRenderer(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(config.what_dim, config.hidden), nn.ReLU(), output)
         nn.init.constant_(output.bias, _INITIAL_BIAS)
 
-    def draw_all(
-        self,
-        canvas: Float[Tensor, "batch channel height width"],
-        z_where: Float[Tensor, "batch step 3"],
-        z_what: Float[Tensor, "batch step what"],
-    ) -> Float[Tensor, "batch step channel height width"]:
-        """The canvases after each of N objects."""
-        objects = geometry.place(self.patch(z_what.flatten(0, 1)), z_where.flatten(0, 1), canvas.shape[-1])
-        canvases = accumulate(objects.unflatten(0, z_where.shape[:2]).unbind(1), torch.add, initial=canvas)
-        return torch.stack(list(canvases)[1:], 1)
-
     def patch(self, z_what: Float[Tensor, "batch what"]) -> Float[Tensor, "batch 1 h w"]:
         """What the object looks like, in [0, 1]."""
         return torch.sigmoid(self.decoder(z_what)).view(-1, 1, self.patch_size, self.patch_size)
 
-    def draw(
-        self,
-        canvas: Float[Tensor, "batch channel height width"],
-        z_where: Float[Tensor, "batch 3"],
-        z_what: Float[Tensor, "batch what"],
-    ) -> Float[Tensor, "batch channel height width"]:
+    def add(self, canvas: Images, z_where: Float[Tensor, "batch 3"], z_what: Float[Tensor, "batch what"]) -> Images:
         """Adds the object's pixels to the canvas."""
         return canvas + geometry.place(self.patch(z_what), z_where, canvas.shape[-1])
+
+    def draw_all(self, canvas: Images, z: Explanation) -> Float[Tensor, "batch step channel height width"]:
+        """The canvases after each of N objects, whose patches are decoded at once."""
+        objects = geometry.place(self.patch(z.z_what.flatten(0, 1)), z.z_where.flatten(0, 1), canvas.shape[-1])
+        canvases = accumulate(objects.unflatten(0, z.z_where.shape[:2]).unbind(1), torch.add, initial=canvas)
+        return torch.stack(list(canvases)[1:], 1)

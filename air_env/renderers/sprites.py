@@ -6,16 +6,18 @@ canvas_i = (1 - alpha) canvas_{i-1} + alpha colour,    alpha = place(mask of the
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from air_env import geometry
+from air_env.explanation import Images
 from air_env.priors import CategoricalPrior
-from air_env.renderers.base import check_kinds
+from air_env.renderers.base import RendererSettings, WindowRenderer, check_kinds
 
 SHAPES: dict[str, Callable[[NDArray, NDArray], NDArray[np.bool_]]] = {
     "square": lambda x, y: np.maximum(abs(x), abs(y)) <= 1,
@@ -40,8 +42,10 @@ _SUPERSAMPLING = 8
 
 
 @dataclass(frozen=True)
-class SpriteConfig:
+class SpriteConfig(RendererSettings):
     """Settings of a sprite renderer."""
+
+    kind: ClassVar[str] = "sprites"
 
     kinds: tuple[str, ...] = ("red square", "green disc", "blue triangle")
     """What ``z_what`` may be, each of `KINDS`: category k draws ``kinds[k]``."""
@@ -66,7 +70,7 @@ def sprite_mask(kind: str, size: int) -> Float[np.ndarray, "size size"]:
     return covered.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING).mean((1, 3))
 
 
-class SpriteRenderer(nn.Module):
+class SpriteRenderer(WindowRenderer):
     """Draws the sprite of a category into a window; there is nothing to learn."""
 
     channels = 3
@@ -76,6 +80,7 @@ class SpriteRenderer(nn.Module):
 
     def __init__(self, config: SpriteConfig) -> None:
         super().__init__()
+        self.kinds = config.kinds
         self.prior_what = CategoricalPrior(len(config.kinds))
         dtype = torch.get_default_dtype()
         masks = torch.tensor(np.stack([sprite_mask(kind, config.size) for kind in config.kinds]), dtype=dtype)
@@ -83,25 +88,7 @@ class SpriteRenderer(nn.Module):
         colours = torch.tensor([COLOURS[kind.split()[0]] for kind in config.kinds], dtype=dtype)
         self.register_buffer("colours", colours[:, :, None, None], persistent=False)
 
-    def draw(
-        self,
-        canvas: Float[Tensor, "batch channel height width"],
-        z_where: Float[Tensor, "batch 3"],
-        z_what: Int[Tensor, "batch"],
-    ) -> Float[Tensor, "batch channel height width"]:
+    def add(self, canvas: Images, z_where: Float[Tensor, "batch 3"], z_what: Int[Tensor, "batch"]) -> Images:
         """Draws a sprite over what is there."""
         alpha = geometry.place(self.masks[z_what], z_where, canvas.shape[-1])
         return torch.lerp(canvas, self.colours[z_what], alpha)
-
-    def draw_all(
-        self,
-        canvas: Float[Tensor, "batch channel height width"],
-        z_where: Float[Tensor, "batch step 3"],
-        z_what: Int[Tensor, "batch step"],
-    ) -> Float[Tensor, "batch step channel height width"]:
-        """The canvases after each of N objects."""
-        canvases = []
-        for where, what in zip(z_where.unbind(1), z_what.unbind(1), strict=True):
-            canvas = self.draw(canvas, where, what)
-            canvases.append(canvas)
-        return torch.stack(canvases, 1)

@@ -1,16 +1,20 @@
 """Crockery on a table: ``z_what`` is the kind, ``z_where`` the place ``(x, y)`` on the table (Section 3.2; Figure 7).
 
-One latent belongs to the whole scene: ``z_camera``, the angle in radians at which the camera stands.
+``z_scene`` is the angle in radians at which the camera stands.
 """
 
+import sys
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
+from air_env.explanation import Explanation, Images
 from air_env.priors import GaussianPrior
-from air_env.renderers.backends import KINDS, RaycastRenderer, SceneBatch, render_with_gradient
+from air_env.renderers.backends import KINDS, PyrenderRenderer, RaycastRenderer, SceneBatch
 from air_env.renderers.backends.camera import orbit
 from air_env.renderers.solids import SolidRenderer, SolidsConfig
 
@@ -21,6 +25,7 @@ _TABLE = list(KINDS).index("table")
 class TabletopConfig(SolidsConfig):
     """Settings of a renderer of crockery on a table."""
 
+    kind: ClassVar[str] = "tabletop3d"
     kinds: tuple[str, ...] = ("plate", "bowl", "cup")
     position_sd: float = 0.9
     """Prior standard deviation of x and y, in the scene's unit: the table is 4.2 wide."""
@@ -51,62 +56,36 @@ class TabletopConfig(SolidsConfig):
 class TabletopRenderer(SolidRenderer):
     """Draws a table and what stands on it."""
 
+    max_steps = sys.maxsize
     config: TabletopConfig
 
     def __init__(self, config: TabletopConfig) -> None:
         super().__init__(config)
         self.prior_where = GaussianPrior((0.0, 0.0), (config.position_sd, config.position_sd))
-        self.prior_camera = GaussianPrior((0.0,), (config.camera_sd,))
+        self.prior_scene = GaussianPrior((0.0,), (config.camera_sd,))
 
-    def camera(self, z_camera: Float[Tensor, "*batch 1"]) -> Float[Tensor, "*batch 3"]:
-        """Where the camera is."""
-        return orbit(z_camera[..., 0], self.config.camera_distance, self.config.camera_height)
+    @property
+    def scene_step(self) -> float:
+        """Of the camera's angle, in radians."""
+        return self.config.camera_step
 
-    def scenes(
-        self,
-        z_camera: Float[Tensor, "batch 1"],
-        present: Bool[Tensor, "batch step"],
-        z_where: Float[Tensor, "batch step 2"],
-        z_what: Int[Tensor, "batch step"],
-    ) -> SceneBatch:
-        """The objects that are present, and the table."""
-        kinds = torch.where(present, self.kinds[z_what], -1)
-        kinds = torch.cat([kinds, kinds.new_full((len(kinds), 1), _TABLE)], 1)
-        position = torch.cat([z_where, z_where.new_zeros(len(kinds), 1, 2)], 1)
-        yaw = torch.zeros_like(position[..., 0])
-        return SceneBatch.of(kinds, position, yaw, camera=self.camera(z_camera), check=False)
+    def poses(self, z_where: Float[Tensor, "*batch 2"]) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, "*batch"]]:
+        """Places on the table; round items have no yaw."""
+        return z_where, torch.zeros_like(z_where[..., 0])
 
-    def draw_scenes(
-        self,
-        canvas: Float[Tensor, "batch 3 height width"],
-        z_camera: Float[Tensor, "batch 1"],
-        present: Bool[Tensor, "batch step"],
-        z_where: Float[Tensor, "batch step 2"],
-        z_what: Int[Tensor, "batch step"],
-    ) -> Float[Tensor, "batch 3 height width"]:
-        """The table, seen from the camera, with the objects that are present."""
-        if len(z_camera) == 0:
-            return torch.zeros_like(canvas)
+    def camera(self, z_scene: Float[Tensor, "*batch 1"]) -> Float[Tensor, "*batch 3"]:
+        """Where the camera is, by its angle."""
+        return orbit(z_scene[..., 0], self.config.camera_distance, self.config.camera_height)
 
-        def scenes(camera: Tensor, *places: Tensor) -> SceneBatch:
-            copies = len(camera) // len(z_camera)
-            where = torch.stack(places, 1) if places else z_where.repeat(copies, 1, 1)
-            return self.scenes(camera, present.repeat(copies, 1), where, z_what.repeat(copies, 1))
+    def scenes(self, z: Explanation) -> SceneBatch:
+        """The items that are present, and the table as the last object."""
+        kinds = F.pad(self.numbers_of(z.z_pres > 0.5, z.z_what), (0, 1), value=_TABLE)
+        position, yaw = self.poses(F.pad(z.z_where, (0, 0, 0, 1)))
+        return SceneBatch.of(kinds, position, yaw, camera=self.camera(z.z_scene), check=False)
 
-        config = self.config
-        steps = [config.camera_step] + [config.step] * z_where.shape[1]
-        drawer = replace(self.drawer, resolution=canvas.shape[-1])
+    def drawer_of(self, canvas: Images, num_objects: int) -> RaycastRenderer | PyrenderRenderer:
+        """The backend, told which of the two shapes every object has."""
+        drawer = super().drawer_of(canvas, num_objects)
         if isinstance(drawer, RaycastRenderer):
-            drawer = replace(drawer, shapes=("round",) * z_where.shape[1] + ("box",))
-        return render_with_gradient(drawer, scenes, [z_camera, *z_where.unbind(1)], steps)
-
-    def boxes(
-        self,
-        z_where: Float[Tensor, "batch step 2"],
-        z_what: Int[Tensor, "batch step"],
-        z_camera: Float[Tensor, "batch 1"],
-        scale: Float[Tensor, "batch step"] | None = None,
-    ) -> Float[Tensor, "batch step 4"]:
-        """What the outlines of objects span, ``(x0, y0, x1, y1)`` in image coordinates."""
-        camera = self.camera(z_camera)[:, None].expand(*z_what.shape, 3)
-        return self.outlines(z_what, z_where, torch.zeros_like(z_where[..., 0]), camera, scale)
+            drawer = replace(drawer, shapes=("round",) * num_objects + ("box",))
+        return drawer

@@ -37,14 +37,18 @@ def make_scene(name: str, **options) -> Scene:
         name: One of `SCENES`.
         options: `data_dir`, `counts`, `object_size`, ... as the scene takes them.
     """
-    make = SCENES.find(name)
-    parameters = inspect.signature(make).parameters
-    composed = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    valid = _OPTIONS if composed else set(parameters)
-    if unknown := options.keys() - valid - parameters.keys():
+    valid = scene_options(name)
+    if unknown := options.keys() - valid:
         names, known = ", ".join(map(repr, sorted(unknown))), ", ".join(sorted(valid))
         raise ValueError(f"scene option {names} is unknown; choose from {known}")
-    return make(**options)
+    return SCENES.find(name)(**options)
+
+
+def scene_options(name: str) -> set[str]:
+    """Names of the options that a registered scene takes."""
+    parameters = inspect.signature(SCENES.find(name)).parameters
+    composed = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return (parameters.keys() - {"options"}) | _OPTIONS if composed else set(parameters)
 
 
 __all__ = [
@@ -58,4 +62,5 @@ __all__ = [
     "Split",
     "TabletopScene",
     "make_scene",
+    "scene_options",
 ]

@@ -1,7 +1,7 @@
 """Where images come from: the interface of scenes, and their ground truth."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
@@ -21,16 +21,22 @@ class SceneDataset:
             these are the same categories.
         boxes: ``[scene, object, 4]``, borders ``(x0, y0, x1, y1)`` in pixels; NaN where there is none.
         poses: ``[scene, object, 3]``, x, y and yaw of three-dimensional objects, or ``[scene, object, 2]`` without yaw;
-            NaN where there is none. None where scenes are flat.
-        cameras: ``[scene, 1]``, the camera's angle in radians, where that is to be inferred.
+            NaN where there is none. ``[scene, object, 0]`` where scenes are flat.
+        z_scene: ``[scene, latent]``, of the whole scene, such as the angle of a camera that is to be inferred; of
+            length zero where there is none.
     """
 
     images: Tensor
     count: Tensor
     labels: Tensor
     boxes: Tensor
-    poses: Tensor | None = None
-    cameras: Tensor | None = None
+    poses: Tensor = field(default_factory=lambda: torch.empty(0))
+    z_scene: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def __post_init__(self) -> None:
+        for name, like in (("poses", self.boxes[..., :0]), ("z_scene", self.boxes.new_empty(len(self.boxes), 0))):
+            if getattr(self, name).dim() == 1:
+                object.__setattr__(self, name, like)
 
     def __len__(self) -> int:
         """Number of scenes."""
@@ -47,12 +53,11 @@ class SceneDataset:
     @property
     def truth(self) -> dict[str, Tensor]:
         """All that is known of the images, by name."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "images"}
-        return {name: part for name, part in parts.items() if part is not None}
+        parts = {name: part for name, part in vars(self).items() if name != "images"}
+        return {name: part for name, part in parts.items() if part.shape[-1] > 0}
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "SceneDataset":
-        parts = {"images": self.images} | self.truth
-        return SceneDataset(**{name: function(part) for name, part in parts.items()})
+        return SceneDataset(**{name: function(part) for name, part in vars(self).items()})
 
     def float_images(self, device: torch.device | str = "cpu") -> Tensor:
         """The images in [0, 1], float32."""

@@ -31,6 +31,13 @@ class Glyphs:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
 
+    def __post_init__(self) -> None:
+        if self.labels.shape != self.images.shape[:1] or (self.labels < 0).any():
+            raise ValueError(
+                f"glyphs need one label of at least 0 each: got {len(self.images)} images and labels of shape "
+                f"{self.labels.shape}, the smallest {min(self.labels, default=0)}; label every glyph"
+            )
+
     def tight_boxes(self) -> NDArray[np.float64]:
         """``[glyph, 4]``: the borders ``(x0, y0, x1, y1)`` of what is not black or clear, in the glyph's pixels."""
         visible = self.images if self.images.ndim == 3 else self.images[..., 3]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
+from air_env.explanation import Explanation
 from air_env.priors import CountPrior
-from air_env.renderers import ObjectRenderer, ObjectsConfig
+from air_env.renderers import ObjectsConfig
 from air_env.scene_config import SceneConfig
 from air_env.scenes.base import SceneDataset, Split
 from air_env.scenes.solids import SolidScene
@@ -24,19 +25,19 @@ class ObjectScene(SolidScene):
     def dataset(self, split: Split, num_scenes: int, seed: int = 0) -> SceneDataset:
         """Draws scenes; the same arguments give the same scenes. The splits differ in their arrangements only."""
         renderer, generator, count = self._begin(split, num_scenes, seed)
-        assert isinstance(renderer, ObjectRenderer)
-        kind = renderer.prior_what.sample(num_scenes, generator=generator)
+        kind = renderer.prior_what.sample(num_scenes, 1, generator=generator)
         low, high = torch.tensor([-self.reach, -self.reach, -math.pi]), torch.tensor([self.reach, self.reach, math.pi])
-        pose = low + (high - low) * torch.rand(num_scenes, 3, generator=generator)
-        scenes = self._perturbed(renderer.scenes(pose, kind), generator)
+        pose = low + (high - low) * torch.rand(num_scenes, 1, 3, generator=generator)
+        z = Explanation.of_objects(torch.ones(num_scenes, 1), pose, kind)
+        scenes = self._perturbed(renderer.scenes(z), generator)
         there = count[:, None] > 0
-        boxes = (renderer.boxes(pose, kind, scenes.scale[:, 0]) + 1).clamp(0, 2) * (self.image_size / 2)
+        boxes = (renderer.boxes(z, scenes.scale) + 1).clamp(0, 2) * (self.image_size / 2)
         return SceneDataset(
             images=self._images(replace(scenes, kind=torch.where(there, scenes.kind, -1)), renderer),
             count=count,
-            labels=torch.where(there, kind[:, None], -1),
-            boxes=torch.where(there[..., None], boxes[:, None], torch.nan),
-            poses=torch.where(there[..., None], pose[:, None], torch.nan),
+            labels=torch.where(there, kind, -1),
+            boxes=torch.where(there[..., None], boxes, torch.nan),
+            poses=torch.where(there[..., None], pose, torch.nan),
         )
 
 
@@ -55,7 +56,7 @@ def objects3d(
     Args:
         data_dir: Not used: objects are drawn.
         image_size: Side of the images in pixels.
-        renderer: One of `RENDERERS_3D`.
+        renderer: One of `BACKENDS`.
         reach: As `ObjectScene` has it, like the following.
         colour_spread: Perturbation of colours.
         size_spread: Of sizes.

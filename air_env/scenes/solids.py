@@ -1,12 +1,13 @@
 """Scenes of three-dimensional objects: what they share, and how they differ from what a generative model draws."""
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from air_env.renderers import SolidRenderer, SolidsConfig
+from air_env.renderers import SolidRenderer
 from air_env.renderers.backends import PyrenderRenderer, RaycastRenderer, SceneBatch
 from air_env.scene_config import SceneConfig
 from air_env.scenes.base import Split, check_request
@@ -53,10 +54,9 @@ class SolidScene:
     def _begin(self, split: Split, num_scenes: int, seed: int) -> tuple[SolidRenderer, torch.Generator, Tensor]:
         """What draws, the source of all that is random, and the numbers of objects."""
         check_request(split, num_scenes, seed)
-        assert isinstance(self.model.renderer, SolidsConfig)
         generator = torch.Generator().manual_seed(2 * seed + (split == "test"))
         count = torch.tensor(self.counts)[torch.randint(len(self.counts), (num_scenes,), generator=generator)]
-        return self.model.renderer.make(), generator, count
+        return cast(SolidRenderer, self.model.make_renderer()), generator, count
 
     def _perturbed(self, scenes: SceneBatch, generator: torch.Generator) -> SceneBatch:
         colour = scenes.colour + self.colour_spread * torch.randn(scenes.colour.shape, generator=generator)

@@ -5,12 +5,14 @@ The renderer is known. How many items there are, of which kinds and where, and w
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from air_env.explanation import Explanation
 from air_env.priors import CountPrior
-from air_env.renderers import TabletopConfig, TabletopRenderer
+from air_env.renderers import TabletopConfig
 from air_env.renderers.backends import KINDS
 from air_env.scene_config import SceneConfig
 from air_env.scenes.base import SceneDataset, Split
@@ -41,8 +43,7 @@ class TabletopScene(SolidScene):
             raise ValueError(
                 f"turn must lie between 0 and 0.75 (the table looks the same after pi / 2), got {self.turn}"
             )
-        assert isinstance(self.model.renderer, TabletopConfig)
-        kinds = len(self.model.renderer.kinds)
+        kinds = len(cast(TabletopConfig, self.model.renderer).kinds)
         if not self.repetitions and max(self.counts) > kinds:
             raise ValueError(f"counts must be at most {kinds}, of which each kind is one; got {self.counts!r}")
 
@@ -55,8 +56,7 @@ class TabletopScene(SolidScene):
             ValueError: No room was found for so many items within reach.
         """
         renderer, generator, count = self._begin(split, num_scenes, seed)
-        assert isinstance(renderer, TabletopRenderer)
-        slots, kinds = self.model.num_steps, len(renderer.config.kinds)
+        slots, kinds = self.model.num_steps, len(renderer.kinds)
         if self.repetitions:
             kind = renderer.prior_what.sample(num_scenes, slots, generator=generator)
         else:
@@ -64,20 +64,21 @@ class TabletopScene(SolidScene):
             kind = order[:, :kinds].argsort(1).repeat(1, -(-slots // kinds))[:, :slots]
         there = torch.arange(slots) < count[:, None]
         angle = self.turn * (2 * torch.rand(num_scenes, 1, generator=generator) - 1)
-        widths = torch.tensor([KINDS[name].width for name in renderer.config.kinds])[kind]
+        widths = torch.tensor([KINDS[name].width for name in renderer.kinds])[kind]
         place = self._places(there, widths, generator)
-        scenes = renderer.scenes(angle, there, place, kind)
+        z = Explanation(there.float(), place, kind, angle)
+        scenes = renderer.scenes(z)
         changed = self._perturbed(scenes, generator)
         # The table keeps its size: things stand on it.
         size = torch.cat([changed.scale[:, :-1], scenes.scale[:, -1:]], 1)
-        boxes = (renderer.boxes(place, kind, angle, size[:, :-1]) + 1).clamp(0, 2) * (self.image_size / 2)
+        boxes = (renderer.boxes(z, size[:, :-1]) + 1).clamp(0, 2) * (self.image_size / 2)
         return SceneDataset(
             images=self._images(replace(changed, scale=size), renderer),
             count=count,
             labels=torch.where(there, kind, -1),
             boxes=torch.where(there[..., None], boxes, torch.nan),
             poses=torch.where(there[..., None], place, torch.nan),
-            cameras=angle,
+            z_scene=angle,
         )
 
     def _places(self, there: Tensor, widths: Tensor, generator: torch.Generator) -> Tensor:
@@ -117,7 +118,7 @@ def tabletop3d(
     Args:
         data_dir: Not used: objects are drawn.
         image_size: Side of the images in pixels.
-        renderer: One of `RENDERERS_3D`.
+        renderer: One of `BACKENDS`.
         num_steps: The most items of a scene.
         reach: As `TabletopScene` has it, like the following.
         colour_spread: Perturbation of colours.

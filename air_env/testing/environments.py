@@ -10,7 +10,6 @@ from gymnasium.error import ResetNeeded
 
 from air_env.actions import ACTION_MODES
 from air_env.env import AIRSceneEnv
-from air_env.explanation import Explanation
 from air_env.testing.expectations import expect, in_precision, same
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
@@ -47,12 +46,7 @@ def _actions(envs: AIRSceneVectorEnv, generator: torch.Generator) -> Any:
         actions = 2 * torch.rand(batch, *flat, generator=generator, dtype=like.dtype) - 1
         actions[:, 0] = (actions[:, 0] + 0.5).clamp(-1, 1)
         return actions
-    latents = {
-        "z_where": envs.model.prior_where.sample(batch, generator=generator),
-        "z_what": envs.model.prior_what.sample(batch, generator=generator),
-    }
-    if (prior := envs.model.prior_camera) is not None:
-        latents["z_camera"] = prior.sample(batch, generator=generator)
+    latents = {name: prior.sample(batch, generator=generator) for name, prior in envs.model.priors.items()}
     return {"z_pres": (torch.rand(batch, generator=generator) < 0.75).long(), **latents}
 
 
@@ -68,7 +62,7 @@ def _check_rewards(world: World, mode: str, num_envs: int, seed: int, generator:
     envs = AIRSceneVectorEnv(num_envs, world=world, action_mode=mode, grad_enabled=False)
     num_steps = envs.model.config.num_steps
     _, info = envs.reset(seed=seed)
-    total, chosen, done = info["log_p_x_empty"], [], torch.zeros(num_envs, dtype=torch.bool)
+    total, done = info["log_p_x_empty"], torch.zeros(num_envs, dtype=torch.bool)
     for _ in range(num_steps + 1):
         before = envs.state
         _, rewards, terminations, truncations, info = envs.step(_actions(envs, generator))
@@ -81,17 +75,9 @@ def _check_rewards(world: World, mode: str, num_envs: int, seed: int, generator:
             f"{mode}: a finished episode changed or was paid; it must be absorbing with reward 0",
         )
         expect(not truncations.any(), f"{mode}: an episode was truncated; running out of steps is termination")
-        present = ~done & (info["action"]["z_pres"] > 0.5)
-        chosen.append((present, info["action"]["z_where"], info["action"]["z_what"]))
-        total, done = total + rewards - parts.get("neg_log_q", 0.0), terminations
+        total, done = total + rewards - parts["neg_log_q"], terminations
     expect(bool(done.all()), f"{mode}: an episode goes on after {num_steps} objects")
-    z_pres, z_where, z_what = (torch.stack(parts[:num_steps], 1) for parts in zip(*chosen, strict=True))
-    z = Explanation(
-        z_pres.to(total.dtype),
-        z_where,
-        z_what,
-        z_camera=None if envs.state.layout is None else envs.state.layout.z_camera,
-    )
+    z = envs.state.z
     wanted = envs.model.log_joint(envs.state.images, z)
     expect(
         same(total, wanted, 1e-8),

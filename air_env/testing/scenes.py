@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from air_env.scenes import Scene, SceneDataset
+from air_env.scenes import ComposedScene, Scene, SceneDataset
 from air_env.testing.expectations import expect, same
 
 _BRIGHT = 128
@@ -38,6 +38,7 @@ def check_scene(scene: Scene, *, num_scenes: int = 100, seed: int = 0) -> None:
     for split, scenes in (("train", train), ("test", test)):
         _check_types(scenes, num_scenes, scene.image_size)
         _check_truth(scenes, split)
+    _check_glyphs(scene)
     names = [f.name for f in fields(SceneDataset)]
     changed = [name for name in names if not same(getattr(train, name), getattr(again, name))]
     expect(not changed, f"the same arguments gave other {', '.join(changed)}; draw everything from the seed")
@@ -47,6 +48,15 @@ def check_scene(scene: Scene, *, num_scenes: int = 100, seed: int = 0) -> None:
     expect(
         repeated == 0, f"{repeated} of {num_scenes} test images are training images; the splits must share no object"
     )
+
+
+def _check_glyphs(scene: Scene) -> None:
+    """That train and test scenes are made of different glyphs, unless the glyphs are a fixed set that a model knows."""
+    if not isinstance(scene, ComposedScene) or scene.model is not None:
+        return
+    train, test = ({glyph.tobytes() for glyph in scene.glyphs(split).images} for split in ("train", "test"))
+    shared = len(train & test)
+    expect(shared == 0, f"{shared} of {len(test)} test glyphs are training glyphs; the splits must share no object")
 
 
 def _global_generators() -> tuple[Any, ...]:
@@ -78,7 +88,7 @@ def _check_truth(scenes: SceneDataset, split: str) -> None:
         expect(count == len(boxes), f"{where}: count is {count}, but {len(boxes)} objects have labels and boxes")
         proper = (boxes[:, :2] < boxes[:, 2:]).all() and (boxes >= -1e-3).all() and (boxes <= len(image) + 1e-3).all()
         expect(bool(proper), f"{where}: boxes must be x0 < x1, y0 < y1 within the image, got {boxes.tolist()}")
-        if scenes.cameras is not None:
+        if scenes.z_scene.shape[1] > 0:
             continue  # there is more to see than objects
         if count == 0:
             expect(not image.any(), f"{where}: count is 0, but the image is not black everywhere")

@@ -10,8 +10,8 @@ from torch import Tensor
 from air_env.renderers.backends.scene import SceneBatch
 
 
-class Renderer3D(Protocol):
-    """Whatever makes images of scenes."""
+class Backend(Protocol):
+    """Makes images of three-dimensional scenes."""
 
     def render(self, scenes: SceneBatch) -> Float[Tensor, "batch 3 height width"]:
         """Images in [0, 1]; the scenes of a batch must not depend on each other."""
@@ -19,7 +19,7 @@ class Renderer3D(Protocol):
 
 
 def render_with_gradient(
-    renderer: Renderer3D,
+    renderer: Backend,
     scenes: Callable[..., SceneBatch],
     parameters: Sequence[Float[Tensor, "batch _"]],
     steps: Sequence[float],
@@ -52,7 +52,7 @@ class _FiniteDifference(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, renderer: Renderer3D, scenes: Callable[..., SceneBatch], steps: tuple[float, ...], *parameters: Tensor
+        ctx: Any, renderer: Backend, scenes: Callable[..., SceneBatch], steps: tuple[float, ...], *parameters: Tensor
     ) -> Tensor:
         widths = [part.shape[1] for part in parameters]
         wanted = [needed for needed, width in zip(ctx.needs_input_grad[3:], widths, strict=True) for _ in range(width)]

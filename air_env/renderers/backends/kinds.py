@@ -10,6 +10,8 @@ closed by discs above and below; the others are boxes. Lengths are in the scene'
 import math
 from dataclasses import dataclass
 
+from air_env.registry import Registry
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -50,13 +52,16 @@ def _cone(bottom: float, top: float, height: float) -> tuple[float, float, float
     return (-slope * slope, -2 * slope * bottom, -bottom * bottom)
 
 
-KINDS: dict[str, Kind] = {
-    "cube": Kind(height=0.9, half_width=0.45, colour=(0.85, 0.15, 0.12), yaw_symmetry=math.pi / 2),
-    "sphere": Kind(height=1.1, quadric=_sphere(0.55), colour=(0.15, 0.25, 0.85), yaw_symmetry=0.0),
-    "cylinder": Kind(height=0.9, quadric=(0.0, 0.0, -(0.45**2)), colour=(0.85, 0.75, 0.3), texture=0.8),
-    "plate": Kind(height=0.12, quadric=_cone(0.45, 0.7, 0.12), colour=(0.8, 0.8, 0.75), yaw_symmetry=0.0),
-    "bowl": Kind(height=0.4, quadric=_cone(0.25, 0.52, 0.4), colour=(0.15, 0.3, 0.8), yaw_symmetry=0.0),
-    "cup": Kind(height=0.75, quadric=_cone(0.28, 0.34, 0.75), colour=(0.85, 0.6, 0.1), yaw_symmetry=0.0),
-    "table": Kind(height=0.02, half_width=2.1, colour=(0.2, 0.13, 0.08), yaw_symmetry=math.pi / 2),
-}
+KINDS: Registry[Kind] = Registry(
+    "kind of object",
+    {
+        "cube": Kind(height=0.9, half_width=0.45, colour=(0.85, 0.15, 0.12), yaw_symmetry=math.pi / 2),
+        "sphere": Kind(height=1.1, quadric=_sphere(0.55), colour=(0.15, 0.25, 0.85), yaw_symmetry=0.0),
+        "cylinder": Kind(height=0.9, quadric=(0.0, 0.0, -(0.45**2)), colour=(0.85, 0.75, 0.3), texture=0.8),
+        "plate": Kind(height=0.12, quadric=_cone(0.45, 0.7, 0.12), colour=(0.8, 0.8, 0.75), yaw_symmetry=0.0),
+        "bowl": Kind(height=0.4, quadric=_cone(0.25, 0.52, 0.4), colour=(0.15, 0.3, 0.8), yaw_symmetry=0.0),
+        "cup": Kind(height=0.75, quadric=_cone(0.28, 0.34, 0.75), colour=(0.85, 0.6, 0.1), yaw_symmetry=0.0),
+        "table": Kind(height=0.02, half_width=2.1, colour=(0.2, 0.13, 0.08), yaw_symmetry=math.pi / 2),
+    },
+)
 """Name -> kind; its place in this table is its number in a `SceneBatch`."""
