@@ -15,6 +15,7 @@ from air_env.model import SceneConfig, SceneModel
 from air_env.priors import CountPrior
 from air_env.renderers import PatchConfig, RendererSettings
 from air_env.scenes import Scene, SceneDataset, Split, make_scene
+from air_env.scenes import scene_options as options_of
 
 DEFAULT_RENDERER = "digits.safetensors"
 """Weights of a patch renderer trained on `digits`, shipped with the package in ``air_env/weights``."""
@@ -67,7 +68,7 @@ def make_world(
         ValueError: An option is unknown, out of range, or not for this scene or model.
         FileNotFoundError: A data file or the shipped renderer is missing.
     """
-    known = scene_options(scene) if isinstance(scene, str) else set()
+    known = options_of(scene) if isinstance(scene, str) else set()
     if unknown := options.keys() - known:
         own = [name for name in inspect.signature(make_world).parameters if name != "options"]
         raise ValueError(
