@@ -29,7 +29,6 @@ from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
 from air_agents.estimators import ESTIMATORS
 from air_agents.jobs.cluster import Cluster, LocalCluster
 from air_agents.pages.results import read_rows
-
 from air_agents.training.recipes import RECIPES
 from air_agents.training.run import TrainingRun
 
