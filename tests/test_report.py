@@ -3,13 +3,11 @@
 import csv
 import json
 import math
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_sweep import load_script
 from tiny import RECIPE as TINY
 
 from air_agents.estimator_benchmark import report
@@ -178,15 +176,12 @@ def test_intervals_are_the_textbooks():
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_the_command_writes_three_files(sweep, tmp_path, monkeypatch, capsys):
-    script = load_script()
-    options = [str(sweep), "--output-dir", str(tmp_path / "out"), "--name", "page"]
-    monkeypatch.setattr(sys, "argv", ["benchmark_estimators.py", "report", *options])
-    with pytest.raises(SystemExit) as caught:
-        script.main()
-    assert caught.value.code == 0
+def test_the_command_writes_three_files(sweep, tmp_path, air_env_command):
+    options = (sweep, "--output-dir", tmp_path / "out", "--name", "page")
+    status, out, _ = air_env_command("benchmark-estimators", "report", *options)
+    assert status == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["page.csv", "page.md", "page.png"]
-    assert str(tmp_path / "out" / "page.md") in capsys.readouterr().out
+    assert str(tmp_path / "out" / "page.md") in out
 
 
 def damage_sweep(directory: Path) -> None:

@@ -6,7 +6,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_sweep import load_script, with_few_scenes
 from tiny import RECIPE
 
 from air_agents import load_agent
@@ -123,26 +121,20 @@ def slurm(tmp_path_factory) -> Iterator[None]:
         wait_for(lambda: not subprocess.run(("squeue", "--noheader"), capture_output=True).stdout.strip(), folder)
 
 
-class FewScenes(SlurmCluster):
+class Impatient(SlurmCluster):
     poll_seconds = 0.5
-
-    def submit(self, name: str, function: Callable[..., object], *arguments: object) -> None:
-        super().submit(name, with_few_scenes, function, *arguments)
 
 
 @pytest.mark.usefixtures("slurm")
-def test_the_command_trains_its_cells_as_jobs(tmp_path, monkeypatch, capsys):
-    script = load_script()
-    monkeypatch.setattr(script, "SlurmCluster", FewScenes)
+def test_the_command_trains_its_cells_as_jobs(tmp_path, monkeypatch, air_env_command):
+    monkeypatch.setattr("air_agents.jobs.cluster.SlurmCluster", Impatient)
     monkeypatch.setitem(RECIPES, "tiny", RECIPE)
     monkeypatch.chdir(tmp_path)
     options = ("--estimators", "exact", "nvil", "--seeds", "0", "--max-steps", "4", "--evaluate-every", "2",
                "--cluster", "slurm", "--slurm-partition", "other", "--slurm-options", "comment=ours",
                "--output-dir", "sweep")  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["benchmark_estimators.py", "train", "tiny", *options])
-    with pytest.raises(SystemExit) as caught:
-        script.main()
-    assert caught.value.code == 0, capsys.readouterr().out
+    status, out, _ = air_env_command("benchmark-estimators", "train", "tiny", *options)
+    assert status == 0, out
     jobs = set()
     for name in ("exact-0", "nvil-0"):
         assert load_agent(tmp_path / "sweep" / name).model.config == RECIPE.model
@@ -159,7 +151,7 @@ class GoneError(Exception):
     """In the place of SIGKILL."""
 
 
-class Killed(FewScenes):
+class Killed(Impatient):
     """Is gone as soon as it has submitted something, and stops nothing."""
 
     def submit(self, name: str, function: Callable[..., object], *arguments: object) -> None:
@@ -173,7 +165,7 @@ class Killed(FewScenes):
         pass
 
 
-class Interrupted(FewScenes):
+class Interrupted(Impatient):
     """Submits nothing, and is interrupted when the cell has been trained for a while."""
 
     def submit(self, name: str, function: Callable[..., object], *arguments: object) -> None:
@@ -201,7 +193,7 @@ def test_jobs_of_a_killed_coordinator_are_found_again_and_save_when_they_are_sto
         run_sweep(sweep, tmp_path / "sweep", Killed)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(sweep, tmp_path / "sweep", Interrupted)
-    assert FewScenes(tmp_path / "sweep").running() == set()
+    assert Impatient(tmp_path / "sweep").running() == set()
     assert cell.status() == "unfinished"
     assert TrainingRun.resume(cell.directory).trainer.iteration >= 5
 

@@ -1,6 +1,5 @@
 """Sweeps: every cell an ordinary run, none trained twice, failures kept, and an end without orphans."""
 
-import importlib
 import json
 import os
 import signal
@@ -10,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import cloudpickle
 import pytest
@@ -27,7 +25,7 @@ from air_agents.estimator_benchmark.record import read_record
 from air_agents.estimator_benchmark.specs import load_estimator
 from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
 from air_agents.estimators import ESTIMATORS
-from air_agents.jobs.cluster import Cluster, LocalCluster
+from air_agents.jobs.cluster import Cluster
 from air_agents.training.recipes import RECIPES
 from air_agents.training.files import read_rows
 from air_agents.training.run import TrainingRun
@@ -60,7 +58,7 @@ NOT_A_CLASS = 3
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Few scenes; what workers set in their own processes is undone, and so is what is registered."""
+    """What workers set in their own processes is undone, and so is what is registered."""
     # Drawing it takes longer than the training.
     monkeypatch.setattr("air_agents.training.trainer.count_accuracy_curve", lambda rows, path: path.write_bytes(b""))
     monkeypatch.setattr(specs, "_LOADED", {})
@@ -456,7 +454,7 @@ cell = directory / "nvil-0"
 sweep = Sweep(replace(RECIPE, max_steps=120, evaluate_every=5), ("nvil",), (0,))
 
 def slowly(function, *arguments):
-    # In the worker: few scenes, and iterations that last long enough to be interrupted.
+    # In the worker: iterations that last long enough to be interrupted.
     import time
     from air_agents.training.trainer import Trainer
     step = Trainer.step
@@ -526,45 +524,20 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(tmp_pa
     assert_equal(agents[0], agents[1])
 
 
-def with_few_scenes(function: Callable[..., object], *arguments: object) -> None:
-    """Calls a function in a worker, which knows nothing of the patches here."""
-
-    function(*arguments)
-
-
-class FewScenes(LocalCluster):
-    def submit(self, name: str, function: Callable[..., object], *arguments: object) -> None:
-        super().submit(name, with_few_scenes, function, *arguments)
-
-
 # Workers do not find the tests.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-def load_script() -> ModuleType:
-    """The command."""
-    module = importlib.import_module("air_agents.commands.benchmark_estimators")
-    return module
-
-
-def test_the_command_trains_in_processes_and_tells_what_failed(tmp_path, estimator_file, monkeypatch, capsys):
-    script = load_script()
-    monkeypatch.setattr(script, "LocalCluster", FewScenes)
+def test_the_command_trains_in_processes_and_tells_what_failed(tmp_path, estimator_file, monkeypatch, air_env_command):
     monkeypatch.setitem(RECIPES, "tiny", RECIPE)
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
 
-    def call(*arguments: str) -> object:
-        monkeypatch.setattr(sys, "argv", ["benchmark_estimators.py", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            script.main()
-        return caught.value.code
-
     train = ("train", "tiny", "--estimators", "mine=my estimators.py:Mine", "broken=my estimators.py:Broken",
              "--seeds", "0", "--max-steps", "4", "--evaluate-every", "2", "--exploration-steps", "0",
              "--output-dir", "sweep")  # fmt: skip
-    assert call(*train) == 1
-    out = capsys.readouterr().out
+    status, out, _ = air_env_command("benchmark-estimators", *train)
+    assert status == 1
     assert "broken-0 crashed: ZeroDivisionError: so it is" in out
     assert [line.split()[:5] for line in out.splitlines() if line.startswith(("mine ", "broken "))] == [
         ["mine", "1", "0", "0", "0"],
@@ -574,5 +547,7 @@ def test_the_command_trains_in_processes_and_tells_what_failed(tmp_path, estimat
     assert {"likelihoods", "added_variance"} <= read_rows(tmp_path / "sweep" / "mine-0" / "metrics.csv")[0].keys()
     recipe = read_record(tmp_path / "sweep").full_recipe()
     assert (recipe.max_steps, recipe.exploration_steps, recipe.evaluate_every) == (4, 0, 2)
-    assert call(*train, "--batch-size", "4").startswith("error: sweep holds a sweep with other settings: batch_size")
+    status, _, err = air_env_command("benchmark-estimators", *train, "--batch-size", "4")
+    assert status == 1
+    assert "error: sweep holds a sweep with other settings: batch_size" in err
     assert signal.getsignal(signal.SIGTERM) is before
