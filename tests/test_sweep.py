@@ -26,8 +26,8 @@ from air_agents.estimator_benchmark.specs import load_estimator
 from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
 from air_agents.estimators import ESTIMATORS
 from air_agents.jobs.cluster import Cluster
-from air_agents.training.recipes import RECIPES
 from air_agents.training.files import read_rows
+from air_agents.training.recipes import RECIPES
 from air_agents.training.run import TrainingRun
 
 ROOT = Path(__file__).parents[1]
@@ -518,7 +518,10 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(tmp_pa
     sweep = Sweep(replace(RECIPE, max_steps=120, evaluate_every=5), ("nvil",), (0,))
     for name in ("killed", "whole"):
         assert sweep_here(sweep, tmp_path / name)[0] == {"nvil-0": "finished"}
-    rows = [[{**row, "minutes": None} for row in read_rows(tmp_path / name / "nvil-0" / "metrics.csv")] for name in ("killed", "whole")]
+    rows = [
+        [{**row, "minutes": None} for row in read_rows(tmp_path / name / "nvil-0" / "metrics.csv")]
+        for name in ("killed", "whole")
+    ]
     assert rows[0] == rows[1]
     agents = [dict(load_agent(tmp_path / name / "nvil-0").state_dict()) for name in ("killed", "whole")]
     assert_equal(agents[0], agents[1])

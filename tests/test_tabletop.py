@@ -22,8 +22,8 @@ from air_agents.inference.episodes import dream, sample_episodes
 from air_agents.inference.objects3d import InverseGraphics, InverseGraphicsConfig
 from air_agents.inference.rollout import unstopped_rollout
 from air_agents.inference.tabletop3d import TabletopAgent, TabletopAgentConfig
-from air_agents.training.recipes import Recipe, get_recipe
 from air_agents.training.files import read_rows
+from air_agents.training.recipes import Recipe, get_recipe
 from air_agents.training.run import TrainingRun
 from air_agents.training.trainer import Trainer
 from air_env.explanation import Explanation
