@@ -8,15 +8,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from scipy import stats
 
-from ..training.directory import METRICS_FILE
-from ..training.files import read_rows
+from ..jobs.job import TO_BE_TRAINED, Job, Status
 from ..training.results import read_run
-from .cell import Cell
 from .record import Record, read_record
 
 SUCCESS = 0.95
@@ -39,7 +36,7 @@ class Outcome:
     """Its name."""
     seed: int
     """Of the recipe."""
-    status: Literal["finished", "diverged", "crashed"]
+    status: Status
     """What became of it."""
     rows: list[dict[str, float]]
     """Of its training, with the cumulative ``likelihoods``, where there was a probe."""
@@ -134,22 +131,25 @@ def read_sweep(directory: Path) -> SweepResults:
     recipe = record.full_recipe()
     outcomes, missing, machines = [], [], {}
     for name in record.cells:
-        cell = Cell(directory / name, recipe, spec="")
-        status = cell.status()
-        if status == "waiting" or status == "unfinished":
+        job = Job(directory / name, recipe)
+        if job.status in TO_BE_TRAINED:
             missing.append(name)
             continue
-        estimator, _, seed = name.rpartition("-")
-        if status == "finished":
-            run = read_run(cell.directory)
-            rows = _accumulated(run.rows, recipe.batch_size)
-            final = {name: -math.inf if value is None else value for name, value in run.metrics.items()}
-            outcome = Outcome(estimator, int(seed), status, rows, accuracy_of(final), final["elbo"], final["iwae"])
-        else:
-            rows = _accumulated(read_rows(cell.directory / METRICS_FILE), recipe.batch_size)
-            outcome = Outcome(estimator, int(seed), status, rows, error=str(cell.failure()["error"]))
-        outcomes.append(outcome)
-        if machine := cell.machine():
+        final = read_run(job.directory).metrics if job.finished else {}
+        final = {name: -math.inf if value is None else value for name, value in final.items()}
+        outcomes.append(
+            Outcome(
+                estimator=job.kind,
+                seed=int(name.removeprefix(f"{job.kind}-")),
+                status=job.status,
+                rows=_accumulated(job.rows(), recipe.batch_size),
+                accuracy=accuracy_of(final) if final else 0.0,
+                elbo=final.get("elbo", -math.inf),
+                iwae=final.get("iwae", -math.inf),
+                error=job.failure or "",
+            )
+        )
+        if machine := job.machine():
             machines[f"{machine['cpu']}, torch {machine['torch']}, commit {machine['commit'] or 'unknown'}"] = None
     if not outcomes:
         raise ValueError(f"no cell in {directory} is over yet; train some with benchmark_estimators.py train")
