@@ -5,11 +5,13 @@ took infinitely long; so medians are over all seeds, and no failure makes an ave
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from ..jobs.job import TO_BE_TRAINED, Job, Status
@@ -82,7 +84,26 @@ class Outcome:
         rows = [row for row in self.rows if "added_variance" in row and row.get("gradient_square", 0.0) > 0]
         third = self.last("iteration") / 3
         within = [row for row in rows if PARTS[min(2, math.ceil(row["iteration"] / third) - 1)] == part]
-        return _median([row["added_variance"] / row["gradient_square"] for row in within])
+        return float(np.median([row["added_variance"] / row["gradient_square"] for row in within] or math.nan))
+
+    def facts(self) -> dict[str, object]:
+        """Its row of the report's sheet; what is not defined is NaN, what was never reached infinite."""
+        end = {"iterations": "iteration", "minutes": "minutes", "likelihoods": "likelihoods"}
+        return {
+            "estimator": self.estimator,
+            "seed": self.seed,
+            "status": self.status,
+            "accuracy": self.accuracy,
+            "success": int(self.succeeded),
+            "collapsed": int(self.collapsed),
+            "elbo": self.elbo,
+            "iwae": self.iwae,
+            **{name: self.last(column) for name, column in end.items()},
+            **{f"{name}_to_success": self.until_success(column) for name, column in end.items()},
+            **{f"noise_{part}": self.noise(part) for part in PARTS},
+            "saturation": self.last("saturation"),
+            "error": self.error,
+        }
 
 
 @dataclass(frozen=True)
@@ -103,12 +124,14 @@ class SweepResults:
     @property
     def estimators(self) -> list[str]:
         """Names, those with the most successes first, then those with the highest median."""
+        found = self.runs.groupby("estimator").agg(success=("success", "mean"), accuracy=("accuracy", "median"))
+        # Stable, so that equals stay in the order of their names.
+        return list(found.sort_values(["success", "accuracy"], ascending=False, kind="stable").index)
 
-        def key(name: str) -> tuple[float, float, str]:
-            runs = self.of(name)
-            return -sum(run.succeeded for run in runs) / len(runs), -_median([run.accuracy for run in runs]), name
-
-        return sorted({outcome.estimator for outcome in self.outcomes}, key=key)
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """`Outcome.facts` of all outcomes, by estimator and seed."""
+        return pd.DataFrame([run.facts() for run in self.outcomes]).sort_values(["estimator", "seed"])
 
     def of(self, estimator: str) -> list[Outcome]:
         """An estimator's outcomes, by seed."""
@@ -171,16 +194,6 @@ def _accumulated(rows: list[dict[str, float]], batch_size: int) -> list[dict[str
             row = row | {"likelihoods": total}
         new.append(row)
     return new
-
-
-def median(runs: Sequence[Outcome], value: Callable[[Outcome], float]) -> float:
-    """The median over seeds of what is defined; infinite where the middle seed never got there."""
-    return _median([value(run) for run in runs])
-
-
-def _median(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return float(np.median(defined)) if defined else math.nan
 
 
 def rate_interval(successes: int, trials: int) -> Interval:
