@@ -169,7 +169,7 @@ def test_unbiased_estimators_have_no_bias_on_shipped_problems(few_images, scene)
     for frozen in load_frozen(scene)[3 if scene == "sprites" else 1 :: 2]:
         for found in measure(frozen, names):
             assert found.enumerated
-            assert found.bias < 1e-6, (frozen.name, found.estimator)
+            assert found.bias < 1e-6, (frozen.scene, frozen.stage, found.estimator)
             assert found.objective == ("elbo_over_categories" if scene == "sprites" else "elbo")
             # Categories are sampled even where counts are not.
             assert (found.variance > 1e-9) == (found.estimator != "exact" or scene == "sprites")

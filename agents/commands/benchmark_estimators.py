@@ -9,6 +9,7 @@
 `air-env benchmark-estimators COMMAND --help` shows the options of each.
 """
 
+import math
 import shlex
 import sys
 import time
@@ -16,7 +17,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -159,8 +159,8 @@ class Properties:
     note: str = ""
     """A sentence for the page."""
 
-    def run(self) -> int:
-        """Measures, writes the page, and returns the exit status."""
+    def run(self) -> None:
+        """Measures and writes the page."""
         import torch
 
         from ..estimator_benchmark.cost import measure_costs
@@ -179,7 +179,9 @@ class Properties:
                 bar.total = of
                 bar.update(done - bar.n)
 
-            judgement = judge(estimators, self.scenes, workers=self.workers, scaling=self.scaling, progress=show)
+            properties, points = judge(
+                estimators, self.scenes, workers=self.workers, scaling=self.scaling, progress=show
+            )
         device, costs = pick_device(self.device), {}
         if self.costs:
             torch.set_num_threads(1)
@@ -193,9 +195,8 @@ class Properties:
             f"Training steps were timed on {device}."
         )
         notes = [note for note in (self.note, how) if note]
-        paths = write_page(judgement.properties, costs, judgement.points, self.output_dir, self.name, notes)
+        paths = write_page(properties, costs, points, self.output_dir, self.name, notes)
         print(f"wrote {', '.join(map(str, paths))}")
-        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +212,8 @@ class Capture:
     output_dir: Path = Path("frozen")
     """Folder for SCENE.safetensors and SCENE.png."""
 
-    def run(self) -> int:
-        """Trains, writes the files, and returns the exit status."""
+    def run(self) -> None:
+        """Trains and writes the files."""
         import torch
 
         from ..estimator_benchmark.frozen import capture
@@ -228,7 +229,6 @@ class Capture:
 
             capture(self.scene, path, data_dir=data_dir, max_steps=self.max_steps, progress=show)
         print(f"wrote {path} and {path.with_suffix('.png')}")
-        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,26 +244,30 @@ class Report:
     note: str = ""
     """A sentence for the page."""
 
-    def run(self) -> int:
-        """Writes the files, and returns the exit status."""
+    def run(self) -> None:
+        """Writes the files."""
         from ..estimator_benchmark.report import write_report
 
         paths = write_report(self.sweeps, self.output_dir, self.name, self.note)
         print(f"wrote {', '.join(map(str, paths))}")
-        return 0
 
 
 def summary(jobs: Sequence["Job"]) -> str:
     """A line for each estimator: what became of its seeds, with the median accuracy of those that finished."""
-    lines = [f"{'estimator':24s}{'finished':>10s}{'diverged':>10s}{'crashed':>10s}{'lost':>10s}{'accuracy':>10s}"]
-    for name in dict.fromkeys(job.kind for job in jobs):
-        own = [job for job in jobs if job.kind == name]
-        ended = Counter(job.status for job in own)
-        numbers = (ended["finished"], ended["diverged"], ended["crashed"], ended["waiting"] + ended["unfinished"])
-        accuracies = [job.evaluation()["count_accuracy"] or 0.0 for job in own if job.finished]
-        accuracy = f"{median(accuracies):.3f}" if accuracies else "-"
-        lines.append(f"{name:24s}{''.join(f'{n:10d}' for n in numbers)}{accuracy:>10s}")
-    return "\n".join(lines)
+    import pandas as pd
+
+    ends = {"waiting": "lost", "unfinished": "lost"}
+    runs = pd.DataFrame(
+        {
+            "estimator": job.kind,
+            "status": ends.get(job.status, job.status),
+            "accuracy": job.evaluation().get("count_accuracy", math.nan),
+        }
+        for job in jobs
+    )
+    counts = pd.crosstab(runs.estimator, runs.status)
+    counts = counts.reindex(runs.estimator.unique(), columns=["finished", "diverged", "crashed", "lost"], fill_value=0)
+    return counts.assign(accuracy=runs.groupby("estimator").accuracy.median()).round(3).to_string(na_rep="-")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,5 @@
 """What an estimator costs: time of a training step, and memory that its graph holds, side by side in one run."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -8,8 +7,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from air_env.scenes import make_scene
-
+from ..jobs.timing import timed
 from ..training.recipes import get_recipe
 from ..training.trainer import Trainer
 from .frozen import narrow
@@ -42,28 +40,15 @@ def measure_costs(
         progress: Called with 1 after every repeat.
     """
     recipe = replace(narrow(get_recipe("digits")), num_train=_NUM_TRAIN)
-    scenes = make_scene(recipe.scene).dataset("train", _NUM_TRAIN)
+    scenes = recipe.make_scene().dataset("train", _NUM_TRAIN)
     trainers = {name: Trainer(replace(recipe, estimator=name), scenes, device) for name in names}
     megabytes = {name: _graph_megabytes(trainer) for name, trainer in trainers.items()}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(_REPEATS):
         for name, trainer in trainers.items():
-            seconds[name].append(_timed(trainer))
+            seconds[name].append(timed(trainer.step, 1, str(trainer.device)))
         progress(1)
     return {name: Cost(1e3 * median(seconds[name]), megabytes[name]) for name in names}
-
-
-def _timed(trainer: Trainer) -> float:
-    _wait(trainer)
-    begun = time.perf_counter()
-    trainer.step()
-    _wait(trainer)
-    return time.perf_counter() - begun
-
-
-def _wait(trainer: Trainer) -> None:
-    if trainer.device.type == "cuda":
-        torch.cuda.synchronize(trainer.device)
 
 
 def _graph_megabytes(trainer: Trainer) -> float:

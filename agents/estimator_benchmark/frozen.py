@@ -15,18 +15,16 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
-from safetensors.torch import save
 from torch import Tensor
 
 from air_env.model import SceneConfig
 from air_env.renderers import PatchConfig
-from air_env.scenes import SceneDataset, make_scene
+from air_env.scenes import SceneDataset
 from air_env.spaces import to_images
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
@@ -35,9 +33,10 @@ from ..estimators import Estimator, StopProblem
 from ..evaluation.metrics import count_accuracy
 from ..inference.air import AIR, AgentConfig, Exploration
 from ..inference.rollout import unstopped_rollout
-from ..training.files import read_weights, write_atomically
+from ..training.files import read_weights, save_weights, write_atomically
 from ..training.recipes import Recipe, get_recipe
 from ..training.serialisation import from_json, to_json
+from ..training.settings import Options
 from ..training.trainer import Trainer
 
 STAGES = ("init", "early", "stuck", "converged")
@@ -71,11 +70,6 @@ class FrozenAgent:
     images: Tensor
     iteration: int
     count_accuracy: float
-
-    @property
-    def name(self) -> str:
-        """Scene and stage."""
-        return f"{self.scene}/{self.stage}"
 
     def noise(self, num_images: int, estimator: Estimator, seed: int) -> Tensor:
         """Noise of the latents for the problems of so many images, ``[image * particles, N, latent]``."""
@@ -138,7 +132,7 @@ def load_frozen(scene: str, source: Path | None = None) -> list[FrozenAgent]:
         raise ValueError(f"{source} does not fit this version of the agent ({error}); capture it again") from error
 
 
-def _read(scene: str, source: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> list[FrozenAgent]:
+def _read(scene: str, source: Path, config: Options, tensors: dict[str, Tensor]) -> list[FrozenAgent]:
     settings = from_json(SceneConfig, config["scene"]), from_json(AgentConfig, config["agent"])
     images, found = read_sheet(source.with_suffix(".png"), settings[0].image_size), []
     for stage, facts in config["stages"].items():
@@ -184,7 +178,7 @@ def capture(
     """
     recipe = narrow(get_recipe(scene))
     recipe = recipe if max_steps is None else replace(recipe, max_steps=max_steps)
-    source = make_scene(recipe.scene, data_dir=data_dir, **recipe.scene_options)
+    source = recipe.make_scene(data_dir)
     train, test = source.dataset("train", recipe.num_train, recipe.seed), source.dataset("test", _NUM_TEST, recipe.seed)
     stages: dict[str, tuple[dict[str, Tensor], dict[str, float]]] = {}
 
@@ -212,17 +206,11 @@ def capture(
     unaided = replace(recipe, exploration_steps=0, estimator="reinforce")
     stages["stuck"] = follow("without exploration", unaided, _STUCK_STEPS)
     stages["converged"] = converged
-    tensors = {
-        f"{stage}/{name}": tensor.half().contiguous() for stage in STAGES for name, tensor in stages[stage][0].items()
-    }
-    config: dict[str, Any] = {
-        "scene": to_json(recipe.model),
-        "agent": to_json(recipe.agent),
-        "stages": {stage: stages[stage][1] for stage in STAGES},
-    }
-    content = save(tensors, {"format": _FORMAT, "config": json.dumps(config), "recipe": json.dumps(to_json(recipe))})
+    tensors = {f"{stage}/{name}": tensor.half() for stage in STAGES for name, tensor in stages[stage][0].items()}
+    facts = {stage: stages[stage][1] for stage in STAGES}
+    config = {"scene": to_json(recipe.model), "agent": to_json(recipe.agent), "stages": facts}
     write_atomically(path.with_suffix(".png"), lambda temporary: write_sheet(train.images, temporary))
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    save_weights(path, tensors, _FORMAT, config=config, recipe=to_json(recipe))
 
 
 def write_sheet(images: UInt8[Tensor, "image channel side side"], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from multiprocessing import get_context
 
 import torch
@@ -32,19 +31,6 @@ SCALED = (
 _SCALED_SCENE, _SCALED_STAGE = "digits", "converged"
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What came of it.
-
-    Attributes:
-        properties: Scene by scene, stage by stage, in the order of the estimators.
-        points: Of the figure of N, saturation and likelihood.
-    """
-
-    properties: list[Properties]
-    points: list[Point]
-
-
 def judge(
     specs: Sequence[str],
     scenes: Sequence[str],
@@ -52,7 +38,7 @@ def judge(
     workers: int,
     scaling: bool = True,
     progress: Callable[[int, int], object] = lambda *_: None,
-) -> Judgement:
+) -> tuple[list[Properties], list[Point]]:
     """Measures estimators on all stages of the frozen problems of some scenes.
 
     Args:
@@ -61,6 +47,9 @@ def judge(
         workers: Processes at a time, each with one thread.
         scaling: Whether to make the points of the figure.
         progress: Called with how much is done, and of how much.
+
+    Returns:
+        The properties, scene by scene, stage by stage, in the order of the estimators; and the points of the figure.
 
     Raises:
         ValueError: An estimator or scene is unknown, or an estimator does not keep what it promises.
@@ -96,9 +85,7 @@ def judge(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return Judgement(
-        [row for future in judged for row in future.result()], [point for future in scaled for point in future.result()]
-    )
+    return [row for one in judged for row in one.result()], [point for one in scaled for point in one.result()]
 
 
 def _fits(name: str, scene: str) -> bool:

@@ -173,7 +173,7 @@ class Jacobian:
         self.images = frozen.images[:num_images]
         self.noise = frozen.noise(num_images, estimator, seed)
         self.frozen, self.estimator = frozen, estimator
-        self.problem = self._problem(self.images, self.noise, self.enumerates)
+        self.problem = self._problem(self.images, self.noise)
         self.parts = parts(frozen.agent)
         grams = [self._gram(problem) for problem in self.each()]
         self.gram = {part: torch.stack([gram[part] for gram in grams]) for part in PARTS}
@@ -181,29 +181,24 @@ class Jacobian:
     def each(self) -> Iterator[StopProblem]:
         """The problem of every image alone."""
         for image, noise in zip(self.images.split(1), self.noise.chunk(len(self.images)), strict=True):
-            yield self._problem(image, noise, self.enumerates)
+            yield self._problem(image, noise)
 
     def sampled(self) -> StopProblem:
         """The problem of all images with one path for each particle, as in training."""
-        return self.problem if not self.enumerates else self._problem(self.images, self.noise, enumerates=False)
+        return self.frozen.problem(self.images, self.noise, self.estimator) if self.enumerates else self.problem
 
     def gradient(self, value: Tensor) -> dict[str, Float[Tensor, "parameter"]]:
         """The gradient of a number in the parameters of each part."""
         everything = [parameter for part in self.parts.values() for parameter in part]
-        found = iter(torch.autograd.grad(value, everything, retain_graph=True, allow_unused=True))
+        found = iter(torch.autograd.grad(value, everything, retain_graph=True, materialize_grads=True))
+        none = torch.zeros(0, dtype=torch.float64)
         return {
-            part: torch.cat(
-                [torch.zeros(0).double()]
-                + [
-                    (torch.zeros_like(parameter) if gradient is None else gradient).flatten()
-                    for parameter, gradient in zip(parameters, found, strict=False)
-                ]
-            )
+            part: torch.cat([none, *(next(found).flatten() for _ in parameters)])
             for part, parameters in self.parts.items()
         }
 
-    def _problem(self, images: Tensor, noise: Tensor, enumerates: bool) -> StopProblem:
-        return self.frozen.problem(images, noise, self.estimator, enumerate_categories=enumerates)
+    def _problem(self, images: Tensor, noise: Tensor) -> StopProblem:
+        return self.frozen.problem(images, noise, self.estimator, enumerate_categories=self.enumerates)
 
     def _gram(self, problem: StopProblem) -> dict[str, Tensor]:
         outputs = torch.cat([output.flatten(1) for output in outputs_of(problem)], 1).flatten()
@@ -237,7 +232,9 @@ def _measure(name: str, estimator: Estimator, jacobian: Jacobian, leaves_outputs
         cosine=math.nan if own else min(total["inner"] / max((mean * square) ** 0.5, 1e-300), 1.0),
         variance=total["variance"] / square,
         likelihoods=count_likelihoods(estimator, jacobian.sampled(), seed),
-        variance_of={part: _ratio(errors["variance"][part], squares[part]) for part in PARTS},
+        variance_of={
+            part: errors["variance"][part] / squares[part] if squares[part] > 0 else math.nan for part in PARTS
+        },
     )
 
 
@@ -278,9 +275,8 @@ def _leaves_outputs(estimator: Estimator, jacobian: Jacobian) -> bool:
     problem = jacobian.sampled()
     loss = estimator(problem, torch.Generator().manual_seed(0)).sum()
     outputs = outputs_of(problem)
-    found = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
-    through = sum((o * g).sum() for o, g in zip(outputs, found, strict=True) if g is not None)
-    assert isinstance(through, Tensor)
+    found = torch.autograd.grad(loss, outputs, retain_graph=True, materialize_grads=True)
+    through = torch.stack([(o * g).sum() for o, g in zip(outputs, found, strict=True)]).sum()
     whole, by_outputs = jacobian.gradient(loss), jacobian.gradient(through)
     return not all(torch.allclose(whole[part], by_outputs[part], 1e-6, 1e-9) for part in PARTS)
 
@@ -288,7 +284,3 @@ def _leaves_outputs(estimator: Estimator, jacobian: Jacobian) -> bool:
 def _form(gram: Tensor, left: Tensor, right: Tensor | None = None) -> float:
     """``sum_images left' G right``."""
     return torch.einsum("io,iop,ip->", left, gram, left if right is None else right).item()
-
-
-def _ratio(value: float, square: float) -> float:
-    return value / square if square > 0 else float("nan")

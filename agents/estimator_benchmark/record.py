@@ -8,11 +8,11 @@ import json
 from collections.abc import Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ..training.files import write_text_atomically
+from ..training.files import write_json_atomically
 from ..training.recipes import Recipe
 from ..training.serialisation import from_json
+from ..training.settings import Options
 
 SWEEP_FILE = "sweep.json"
 
@@ -21,17 +21,17 @@ SWEEP_FILE = "sweep.json"
 class Record:
     """What `SWEEP_FILE` holds."""
 
-    recipe: dict[str, Any]
+    recipe: Options
     """Of all cells, without estimator and seed."""
     max_minutes: float | None
     """Budget of each cell."""
     threads: int
-    """Of torch, in each cell."""
+    """Torch's threads in each cell."""
     estimators: dict[str, dict[str, str]]
     """Name -> ``spec``, and ``fingerprint`` of its file."""
     cells: list[str]
     """The names of all cells that were ever asked for."""
-    machine: dict[str, Any]
+    machine: Options
     """That the sweep was begun on; each cell has its own."""
 
     def full_recipe(self) -> Recipe:
@@ -75,16 +75,14 @@ def keep_record(new: Record, directory: Path, afresh: Set[str] = frozenset()) ->
         new = replace(old, estimators=old.estimators | new.estimators, cells=cells)
     elif any(not path.name.startswith(".") for path in directory.iterdir()):
         raise ValueError(f"{directory} already holds something that is no sweep; choose another --output-dir")
-    write_text_atomically(directory / SWEEP_FILE, json.dumps(asdict(new), indent=2) + "\n")
+    write_json_atomically(directory / SWEEP_FILE, asdict(new))
 
 
 def _refuse_other_settings(old: Record, new: Record, directory: Path) -> None:
     was, wanted = (
-        {**vars(record.full_recipe()), "max_minutes": record.max_minutes, "threads": record.threads}
-        for record in (old, new)
+        vars(each.full_recipe()) | {"max_minutes": each.max_minutes, "threads": each.threads} for each in (old, new)
     )
-    changes = [f"{name} was {was[name]} and is now {wanted[name]}" for name in was if was[name] != wanted[name]]
-    if changes:
+    if changes := [f"{name} was {was[name]} and is now {wanted[name]}" for name in was if was[name] != wanted[name]]:
         raise ValueError(
             f"{directory} holds a sweep with other settings: {'; '.join(changes)}. Give the same settings, or choose "
             "another --output-dir"

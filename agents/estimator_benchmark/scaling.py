@@ -5,14 +5,11 @@ All in the presence logits of one frozen agent, relative to the square of the ex
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from air_env.likelihoods import LIKELIHOODS
 
-from ..estimators import Estimator, StopProblem
 from .frozen import FrozenAgent, in_double_precision
 from .measures import moments
 from .properties import make_fitted
@@ -57,7 +54,7 @@ def points(frozen: FrozenAgent, names: Sequence[str]) -> Iterator[Point]:
         yield from _points("likelihood", likelihood, changed(frozen, likelihood=likelihood), names)
 
 
-def changed(frozen: FrozenAgent, sharpness: float = 1.0, **changes: Any) -> FrozenAgent:
+def changed(frozen: FrozenAgent, sharpness: float = 1.0, **changes: object) -> FrozenAgent:
     """The frozen agent without exploration, with the same weights in another scene model.
 
     Args:
@@ -77,14 +74,10 @@ def changed(frozen: FrozenAgent, sharpness: float = 1.0, **changes: Any) -> Froz
 def _points(axis: str, value: float | str | None, frozen: FrozenAgent, names: Sequence[str]) -> Iterator[Point]:
     for name in names:
         estimator = make_fitted(name, frozen)
-        problem = _problem(frozen, estimator)
+        images = frozen.images[:_NUM_IMAGES]
+        problem = frozen.problem(images, frozen.noise(len(images), estimator, 0), estimator)
         generator = torch.Generator().manual_seed(0)
         found = moments(estimator, problem, [problem.logits], generator, num_samples=_NUM_SAMPLES)
         added = found.covariance.diagonal(dim1=1, dim2=2).sum()
         where = problem.logits.abs().mean().item() if value is None else value
         yield Point(axis, where, name, (added / found.exact.square().sum()).item())
-
-
-def _problem(frozen: FrozenAgent, estimator: Estimator) -> StopProblem:
-    images: Tensor = frozen.images[:_NUM_IMAGES]
-    return frozen.problem(images, frozen.noise(len(images), estimator, 0), estimator)

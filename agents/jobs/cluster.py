@@ -7,11 +7,13 @@ import getpass
 import hashlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -101,7 +103,8 @@ class LocalCluster(Cluster):
     def submit(self, job: Job) -> None:  # noqa: D102
         arguments = (job, Path(self._lock.lock_file))
         self._processes[job.name] = process = get_context("spawn").Process(target=_work, args=arguments)
-        process.start()
+        with _signals_kept():
+            process.start()
 
     def running(self) -> set[str]:  # noqa: D102
         return {name for name, process in self._processes.items() if process.is_alive()}
@@ -122,9 +125,6 @@ class LocalCluster(Cluster):
 
 def _work(job: Job, coordinator: Path) -> None:
     """What a local worker does; what it prints is in the job's folder."""
-    if hasattr(os, "setsid"):
-        # Ctrl-C and hang-up go to every process of the terminal, while only the coordinator knows how to stop a worker.
-        os.setsid()
     job.notes.mkdir(parents=True, exist_ok=True)
     with (job.notes / f"{os.getpid()}.log").open("ab", buffering=0) as log:
         for stream in (sys.stdout, sys.stderr):
@@ -178,7 +178,8 @@ class SlurmCluster(Cluster):
         try:
             executor = self._make(folder=self.folder / job.name, cluster="slurm")
             executor.update_parameters(**self._settings, name=job.name + self._mark)
-            self._jobs[job.name] = executor.submit(train_job, job).job_id
+            with _signals_kept():
+                self._jobs[job.name] = executor.submit(train_job, job).job_id
         except (RuntimeError, OSError) as error:
             raise ValueError(f"slurm does not take the job {job.name}: {error}; see --help for its options") from error
 
@@ -205,3 +206,16 @@ class SlurmCluster(Cluster):
     def stop(self) -> None:  # noqa: D102
         if jobs := [self._jobs[name] for name in self.running()]:
             subprocess.run(["scancel", *jobs], check=False, timeout=60)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """What is started does not get the terminal's Ctrl-C and hang-up; here they arrive afterwards.
+
+    Both go to every process of the terminal, while only the coordinator knows how to stop a worker.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -27,7 +27,7 @@ from ..training.files import read_rows, write_json_atomically
 from ..training.recipes import Recipe
 from ..training.run import Probe, TrainingRun
 from ..training.serialisation import from_json, to_json
-from ..training.settings import TrainingSettings
+from ..training.settings import Options, TrainingSettings
 from .machine import describe_machine
 
 FAILED_FILE, MACHINE_FILE, JOBS_FOLDER = "failed.json", "machine.json", "jobs"
@@ -132,7 +132,7 @@ class Job:
         """The metrics over training."""
         return read_rows(self.directory / METRICS_FILE)
 
-    def machine(self) -> dict[str, Any]:
+    def machine(self) -> Options:
         """What it was last trained with; empty before."""
         return _read(self.directory / MACHINE_FILE)
 
@@ -206,6 +206,6 @@ class Job:
             run.finish()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Options:
     """A JSON object; empty where there is no file."""
     return json.loads(path.read_text()) if path.exists() else {}
