@@ -131,7 +131,7 @@ def test_foreign_tensors_are_refused(path, metadata):
 def test_an_agent_of_another_version_is_refused(agent, path, config):
     metadata = {"format": "air-env agent 1"} | ({} if config is None else {"config": config})
     save_file(dict(agent.state_dict()), path, metadata)
-    with pytest.raises(ValueError, match=r"(?s)does not fit this version of the agent .*train it again"):
+    with pytest.raises(ValueError, match=r"(?s)does not fit this version of the package .*train it again"):
         load_agent(path)
 
 

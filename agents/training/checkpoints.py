@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,9 +11,10 @@ from air_env.model import SceneConfig
 from air_env.scenes import scene_options
 
 from ..inference.agent import Agent, AgentSettings
-from .files import read_weights, save_weights
+from .files import read_weights, refusing_misfits, save_weights
 from .recipes import Recipe
 from .serialisation import from_json, to_json
+from .settings import Options
 
 AGENT_FILE = "agent.safetensors"
 _FORMAT = "air-env agent 1"
@@ -56,12 +56,10 @@ def load_agent(source: str | Path, device: torch.device | str = "cpu") -> Agent:
     """
     path = _find(source)
     metadata, tensors = read_weights(path, _FORMAT)
-    try:
+    with refusing_misfits(path):
         settings = from_json(_Settings, json.loads(metadata["config"]))
         agent = settings.agent.make(settings.scene)
         agent.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not fit this version of the agent ({error}); train it again") from error
     return agent.to(device).eval()
 
 
@@ -71,16 +69,11 @@ def load_recipe(source: str | Path) -> Recipe:
     metadata, _ = read_weights(path, _FORMAT)
     if "recipe" not in metadata:
         raise ValueError(f"{path} does not say by which recipe it was trained")
-    try:
+    with refusing_misfits(path, "what is your own must be installed, or named with its file (path.py:my_scene)"):
         return from_json(Recipe, json.loads(metadata["recipe"]))
-    except ValueError as error:
-        raise ValueError(
-            f"the recipe in {path} cannot be read here: {error}. What is your own must be installed, or named with its "
-            "file (path.py:my_scene)"
-        ) from error
 
 
-def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tuple[str, dict[str, Any], int]:
+def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tuple[str, Options, int]:
     """Scenes a saved agent was trained on.
 
     Args:
@@ -104,7 +97,7 @@ def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tupl
     return name, _image_size(agent, name) | (recipe.scene_options if name == recipe.scene else {}), recipe.seed
 
 
-def _image_size(agent: Agent, scene: str) -> dict[str, Any]:
+def _image_size(agent: Agent, scene: str) -> Options:
     """The option that makes a scene as large as the agent's images, where the scene has it."""
     return {"image_size": agent.model.config.image_size} if "image_size" in scene_options(scene) else {}
 

@@ -53,7 +53,10 @@ class Trainer:
             torch.manual_seed(recipe.seed)  # noqa: TID251 (forked)
             self.agent = recipe.agent.make(recipe.model).to(self.device)
             self.estimator = make_estimator(recipe.estimator, context_dim(self.agent)).to(self.device)
-        self._refuse_impossible_pairings()
+        differentiable = self.agent.model.renderer.differentiable
+        self.estimator.refuse_impossible(
+            recipe.estimator, differentiable=differentiable, enumerates=self.enumerates_categories
+        )
         if recipe.compile:
             self.agent.model.get_submodule("renderer").compile()
         groups = [{"params": list(self.agent.parameters()), "lr": recipe.learning_rate}]
@@ -121,24 +124,16 @@ class Trainer:
             self.agent,
             self._envs,
             noise,
-            enumerate_categories=self.agent.categorical and self.recipe.categories == "exact",
+            enumerate_categories=self.enumerates_categories,
             reparameterised=self.estimator.reparameterised,
         )
         # Bounds of several samples are made of importance weights.
         return rollout.problem(analytic_kl=self.estimator.num_particles == 1)
 
-    def _refuse_impossible_pairings(self) -> None:
-        estimator, name = self.estimator, self.recipe.estimator
-        if estimator.needs == "soft" and not self.agent.model.renderer.differentiable:
-            raise ValueError(
-                f"estimator {name} relaxes presences, and the renderer of {self.recipe.scene} draws whole objects "
-                f"only; choose one that samples the count, such as half_critic"
-            )
-        if estimator.num_particles > 1 and self.agent.categorical and self.recipe.categories == "exact":
-            raise ValueError(
-                f"estimator {name} weighs {estimator.num_particles} sampled paths against each other, and categories = "
-                "'exact' samples none; take categories = 'score_function', or another estimator"
-            )
+    @property
+    def enumerates_categories(self) -> bool:
+        """Whether there is a path for each sequence of categories, rather than sampled ones."""
+        return self.agent.categorical and self.recipe.categories == "exact"
 
     @property
     def learning_rate(self) -> float:
