@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from stable_baselines3 import A2C, PPO, SAC
@@ -25,7 +25,7 @@ from air_env.registry import Registry
 
 from ..training.files import read_weights, refusing_misfits, save_weights, weights_path
 from ..training.serialisation import from_json, to_json
-from ..training.settings import TrainingSettings
+from ..training.settings import Options, TrainingSettings
 from .policy import HybridPolicy, SceneExtractor
 from .vec_env import AIRSceneVecEnv
 
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 POLICY_FILE = "policy.safetensors"
 Optimizers = dict[str, torch.optim.Optimizer]
 _FORMAT = "air-env stable-baselines3 1"
-
-
-Options = dict[str, Any]
-"""Arguments of an algorithm of Stable-Baselines3 by name."""
 
 
 def _ppo(settings: Settings, num_envs: int) -> Options:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from air_env.vector_env import AIRSceneVectorEnv
 
+from ..training.settings import Options as Info
+
 Observation = dict[str, NDArray]
-Info = dict[str, Any]
-"""Arrays, numbers and infos by name."""
 
 ACTION_MODES = ("latents", "posterior")
 """The action modes whose actions are vectors, which is all that the algorithms know."""

@@ -72,14 +72,7 @@ class Trainer:
         )
 
     def step(self, progress: float | None = None) -> Tensor:
-        """One iteration.
-
-        Args:
-            progress: Share of the training that is done, for the learning rate; by default that of the iterations.
-
-        Returns:
-            The batch's mean ELBO in nats, detached and still on the device.
-        """
+        """One iteration; returns the batch's mean ELBO in nats (`Trains.step`)."""
         recipe = self.recipe
         share = self.iteration / recipe.max_steps if progress is None else progress
         factor = recipe.learning_rate_factor(share)
@@ -95,10 +88,7 @@ class Trainer:
         elbo = torch.zeros(())
         for _ in range(self.estimator.num_passes):
             problem = self.problem(rows, noise)
-            loss = self.estimator.loss(problem, self._noise).mean()
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            self._descend(self.estimator.loss(problem, self._noise).mean())
             elbo = problem.per_image(problem.elbo()).mean().detach()
         self.iteration += 1
         return elbo
@@ -106,11 +96,14 @@ class Trainer:
     def _sleep(self) -> Tensor:
         """One iteration on scenes drawn from the model; returns the mean ``log q(z, n | x)`` instead of the ELBO."""
         log_q = dream(self.agent, self.recipe.batch_size, self._noise, any_order=True).mean()
-        self.optimizer.zero_grad()
-        (-log_q).backward()
-        self.optimizer.step()
+        self._descend(-log_q)
         self.iteration += 1
         return log_q.detach()
+
+    def _descend(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
 
     def problem(self, rows: Tensor, noise: Tensor) -> StopProblem:
         """The problem of a batch of training images, as the estimator needs it.
