@@ -44,9 +44,9 @@ def test_renderers_pass(config):
 
 
 def test_the_shipped_renderer_passes():
-    renderer = PatchConfig().make()
-    load_renderer(renderer)
-    check_renderer(renderer, 50)
+    model = SceneModel(SceneConfig())
+    load_renderer(model)
+    check_renderer(model.renderer, 50)
 
 
 @pytest.mark.parametrize("options", [{}, {"scene": "sprites"}, {"likelihood": "laplace", "num_steps": 1}])

@@ -563,7 +563,7 @@ def test_a_page_holds_the_final_figures_of_every_run(air_env_command, make_run, 
 
 
 def test_a_page_without_runs_is_refused(air_env_command):
-    status, _, _ = air_env_command("summarise")
+    status, _, err = air_env_command("summarise")
     assert (status, err) == (1, "error: no runs are named; name one or more run directories\n")
 
 

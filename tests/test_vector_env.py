@@ -510,7 +510,7 @@ def test_the_settings_of_the_default_model_can_be_changed(monkeypatch):
     settings = {"num_steps": 5, "likelihood": "laplace", "likelihood_scale": 0.1, "count_prior": "uniform"}
     envs = AIRSceneVectorEnv(2, num_scenes=2, device="cpu", **settings)
     config = envs.model.config
-    assert loaded == [envs.model.renderer]
+    assert loaded == [envs.model]
     assert (config.num_steps, config.likelihood, config.likelihood_scale) == (5, "laplace", 0.1)
     assert config.count_prior == CountPrior("uniform")
     assert envs.single_observation_space["step"].n == 6  # type: ignore[index]

@@ -1,6 +1,8 @@
 """Makes a results page of finished runs: a table of held-out numbers, every seed shown, and the curves.
 
-air-env summarise runs/multi_mnist-* --output-dir docs/results --name multi_mnist
+    air-env summarise runs/multi_mnist-* --output-dir docs/results --name multi_mnist
+
+Runs are directories of finished ones, of `air-env train` and of `air-env train-sb3`.
 """
 
 import platform

@@ -14,9 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 from torch import Tensor
 
-from air_env.vector_env import AIRSceneVectorEnv
-
-from ..training.settings import Options as Info
+from air_env.vector_env import AIRSceneVectorEnv, Info
 
 Observation = dict[str, NDArray]
 

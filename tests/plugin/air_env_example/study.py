@@ -1,0 +1,37 @@
+"""A study: counts of rings and discs, by AIR without a label and by brightness with all labels."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from air_agents.jobs.job import Job
+from air_agents.pages import Page, show
+from air_agents.reproduction.experiment import Experiment
+from air_agents.reproduction.study import Case, Measurement, Metrics, Study
+
+_TITLES = {"model": "model", "seed": "seed", "accuracy": "count accuracy"}
+
+
+def cases(experiment: Experiment) -> Iterable[Case]:
+    """Both models with every seed; a run's name is that of its recipe."""
+    for seed in experiment.seeds:
+        yield Case("rings", seed, model="AIR", metric="count_accuracy")
+        yield Case("brightness", seed, model="brightness", metric="accuracy")
+
+
+def measure(job: Job, case: Case, experiment: Experiment) -> Metrics:
+    """Held-out count accuracy, as the run measured it at its end."""
+    return {"accuracy": job.evaluation()[case["metric"]]}
+
+
+def tables(table: pd.DataFrame) -> dict[str, str]:
+    """A line for each run."""
+    return {"accuracy": show(table, _TITLES)}
+
+
+def write(page: Page, table: pd.DataFrame, experiment: Experiment) -> None:
+    """Fills the page."""
+    page.add("Rings and discs, counted in held-out images.", tables(table)["accuracy"])
+
+
+STUDY = Study("Counting rings", (Measurement(cases, measure),), tables, write)
