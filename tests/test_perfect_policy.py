@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from air_agents.evaluation.metrics import compare, kinds_of
+from air_agents.sb3.evaluation import act_at_random, evaluate_policy, explain, stop_at_once
 from air_env import geometry
 from air_env.env import AIRSceneEnv
 from air_env.explanation import Explanation
@@ -25,6 +26,7 @@ SCENES = {
     "tabletop3d": {"image_size": 16, "renderer": "raycast", "num_steps": 2},
 }
 MODES = ("dict", "latents", "posterior")
+FLAT_MODES = MODES[1:]
 
 
 def make(scene: str) -> tuple[World, Explanation]:
@@ -68,6 +70,22 @@ def action_of(envs: AIRSceneVectorEnv, z: Explanation, step: int):
     return torch.cat([logit[:, None], *entries], 1).clamp(-1, 1)
 
 
+def policy(world: World, mode: str, z: Explanation):
+    """The truth as a policy of Stable-Baselines3's evaluation, which acts on every scene at once."""
+    envs = AIRSceneVectorEnv(1, world=world, action_mode=mode)
+
+    def act(observation):
+        step = int(observation["step"].max())
+        # Stopped episodes stay where they are, and the truth about them is that nothing follows.
+        return action_of(envs, z, step).float().numpy()
+
+    return act
+
+
+def by_sb3(world: World, mode: str, z: Explanation) -> Explanation:
+    return explain(policy(world, mode, z), world, mode)[0]
+
+
 def by_vector(world: World, mode: str, z: Explanation) -> Explanation:
     envs = AIRSceneVectorEnv(NUM_SCENES, world=world, action_mode=mode, grad_enabled=False)
     envs.reset(seed=0, options={"scenes": np.arange(NUM_SCENES)})
@@ -92,8 +110,10 @@ def by_single(world: World, mode: str, z: Explanation) -> Explanation:
     return Explanation(**{name: torch.cat([parts[name] for parts in found]) for name in found[0]})
 
 
-@pytest.mark.parametrize("act", [by_vector, by_single])
-@pytest.mark.parametrize("mode", MODES)
+CASES = [(mode, act) for act in (by_vector, by_single) for mode in MODES] + [(mode, by_sb3) for mode in FLAT_MODES]
+
+
+@pytest.mark.parametrize(("mode", "act"), CASES, ids=lambda part: getattr(part, "__name__", part))
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_perfect_policy_is_perfect(scene, mode, act):
     world, truth = make(scene)
@@ -109,6 +129,18 @@ def test_a_perfect_policy_is_perfect(scene, mode, act):
         assert metrics["position_error"].max() < 0.02
     if scene == "tabletop3d":
         assert metrics["camera_error"].max() < 0.01
+
+
+def test_sb3_evaluation_ranks_the_truth_above_nothing_and_nothing_above_chance():
+    world, truth = make("sprites")
+    size = 1 + 3 + world.model.prior_what.size
+    found = evaluate_policy(policy(world, "latents", truth), world, "latents")
+    empty, chance = (evaluate_policy(act(size), world, "latents") for act in (stop_at_once, act_at_random))
+    assert found["count_accuracy"] == found["identity_accuracy"] == 1
+    assert found["box_iou"] == pytest.approx(1, abs=0.01)
+    assert empty["return"] == pytest.approx(world.model.log_p_count[0].item(), abs=1e-6)
+    assert empty["count_accuracy"] == (world.scenes.count == 0).double().mean()
+    assert chance["return"] < empty["return"] < found["return"]
 
 
 def test_a_plugged_in_renderer_is_chosen_by_its_kind():

@@ -27,9 +27,7 @@ from air_agents.sb3 import (
     make_settings,
     save_algorithm,
 )
-from air_agents.sb3.evaluation import act_at_random, stop_at_once
 from air_agents.training.run import TrainingRun
-from air_env import geometry
 from air_env.flat_actions import LatentBox
 from air_env.world import make_world
 
@@ -340,31 +338,6 @@ def test_every_algorithm_trains_saves_loads_and_evaluates(name, mode, tmp_path):
     assert next(iter(metrics[0])) == "count_accuracy"
 
 
-def test_the_truth_as_a_policy_counts_and_names_every_object():
-    """An oracle that reads the truth gets every count and identity, and more than the empty explanation."""
-    world = make_world("sprites", num_scenes=60, split="test")
-    scenes, model = world.scenes, world.model
-    where = geometry.from_boxes(scenes.boxes.nan_to_num(1.0), 40)
-    entries = ((where - model.prior_where.mean) / (3 * model.prior_where.sd)).clamp(-1, 1)
-
-    def act(observation):
-        step = torch.from_numpy(observation["step"]).clamp_max(scenes.labels.shape[1] - 1)
-        rows = torch.arange(len(step))
-        what = 2 * torch.nn.functional.one_hot(scenes.labels[rows, step].clamp_min(0), 3) - 1
-        z_pres = torch.where(torch.from_numpy(observation["step"]) < scenes.count, 1.0, -1.0)
-        return torch.cat([z_pres[:, None], entries[rows, step], what], 1).numpy()
-
-    metrics = evaluate_policy(act, world, "latents")
-    assert metrics["count_accuracy"] == 1
-    assert metrics["identity_accuracy"] == 1
-    assert metrics["box_iou"] > 0.9
-    empty = evaluate_policy(stop_at_once(SIZE), world, "latents")
-    chance = evaluate_policy(act_at_random(SIZE), world, "latents")
-    assert empty["return"] == pytest.approx(model.log_p_count[0].item(), abs=1e-6)
-    assert empty["count_accuracy"] == (scenes.count == 0).double().mean()
-    assert chance["return"] < empty["return"] < metrics["return"]
-
-
 def test_files_that_are_no_policies_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no policy at"):
         load_algorithm(tmp_path)
@@ -465,55 +438,3 @@ def test_a_damaged_run_is_not_resumed(name, tmp_path):
 def test_the_hybrid_policy_refuses_algorithms_that_want_an_actor():
     with pytest.raises(ValueError, match="HybridPolicy is a policy of PPO and A2C"):
         SAC(HybridPolicy, make_envs(2))
-
-
-TRUTHS = {
-    "digits": {},
-    "sprites": {},
-    "objects3d": {"renderer": "raycast"},
-    "tabletop3d": {"renderer": "raycast"},
-}
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("scene", TRUTHS)
-def test_the_truth_as_a_policy_is_right_about_every_scene(scene, mode):
-    """A policy that reads the truth counts, finds and names every object, through every flat action."""
-    world = make_world(scene, num_scenes=24, split="test", scene_options=TRUTHS[scene])
-    scenes, model = world.scenes, world.model
-    if scenes.poses.shape[-1]:
-        where = scenes.poses.nan_to_num()
-    else:
-        # Windows are squares: the smallest ones around the objects.
-        where = geometry.from_boxes(scenes.boxes.nan_to_num(1.0), scenes.images.shape[-1])
-    labels = scenes.labels.clamp_min(0)
-    logits = 40.0 * torch.nn.functional.one_hot(labels, max(model.prior_what.size, 10)).float()
-
-    def entries(prior, *parameters):
-        flat = prior.encode(*parameters)
-        return flat[..., : prior.size] if mode == "latents" and not prior.categorical else flat
-
-    def act(observation):
-        step = torch.from_numpy(observation["step"])
-        rows, last = torch.arange(len(step)), step.clamp_max(where.shape[1] - 1)
-        z_pres = torch.where(step < scenes.count, 1.0, -1.0)[:, None]
-        tiny = math.exp(-6)
-        parts = [
-            z_pres,
-            entries(model.prior_where, where[rows, last], tiny * model.prior_where.sd.expand(len(rows), -1)),
-        ]
-        z_scene = scenes.z_scene
-        parts.append(entries(model.prior_scene, z_scene, tiny * model.prior_scene.sd.expand_as(z_scene)))
-        if model.prior_what.categorical:
-            parts.append(entries(model.prior_what, logits[rows, last, : model.prior_what.size]))
-        else:
-            size = model.prior_what.size
-            mean = torch.zeros(len(rows), size)
-            parts.append(entries(model.prior_what, mean, tiny * torch.ones_like(mean)))
-        return torch.cat(parts, 1).clamp(-1, 1).numpy()
-
-    metrics = evaluate_policy(act, world, mode)
-    assert metrics["count_accuracy"] == 1
-    assert metrics["box_iou"] > (0.9 if mode == "latents" else 0.8)
-    if model.prior_what.categorical:
-        assert metrics["identity_accuracy"] == 1

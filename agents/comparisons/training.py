@@ -16,7 +16,7 @@ from air_env.explanation import DrawnExplanation
 from air_env.scenes import SceneDataset
 
 from ..evaluation.pictures import scenes_beside_reconstructions
-from ..training.files import read_weights, save_weights, write_atomically
+from ..training.files import read_weights, refusing_misfits, save_weights, weights_path, write_atomically
 from ..training.serialisation import from_json, to_json
 from ..training.settings import Rows, State, TrainingSettings
 from .model import ComparisonModel
@@ -186,15 +186,10 @@ def load_comparison(directory: Path | str, device: torch.device | str = "cpu") -
         FileNotFoundError: There is none.
         ValueError: The file is not a comparison's, or is damaged.
     """
-    path = Path(directory)
-    path = path / MODEL_FILE if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no comparison at {path}; name a run directory that holds {MODEL_FILE}")
+    path = weights_path(directory, MODEL_FILE, "comparison")
     metadata, tensors = read_weights(path, _FORMAT)
-    try:
+    with refusing_misfits(path):
         recipe = from_json(TrainingSettings, json.loads(metadata["recipe"]))
         model: ComparisonModel = recipe.model.make()  # type: ignore[attr-defined]
         model.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not fit this version of the comparisons ({error}); train it again") from error
     return model.to(device).eval()

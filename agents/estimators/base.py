@@ -35,6 +35,28 @@ class Estimator(nn.Module):
         super().__init__()
         del context_dim
 
+    def refuse_impossible(self, name: str, *, differentiable: bool, enumerates: bool) -> None:
+        """Refuses a renderer and a treatment of categories that the estimator cannot work with.
+
+        Args:
+            name: Name of the estimator in the error message.
+            differentiable: Whether the renderer draws half objects.
+            enumerates: Whether categories are summed out, so that there are no sampled paths.
+
+        Raises:
+            ValueError: The estimator needs what there is not.
+        """
+        if self.needs == "soft" and not differentiable:
+            raise ValueError(
+                f"estimator {name} relaxes presences, and this renderer draws whole objects only; choose one that "
+                "samples the count, such as half_critic"
+            )
+        if self.num_particles > 1 and enumerates:
+            raise ValueError(
+                f"estimator {name} weighs {self.num_particles} sampled paths against each other, and categories = "
+                "'exact' samples none; take categories = 'score_function', or another estimator"
+            )
+
     def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
         """The surrogate loss of each path; its value means nothing, its gradient does."""
         raise NotImplementedError

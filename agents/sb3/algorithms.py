@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from stable_baselines3 import A2C, PPO, SAC
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from air_env.registry import Registry
 
-from ..training.files import read_weights, save_weights
+from ..training.files import read_weights, refusing_misfits, save_weights, weights_path
 from ..training.serialisation import from_json, to_json
-from ..training.settings import TrainingSettings
+from ..training.settings import Options, TrainingSettings
 from .policy import HybridPolicy, SceneExtractor
 from .vec_env import AIRSceneVecEnv
 
@@ -37,28 +37,31 @@ Optimizers = dict[str, torch.optim.Optimizer]
 _FORMAT = "air-env stable-baselines3 1"
 
 
-def _ppo(envs: VecEnv, settings: Settings, **options: Any) -> BaseAlgorithm:
+def _ppo(settings: Settings, num_envs: int) -> Options:
     # With gamma 1 the return is the log-joint. Episodes have at most N steps: short rollouts of many episodes.
-    rollout = 8 * envs.num_envs
-    return PPO(
-        *_policy(settings), envs, n_steps=8, batch_size=math.gcd(rollout, 128), n_epochs=4, gamma=1.0, gae_lambda=0.8,
-        max_grad_norm=1.0, policy_kwargs=_policy_options(settings), **options,
-    )  # fmt: skip
+    sizes = {"n_steps": 8, "batch_size": math.gcd(8 * num_envs, 128), "n_epochs": 4}
+    return _on_policy(settings) | sizes | {"max_grad_norm": 1.0}
 
 
-def _a2c(envs: VecEnv, settings: Settings, **options: Any) -> BaseAlgorithm:
-    return A2C(
-        *_policy(settings), envs, n_steps=4, gamma=1.0, gae_lambda=0.8, normalize_advantage=True,
-        policy_kwargs=_policy_options(settings), **options,
-    )  # fmt: skip
+def _a2c(settings: Settings, num_envs: int) -> Options:
+    return _on_policy(settings) | {"n_steps": 4, "normalize_advantage": True}
 
 
-def _sac(envs: VecEnv, settings: Settings, **options: Any) -> BaseAlgorithm:
+def _on_policy(settings: Settings) -> Options:
+    hybrid = settings.action_mode == "latents"
+    particular = {"exploration": settings.exploration} if hybrid else _EXTRACTOR
+    return {
+        "policy": HybridPolicy if hybrid else "MultiInputPolicy",
+        "policy_kwargs": {"activation_fn": nn.ReLU, "log_std_init": -2.3} | particular,
+        "gae_lambda": 0.8,
+    }
+
+
+def _sac(settings: Settings, num_envs: int) -> Options:
+    steps = {"learning_starts": 4 * settings.num_envs, "gradient_steps": max(1, settings.num_envs // 16)}
     # A transition of 40x40 RGB takes 19 kB.
-    return SAC(
-        "MultiInputPolicy", envs, buffer_size=20_000, learning_starts=4 * settings.num_envs, batch_size=256, gamma=1.0,
-        train_freq=1, gradient_steps=max(1, settings.num_envs // 16), policy_kwargs=_EXTRACTOR, **options,
-    )  # fmt: skip
+    sizes = {"buffer_size": 20_000, "batch_size": 256, "train_freq": 1}
+    return {"policy": "MultiInputPolicy", "policy_kwargs": _EXTRACTOR} | steps | sizes
 
 
 def _policy_optimizer(algorithm: BaseAlgorithm) -> Optimizers:
@@ -76,10 +79,12 @@ class Algorithm:
     """What is particular to an algorithm."""
 
     make: Callable[..., BaseAlgorithm]
-    """Function of environments, settings and the options that all algorithms have."""
+    """Class of Stable-Baselines3."""
+    options: Callable[[Settings, int], Options]
+    """Function of settings and the number of environments: its arguments that others lack or set otherwise."""
     rollout: int
     """Steps of each environment between updates of a `TrainingRun`."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Options = field(default_factory=dict)
     """Settings that differ from those of PPO."""
     optimizers: Callable[..., Optimizers] = _policy_optimizer
     """Its optimisers by name."""
@@ -90,9 +95,10 @@ class Algorithm:
 ALGORITHMS: Registry[Algorithm] = Registry(
     "algorithm",
     {
-        "ppo": Algorithm(_ppo, rollout=8),
-        "a2c": Algorithm(_a2c, rollout=4, defaults={"num_envs": 64, "learning_rate": 7e-4}),
+        "ppo": Algorithm(PPO, _ppo, rollout=8),
+        "a2c": Algorithm(A2C, _a2c, rollout=4, defaults={"num_envs": 64, "learning_rate": 7e-4}),
         "sac": Algorithm(
+            SAC,
             _sac,
             rollout=4,
             defaults={"num_envs": 32, "learning_rate": 3e-4, "max_steps": 60_000},
@@ -108,10 +114,9 @@ _EXTRACTOR = {"features_extractor_class": SceneExtractor}
 
 def make_algorithm(settings: Settings, envs: VecEnv, device: torch.device | str = "cpu") -> BaseAlgorithm:
     """An untrained algorithm for environments."""
-    rate = settings.learning_rate
-    return ALGORITHMS.find(settings.algorithm).make(
-        envs, settings, learning_rate=lambda remaining: rate * remaining, seed=settings.seed, device=device
-    )
+    rate, algorithm = settings.learning_rate, ALGORITHMS.find(settings.algorithm)
+    options = {"gamma": 1.0, "seed": settings.seed, "device": device} | algorithm.options(settings, envs.num_envs)
+    return algorithm.make(env=envs, learning_rate=lambda remaining: rate * remaining, **options)
 
 
 def save_algorithm(algorithm: BaseAlgorithm, path: Path, settings: Settings) -> None:
@@ -143,13 +148,9 @@ def load_algorithm(
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, or is none of these.
     """
-    path = Path(source) / POLICY_FILE if Path(source).is_dir() else Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no policy at {path}; name a run directory that holds {POLICY_FILE}, or the file"
-        )
+    path = weights_path(source, POLICY_FILE, "policy")
     metadata, tensors = read_weights(path, _FORMAT)
-    try:
+    with refusing_misfits(path):
         settings = cast("Settings", from_json(TrainingSettings, json.loads(metadata["settings"])))
         envs = AIRSceneVecEnv(
             1, action_mode=settings.action_mode, scene=settings.scene, num_scenes=1, data_dir=data_dir,
@@ -157,17 +158,4 @@ def load_algorithm(
         )  # fmt: skip
         algorithm = make_algorithm(settings, envs, device)
         algorithm.policy.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{path} does not fit this version ({error}); train it again") from error
     return algorithm
-
-
-def _policy(settings: Settings) -> tuple[type[HybridPolicy] | str]:
-    return (HybridPolicy if settings.action_mode == "latents" else "MultiInputPolicy",)
-
-
-def _policy_options(settings: Settings) -> dict[str, Any]:
-    shared = {"activation_fn": nn.ReLU, "log_std_init": -2.3}
-    if settings.action_mode == "latents":
-        return shared | {"exploration": settings.exploration}
-    return shared | _EXTRACTOR

@@ -20,12 +20,7 @@ _BATCH = 500
 
 
 def evaluate_policy(
-    act: Act,
-    world: World,
-    action_mode: str,
-    *,
-    seed: int = 0,
-    progress: Callable[[int], object] | None = None,
+    act: Act, world: World, action_mode: str, *, seed: int = 0, progress: Callable[[int], object] | None = None
 ) -> dict[str, float]:
     """Lets a policy explain every scene of a world once.
 
@@ -40,15 +35,14 @@ def evaluate_policy(
         Means: ``count_accuracy``, ``box_iou`` and ``identity_accuracy`` as `air_agents.evaluation.metrics.evaluate` has
         them, NaN where nothing was counted correctly; ``return`` in nats.
     """
-    totals: dict[str, list[Tensor]] = {}
+    parts: list[dict[str, Tensor]] = []
     for start in range(0, len(world.scenes), _BATCH):
         scenes = world.scenes[start : start + _BATCH]
         z, returns = explain(act, World(world.model, scenes), action_mode, seed=seed + start)
-        for name, values in (compare(z, scenes.to("cpu"), kinds_of(world.model)) | {"return": returns}).items():
-            totals.setdefault(name, []).append(values.cpu())
+        parts.append(compare(z, scenes.to("cpu"), kinds_of(world.model)) | {"return": returns})
         if progress is not None:
             progress(len(scenes))
-    return {name: torch.cat(values).double().mean().item() for name, values in totals.items()}
+    return {name: torch.cat([part[name].cpu() for part in parts]).double().mean().item() for name in parts[0]}
 
 
 def explain(act: Act, world: World, action_mode: str, *, seed: int = 0) -> tuple[DrawnExplanation, Tensor]:

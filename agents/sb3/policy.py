@@ -115,15 +115,14 @@ class HybridDistribution(DiagGaussianDistribution):
         return self._action(self.presence.sample(), self.distribution.rsample(), what)
 
     def mode(self) -> Tensor:
-        """The most probable presence, and of the others the most probable given it."""
+        """The most probable presence, and the most probable latents given it."""
         what = None if self.category is None else self.category.logits.argmax(-1)
         return self._action((self.presence.probs > 0.5).to(self.distribution.mean.dtype), self.distribution.mean, what)
 
     def _action(self, z_pres: Tensor, latents: Tensor, what: Tensor | None) -> Tensor:
-        parts = [latents]
         if what is not None:
-            parts.append(2 * F.one_hot(what, self.sizes[2]).to(latents.dtype) - 1)
-        return torch.cat([2 * z_pres[:, None] - 1, z_pres[:, None] * torch.cat(parts, -1)], -1)
+            latents = torch.cat([latents, 2 * F.one_hot(what, self.sizes[2]).to(latents.dtype) - 1], -1)
+        return torch.cat([2 * z_pres[:, None] - 1, z_pres[:, None] * latents], -1)
 
 
 class HybridPolicy(MultiInputActorCriticPolicy):
@@ -145,11 +144,11 @@ class HybridPolicy(MultiInputActorCriticPolicy):
         observation_space: spaces.Dict,
         action_space: spaces.Box,
         lr_schedule: Schedule,
-        *args: Any,
+        *,
         num_categories: int | None = None,
         exploration: float = 0.02,
         features_extractor_class: type[BaseFeaturesExtractor] = SceneExtractor,
-        net_arch: list[int] | dict[str, list[int]] | None = None,
+        net_arch: dict[str, list[int]] | list[int] | None = None,
         **options: Any,
     ) -> None:
         if num_categories is None:
@@ -164,7 +163,6 @@ class HybridPolicy(MultiInputActorCriticPolicy):
             observation_space,
             action_space,
             lr_schedule,
-            *args,
             features_extractor_class=features_extractor_class,
             net_arch={"pi": [], "vf": [64]} if net_arch is None else net_arch,
             **options,
@@ -192,10 +190,7 @@ class HybridPolicy(MultiInputActorCriticPolicy):
         self._hybrid["exploration"] = self.action_dist.exploration = value
 
     def _build(self, lr_schedule: Schedule) -> None:
-        settings = self._hybrid
-        self.action_dist = HybridDistribution(
-            spaces.flatdim(self.action_space), settings["num_categories"], settings["exploration"]
-        )
+        self.action_dist = HybridDistribution(spaces.flatdim(self.action_space), **self._hybrid)
         super()._build(lr_schedule)
         # At first objects are drawn where the first map of attention lies: far from any object there is nothing to
         # learn about places, but that it costs least to draw outside the image.
@@ -207,5 +202,5 @@ class HybridPolicy(MultiInputActorCriticPolicy):
             assert isinstance(weight, Tensor)
             weight.data[2:4, :2] = 0.65 * torch.eye(2)
 
-    def _get_constructor_parameters(self) -> dict[str, Any]:
+    def _get_constructor_parameters(self) -> dict[str, object]:
         return super()._get_constructor_parameters() | self._hybrid

@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from torch import Tensor
 
@@ -59,7 +57,6 @@ class PolicyTrainer:
         self.algorithm.set_logger(Logger(None, []))
         self.algorithm.lr_schedule = lambda remaining: self.learning_rate
         self._share = 0.0
-        self._callback = _CountImages(self)
 
     @property
     def iteration(self) -> int:
@@ -87,12 +84,11 @@ class PolicyTrainer:
         if isinstance(self.algorithm.policy, HybridPolicy):
             self.algorithm.policy.exploration = self.settings.exploration_at(self._share)
         steps = ALGORITHMS.find(self.settings.algorithm).rollout * self.settings.num_envs
-        self.algorithm.learn(steps, callback=self._callback, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+        self.algorithm.learn(steps, callback=self._count_images, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
         return torch.zeros((), device=self.device)
 
     def objectives(self, mean: float) -> dict[str, float]:
         """The mean return of the last training episodes, and what the algorithm logs of itself."""
-        del mean
         returns = [episode["r"] for episode in self.algorithm.ep_info_buffer or []]
         logged = {name: float(value) for name, value in self.algorithm.logger.name_to_value.items()}
         return {self.objective: float(np.mean(returns)) if returns else math.nan} | logged
@@ -136,7 +132,7 @@ class PolicyTrainer:
 
     def state_dict(self) -> State:
         """What a continued training needs."""
-        returns, entropy = self._returns, ALGORITHMS.find(self.settings.algorithm).entropy(self.algorithm)
+        returns, entropy = self._normalised.ret_rms, ALGORITHMS.find(self.settings.algorithm).entropy(self.algorithm)
         return {
             "policy": self.algorithm.policy.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers().items()},
@@ -153,26 +149,15 @@ class PolicyTrainer:
             optimizer.load_state_dict(state["optimizers"][name])
         if (entropy := ALGORITHMS.find(self.settings.algorithm).entropy(self.algorithm)) is not None:
             entropy.data.copy_(state["log_ent_coef"])
-        self._returns.mean, self._returns.var, self._returns.count = state["returns"]
+        returns = self._normalised.ret_rms
+        returns.mean, returns.var, returns.count = state["returns"]
         self.algorithm.num_timesteps, self.images = state["steps"], state["images"]
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """The algorithm's optimisers by name."""
         return ALGORITHMS.find(self.settings.algorithm).optimizers(self.algorithm)
 
-    @property
-    def _returns(self) -> RunningMeanStd:
-        """What the returns are divided by."""
-        return self._normalised.ret_rms
-
-
-class _CountImages(BaseCallback):
-    """Counts the episodes, each of which explains an image."""
-
-    def __init__(self, trainer: PolicyTrainer) -> None:
-        super().__init__()
-        self._trainer = trainer
-
-    def _on_step(self) -> bool:
-        self._trainer.images += int(self.locals["dones"].sum())
+    def _count_images(self, variables: dict[str, NDArray], _: object) -> bool:
+        """Counts the episodes that a step finished, each of which explains an image; training goes on."""
+        self.images += int(variables["dones"].sum())
         return True

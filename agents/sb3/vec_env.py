@@ -122,7 +122,6 @@ class AIRSceneVecEnv(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """Nothing is wrapped."""
-        del wrapper_class
         return [False for _ in self._get_indices(indices)]
 
 
@@ -132,13 +131,12 @@ def _to_numpy(observation: dict[str, Tensor]) -> Observation:
 
 def _rows(info: Info, indices: NDArray[np.int64]) -> list[Info]:
     """The infos of some episodes: numbers, and arrays."""
-    rows: list[Info] = [{} for _ in indices]
-    for name, value in info.items():
-        if isinstance(value, dict):
-            values: Sequence[object] | NDArray = _rows(value, indices)
-        else:
-            chosen = value.numpy(force=True)[indices]  # a copy
-            values = chosen.tolist() if chosen.ndim == 1 else chosen
-        for row, part in zip(rows, values, strict=True):
-            row[name] = part
-    return rows
+    columns = {name: _column(value, indices) for name, value in info.items()}
+    return [{name: column[i] for name, column in columns.items()} for i in range(len(indices))]
+
+
+def _column(value: Info | Tensor, indices: NDArray[np.int64]) -> Sequence[object]:
+    if isinstance(value, dict):
+        return _rows(value, indices)
+    chosen = value.numpy(force=True)[indices]  # a copy
+    return chosen.tolist() if chosen.ndim == 1 else list(chosen)

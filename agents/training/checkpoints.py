@@ -11,7 +11,7 @@ from air_env.model import SceneConfig
 from air_env.scenes import scene_options
 
 from ..inference.agent import Agent, AgentSettings
-from .files import read_weights, save_weights
+from .files import read_weights, refusing_misfits, save_weights
 from .recipes import Recipe
 from .serialisation import from_json, to_json
 from .settings import Options
@@ -56,12 +56,10 @@ def load_agent(source: str | Path, device: torch.device | str = "cpu") -> Agent:
     """
     path = _find(source)
     metadata, tensors = read_weights(path, _FORMAT)
-    try:
+    with refusing_misfits(path):
         settings = from_json(_Settings, json.loads(metadata["config"]))
         agent = settings.agent.make(settings.scene)
         agent.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not fit this version of the agent ({error}); train it again") from error
     return agent.to(device).eval()
 
 
@@ -71,13 +69,8 @@ def load_recipe(source: str | Path) -> Recipe:
     metadata, _ = read_weights(path, _FORMAT)
     if "recipe" not in metadata:
         raise ValueError(f"{path} does not say by which recipe it was trained")
-    try:
+    with refusing_misfits(path, "what is your own must be installed, or named with its file (path.py:my_scene)"):
         return from_json(Recipe, json.loads(metadata["recipe"]))
-    except ValueError as error:
-        raise ValueError(
-            f"the recipe in {path} cannot be read here: {error}. What is your own must be installed, or named with its "
-            "file (path.py:my_scene)"
-        ) from error
 
 
 def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tuple[str, Options, int]:

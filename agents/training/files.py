@@ -4,7 +4,7 @@ import contextlib
 import csv
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -82,6 +82,32 @@ def read_weights(path: Path, wanted: str) -> tuple[dict[str, str], dict[str, tor
     if metadata.get("format") != wanted:
         raise ValueError(f"{path} is none of this package (format {metadata.get('format')!r}, wanted {wanted!r})")
     return metadata, tensors
+
+
+def weights_path(source: str | Path, name: str, what: str) -> Path:
+    """The file of weights in a run directory, or a file as it is.
+
+    Args:
+        source: The directory or the file.
+        name: Name of the file in a directory.
+        what: What it holds, for the error message.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    path = Path(source) / name if Path(source).is_dir() else Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {what} at {path}; name a run directory that holds {name}, or the file")
+    return path
+
+
+@contextlib.contextmanager
+def refusing_misfits(path: Path, remedy: str = "train it again") -> Iterator[None]:
+    """Turns any error of settings and weights that do not fit into one ``ValueError`` with the remedy."""
+    try:
+        yield
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not fit this version of the package ({error}); {remedy}") from error
 
 
 def write_rows(rows: Sequence[Mapping[str, float]], path: Path) -> None:

@@ -49,10 +49,10 @@ def read_run(directory: Path) -> Finished:
         config = json.loads((directory / CONFIG_FILE).read_text())
         if "images" not in metrics:
             metrics["images"] = metrics["iterations"] * config["batch_size"]
-        if missing := [name for name in ("count_accuracy", "minutes") if name not in metrics]:
-            raise ValueError(f"{', '.join(missing)} not in {EVALUATION_FILE}")
-        if missing := [name for name in ("scene", "seed") if name not in config]:
-            raise ValueError(f"{', '.join(missing)} not in {CONFIG_FILE}")
+        wanted = {EVALUATION_FILE: (metrics, "count_accuracy", "minutes"), CONFIG_FILE: (config, "scene", "seed")}
+        for file, (found, *names) in wanted.items():
+            if missing := [name for name in names if name not in found]:
+                raise ValueError(f"{', '.join(missing)} not in {file}")
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{directory} holds no finished run ({Path(error.filename).name} is missing); finish it with "

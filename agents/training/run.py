@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -37,7 +37,7 @@ from .serialisation import to_json
 from .settings import TrainingSettings, Trains
 
 Progress = Callable[[dict[str, float]], object]
-Probe = Callable[[Any], dict[str, float]]
+Probe = Callable[..., dict[str, float]]
 """Looks at a trainer at every evaluation, and gives further columns of metrics."""
 
 R = TypeVar("R", bound=TrainingSettings)
@@ -74,9 +74,7 @@ class TrainingRun(Generic[R]):
     ) -> None:
         if max_minutes is not None and not max_minutes > 0:
             raise ValueError(f"max_minutes must be positive, got {max_minutes}")
-        self.directory = directory
-        self.recipe = recipe
-        self.max_minutes = max_minutes
+        self.directory, self.recipe, self.max_minutes = directory, recipe, max_minutes
         self.scene = recipe.make_scene(data_dir)
         self.test = self.scene.dataset("test", recipe.num_test, recipe.seed)
         self.trainer: Trains = recipe.make_trainer(self.scene, device)
@@ -236,7 +234,6 @@ class TrainingRun(Generic[R]):
         Returns:
             The metrics, which are also in evaluation.json, with the run's iterations and minutes.
         """
-        # The seed after the recipe's: other arrangements than those of the rows of metrics.
         metrics = self.trainer.evaluate(self.final_scenes(), progress)
         metrics |= {"iterations": self.trainer.iteration, "minutes": self.minutes}
         self._picture()

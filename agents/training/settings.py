@@ -15,7 +15,7 @@ from air_env.scenes import SCENES, Scene, SceneDataset, make_scene
 Rows = Sequence[Mapping[str, float]]
 Options = dict[str, Any]
 """Options of a scene by name, or other plain values of JSON."""
-State = dict[str, Any]
+State = Options
 """What a checkpoint holds of a trainer: tensors, numbers and containers of them."""
 
 

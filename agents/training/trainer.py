@@ -53,7 +53,10 @@ class Trainer:
             torch.manual_seed(recipe.seed)  # noqa: TID251 (forked)
             self.agent = recipe.agent.make(recipe.model).to(self.device)
             self.estimator = make_estimator(recipe.estimator, context_dim(self.agent)).to(self.device)
-        self._refuse_impossible_pairings()
+        differentiable = self.agent.model.renderer.differentiable
+        self.estimator.refuse_impossible(
+            recipe.estimator, differentiable=differentiable, enumerates=self.enumerates_categories
+        )
         if recipe.compile:
             self.agent.model.get_submodule("renderer").compile()
         groups = [{"params": list(self.agent.parameters()), "lr": recipe.learning_rate}]
@@ -69,14 +72,7 @@ class Trainer:
         )
 
     def step(self, progress: float | None = None) -> Tensor:
-        """One iteration.
-
-        Args:
-            progress: Share of the training that is done, for the learning rate; by default that of the iterations.
-
-        Returns:
-            The batch's mean ELBO in nats, detached and still on the device.
-        """
+        """One iteration; returns the batch's mean ELBO in nats (`Trains.step`)."""
         recipe = self.recipe
         share = self.iteration / recipe.max_steps if progress is None else progress
         factor = recipe.learning_rate_factor(share)
@@ -92,10 +88,7 @@ class Trainer:
         elbo = torch.zeros(())
         for _ in range(self.estimator.num_passes):
             problem = self.problem(rows, noise)
-            loss = self.estimator.loss(problem, self._noise).mean()
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            self._descend(self.estimator.loss(problem, self._noise).mean())
             elbo = problem.per_image(problem.elbo()).mean().detach()
         self.iteration += 1
         return elbo
@@ -103,11 +96,14 @@ class Trainer:
     def _sleep(self) -> Tensor:
         """One iteration on scenes drawn from the model; returns the mean ``log q(z, n | x)`` instead of the ELBO."""
         log_q = dream(self.agent, self.recipe.batch_size, self._noise, any_order=True).mean()
-        self.optimizer.zero_grad()
-        (-log_q).backward()
-        self.optimizer.step()
+        self._descend(-log_q)
         self.iteration += 1
         return log_q.detach()
+
+    def _descend(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
 
     def problem(self, rows: Tensor, noise: Tensor) -> StopProblem:
         """The problem of a batch of training images, as the estimator needs it.
@@ -121,24 +117,16 @@ class Trainer:
             self.agent,
             self._envs,
             noise,
-            enumerate_categories=self.agent.categorical and self.recipe.categories == "exact",
+            enumerate_categories=self.enumerates_categories,
             reparameterised=self.estimator.reparameterised,
         )
         # Bounds of several samples are made of importance weights.
         return rollout.problem(analytic_kl=self.estimator.num_particles == 1)
 
-    def _refuse_impossible_pairings(self) -> None:
-        estimator, name = self.estimator, self.recipe.estimator
-        if estimator.needs == "soft" and not self.agent.model.renderer.differentiable:
-            raise ValueError(
-                f"estimator {name} relaxes presences, and the renderer of {self.recipe.scene} draws whole objects "
-                f"only; choose one that samples the count, such as half_critic"
-            )
-        if estimator.num_particles > 1 and self.agent.categorical and self.recipe.categories == "exact":
-            raise ValueError(
-                f"estimator {name} weighs {estimator.num_particles} sampled paths against each other, and categories = "
-                "'exact' samples none; take categories = 'score_function', or another estimator"
-            )
+    @property
+    def enumerates_categories(self) -> bool:
+        """Whether there is a path for each sequence of categories, rather than sampled ones."""
+        return self.agent.categorical and self.recipe.categories == "exact"
 
     @property
     def learning_rate(self) -> float:
