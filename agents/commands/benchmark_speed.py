@@ -64,7 +64,7 @@ def report(arguments: Arguments) -> None:
     from ..training.files import write_text_atomically
 
     device = pick_device(arguments.device)
-    rows = pd.DataFrame(measurements(arguments, device))
+    rows = pd.DataFrame(list(measurements(arguments, device)))
     about = {
         "device": torch.cuda.get_device_name(device)
         if device.startswith("cuda")

@@ -124,7 +124,7 @@ def stable_baselines(setting: Setting) -> Iterator[Workload]:
     adapters = (("SB3 adapter", AIRSceneVecEnv(num_envs, world=world)) for num_envs in (64, 1024))
     for name, envs in (("DummyVecEnv", DummyVecEnv([make] * 64)), *adapters):
         envs.reset()
-        action = np.full((envs.num_envs, *envs.action_space.shape), 0.1, np.float32)
+        action = np.full((envs.num_envs, *(envs.action_space.shape or ())), 0.1, np.float32)
         yield Workload(f"{name}, {envs.num_envs} environments", "steps/s", envs.num_envs, partial(envs.step, action))
 
 
