@@ -141,11 +141,11 @@ def test_the_entry_point_lists_its_commands_and_refuses_others(air_env_command):
     assert (status, err) == (2, f"error: command 'trian' is unknown; choose one of {', '.join(COMMANDS)}\n")
 
 
-@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.stem)
-def test_scripts_are_the_commands(script):
-    (module,) = (line.split()[1] for line in script.read_text().splitlines() if line.startswith("from"))
-    assert module.removeprefix("air_agents.commands.").replace("_", "-") in COMMANDS
-    assert "raise SystemExit(main())" in script.read_text()
+def test_scripts_are_the_commands():
+    for script in sorted(SCRIPTS.glob("*.py")):
+        (module,) = (line.split()[1] for line in script.read_text().splitlines() if line.startswith("from"))
+        assert module.removeprefix("air_agents.commands.").replace("_", "-") in COMMANDS
+        assert "raise SystemExit(main())" in script.read_text()
 
 
 def test_a_script_runs_as_people_run_it():
@@ -199,10 +199,10 @@ def test_every_setting_can_be_changed_and_the_others_stay(arguments, changes):
     assert parsed(*words) == expected
 
 
-@pytest.mark.parametrize("name", [*RECIPES, *COMPARISONS])
-def test_every_recipe_is_its_own_default(name):
-    settings = parsed(name)
-    assert settings == (COMPARISONS[name] if name in COMPARISONS else RECIPES[name])
+def test_every_recipe_is_its_own_default():
+    for name in [*RECIPES, *COMPARISONS]:
+        settings = parsed(name)
+        assert settings == (COMPARISONS[name] if name in COMPARISONS else RECIPES[name])
 
 
 @pytest.mark.parametrize("name", ["tabletop3d", "sprites", "cnn_sum"])
@@ -289,15 +289,15 @@ def test_what_makes_no_sense_is_refused_with_a_message_and_without_a_traceback(r
     assert [path.name for path in Path("taken").iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "meant"),
-    [(["--seeed", 1], "--seed"), (["tiny", "--model.likelihod", "laplace"], "--model.likelihood"),
-     (["sprites", "--scene-options.count", 1], "--scene-options.counts")],
-)  # fmt: skip
-def test_unknown_arguments_are_answered_with_those_that_are_like_them(air_env_command, arguments, meant):
-    status, _, err = air_env_command("train", *arguments)
-    assert status == 2
-    assert meant in err
+def test_unknown_arguments_are_answered_with_those_that_are_like_them(air_env_command):
+    for arguments, meant in [
+        (["--seeed", 1], "--seed"),
+        (["tiny", "--model.likelihod", "laplace"], "--model.likelihood"),
+        (["sprites", "--scene-options.count", 1], "--scene-options.counts"),
+    ]:
+        status, _, err = air_env_command("train", *arguments)
+        assert status == 2
+        assert meant in err
 
 
 # Runs
@@ -370,23 +370,19 @@ def test_a_second_interruption_does_not_wait(air_env_command):
     assert TrainingRun.resume(Path("run")).trainer.iteration == 0, "nothing half-finished is saved"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "names"),
-    [
+def test_what_a_resumed_run_cannot_change_is_refused(train, refused):
+    train("tiny", "--output-dir", "run", "--no-evaluation")
+    before = files("run")
+    for arguments, names in [
         (["tiny"], "RECIPE"),
         (["--seed", "0"], "--seed"),
         (["--estimator", "nvil", "--model.num-steps", "2"], "--estimator, --model.num-steps"),
         (["--batch-size", "4", "--output-dir", "b"], "--output-dir, --batch-size"),
-    ],
-    ids=str,
-)
-def test_what_a_resumed_run_cannot_change_is_refused(train, refused, arguments, names):
-    train("tiny", "--output-dir", "run", "--no-evaluation")
-    before = files("run")
-    assert refused(*arguments, "--resume", "run") == (
-        f"--resume continues a run with its own settings, and cannot change {names}: leave it out"
-    )
-    assert files("run") == before
+    ]:
+        assert refused(*arguments, "--resume", "run") == (
+            f"--resume continues a run with its own settings, and cannot change {names}: leave it out"
+        )
+        assert files("run") == before
 
 
 def test_a_finished_run_is_extended_and_is_not_measured_again(train, refused, monkeypatch):
@@ -469,9 +465,8 @@ def test_a_policy_is_trained_from_beginning_to_end_and_further(sb3, air_env_comm
     assert TrainingRun.resume(directory).trainer.iteration >= 1000
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_a_policy_is_refused_what_makes_no_sense(sb3, air_env_command):
+    for arguments, message in [
         ("--algorithm dqn", "algorithm 'dqn' is unknown; choose one of ppo, a2c, sac"),
         ("--scene sprite", "scene 'sprite' is unknown; choose one of"),
         ("--action-mode boxes", "action_mode 'boxes' is unknown; choose one of"),
@@ -480,13 +475,11 @@ def test_a_policy_is_trained_from_beginning_to_end_and_further(sb3, air_env_comm
         ("--output-dir . --num-train 8", ". is the folder you are in; name one to be made in it with --output-dir"),
         ("--resume x --seed 7 --learning-rate 9", "cannot change --learning-rate, --seed: leave it out"),
         ("--resume nowhere", "nowhere holds no run to resume"),
-    ],
-)
-def test_a_policy_is_refused_what_makes_no_sense(sb3, air_env_command, arguments, message):
-    status, out, err = air_env_command("train-sb3", *arguments.split())
-    assert (status, out) == (1, "")
-    assert message in err
-    assert not list(Path().iterdir())
+    ]:
+        status, out, err = air_env_command("train-sb3", *arguments.split())
+        assert (status, out) == (1, "")
+        assert message in err
+        assert not list(Path().iterdir())
 
 
 def test_without_the_extra_a_hint_comes_before_any_work(air_env_command, monkeypatch):

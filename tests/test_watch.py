@@ -138,24 +138,19 @@ def test_without_an_encoder_an_error_says_what_to_install(air_env_command, tiny_
     assert not (tmp_path / "demo.mp4").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_bad_arguments_get_a_clear_error_and_write_nothing(air_env_command, tiny_agent, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in [
         (["--output", "demo.avi"], "--output must end in .gif or .mp4, got demo.avi"),
         (["--output", "demo.gif", "--num-scenes", 0], "--num-scenes must be at least 1, got 0"),
         (["--output", "demo.gif", "--fps", "nan"], "--fps must be above 0 and at most 50, got nan"),
         (["--output", "demo.gif", "--scene", "cats"], "scene 'cats' is unknown"),
         (["--output", "demo.gif", "--seed", -1], "seed of scenes must be at least 0"),
-    ],
-)
-def test_bad_arguments_get_a_clear_error_and_write_nothing(
-    air_env_command, tiny_agent, tmp_path, monkeypatch, arguments, message
-):
-    monkeypatch.chdir(tmp_path)
-    status, _, err = air_env_command("watch", tiny_agent, *arguments)
-    assert status == 1
-    assert f"error: {message}" in err.replace("the seed", "seed")
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    ]:
+        status, _, err = air_env_command("watch", tiny_agent, *arguments)
+        assert status == 1
+        assert f"error: {message}" in err.replace("the seed", "seed")
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_an_agent_without_a_recipe_needs_a_scene(air_env_command, tmp_path):

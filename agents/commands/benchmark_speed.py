@@ -3,28 +3,30 @@
     air-env benchmark-speed
     air-env benchmark-speed --threads 1 --only training --seconds 5
 
-Beside each speed stands the floating-point rate it reaches: the operations of one call (matrix products and
-convolutions, forward and backward, as `torch.utils.flop_counter` counts them) over its time, as a share of the rate of
-a 2048x2048 float32 matrix product. That product is timed before, between and after the repeats of each measurement, on
-the same threads. `median` is over the repeats, `best` the fastest; where they are far apart, the machine was busy with
-something else.
+Beside each speed stands the floating-point rate it reaches in GFLOP/s: the operations of one call (matrix products and
+convolutions, forward and backward, as `torch.utils.flop_counter` counts them) over its time, and its share of the rate
+of a 2048x2048 float32 matrix product. That product is timed before, between and after the repeats of each measurement,
+on the same threads. `median` is over the repeats, `best` the fastest; where they are far apart, the machine was busy
+with something else.
 """
 
-import csv
-import io
 import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import terminal
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..jobs.timing import Measurement
+
+_SHOWN = ["median", "best", "unit", "rate", "matmul_rate", "share", "share_best"]
 
 
 @dataclass(frozen=True)
@@ -51,39 +53,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(arguments: Arguments) -> None:
     """Measures, prints, and writes where that is asked for."""
-    from ..training.files import write_text_atomically
-
-    about, rows = benchmark(arguments)
-    values = [asdict(row) for row in rows]
-    text = json.dumps(about | {"measurements": values}, indent=2)
-    print(text if arguments.json else table(about, rows))
-    if arguments.output_dir is not None:
-        sheet = io.StringIO(newline="")
-        writer = csv.DictWriter(sheet, list(values[0]))
-        writer.writeheader()
-        writer.writerows(values)
-        write_text_atomically(arguments.output_dir / "speed.json", text + "\n")
-        write_text_atomically(arguments.output_dir / "speed.csv", sheet.getvalue())
-        print(f"\nwrote speed.json and speed.csv to {arguments.output_dir}", file=sys.stderr)
-
-
-def benchmark(arguments: Arguments) -> tuple[dict[str, object], list["Measurement"]]:
-    """The machine, and the measurements for every number of threads."""
     if arguments.seconds <= 0:
         raise ValueError(f"--seconds must be positive, got {arguments.seconds}")
-    if any(threads < 1 for threads in arguments.threads):
-        raise ValueError(f"--threads must be at least 1, got {arguments.threads}")
+    terminal.at_least(1, threads=min(arguments.threads, default=None))
 
+    import pandas as pd
     import torch
 
     from ..jobs.devices import pick_device
+    from ..training.files import write_text_atomically
+
+    device = pick_device(arguments.device)
+    rows = pd.DataFrame(list(measurements(arguments, device)))
+    about = {
+        "device": torch.cuda.get_device_name(device)
+        if device.startswith("cuda")
+        else f"{device}, {platform.machine()}",
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "torch": str(torch.__version__),
+    }
+    text = json.dumps(about | {"measurements": rows.to_dict("records")}, indent=2)
+    heading = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in about.items())
+    print(text if arguments.json else f"{heading}\n\n{table(rows)}")
+    if arguments.output_dir is not None:
+        write_text_atomically(arguments.output_dir / "speed.json", text + "\n")
+        write_text_atomically(arguments.output_dir / "speed.csv", rows.to_csv(index=False))
+        print(f"\nwrote speed.json and speed.csv to {arguments.output_dir}", file=sys.stderr)
+
+
+def measurements(arguments: Arguments, device: str) -> "Iterator[Measurement]":
+    """Measures every benchmark, for every number of threads."""
+    import torch
+
     from ..jobs.timing import measure
     from .workloads import BENCHMARKS, Setting
 
-    device = pick_device(arguments.device)
-    setting, rows, before = Setting.on(device), [], torch.get_num_threads()
+    setting, before = Setting.on(device), torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        for threads in arguments.threads or default_threads(device):
+        for threads in arguments.threads or sorted({1 if device.startswith("cpu") else cores, cores}):
             torch.set_num_threads(threads)
             workloads = [w for function in BENCHMARKS for w in function(setting) if arguments.only in w.name]
             if not workloads:
@@ -91,51 +100,20 @@ def benchmark(arguments: Arguments) -> tuple[dict[str, object], list["Measuremen
                     f"no benchmark's name contains {arguments.only!r}; try training, explain, environment, pyrender"
                 )
             for workload in terminal.progress_bar(iterable=workloads, desc=f"threads: {threads}", leave=False):
-                rows.append(measure(workload, threads, device, arguments.seconds))
+                yield measure(workload, threads, device, arguments.seconds)
     finally:
         torch.set_num_threads(before)
-    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
-    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    about: dict[str, object] = {
-        "device": gpu or f"{device}, {platform.machine()}",
-        "cores": os.cpu_count(),
-        "load_average": load,
-    }
-    return about | {"torch": str(torch.__version__)}, rows
 
 
-def default_threads(device: str) -> list[int]:
-    """1 and all cores; all cores where a GPU does the work."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return sorted({1, cores}) if device.startswith("cpu") else [cores]
-
-
-def table(about: Mapping[str, object], rows: Sequence["Measurement"]) -> str:
-    """The measurements as lines of text."""
-    lines = [
-        f"{about['device']}, {about['cores']} cores, torch {about['torch']}, load average {about['load_average']}",
-        "",
-        f"{'':47s}{'':>12s}{'':>12s}{'':10s}{'GFLOP/s':>9s}{'matmul':>9s}{'share of matmul':>17s}",
-        f"{'threads':9s}{'benchmark':38s}{'median':>12s}{'best':>12s}{'':10s}{'median':>9s}{'median':>9s}"
-        f"{'median':>9s}{'best':>8s}",
-    ]
-    for row in rows:
-        digits = 2 if row.unit == "ms" else 0
-        lines.append(
-            f"{row.threads:<9d}{row.name:38s}{row.median:12,.{digits}f}{row.best:12,.{digits}f} {row.unit:9s}"
-            f"{row.rate:9.1f}{row.matmul_rate:9.1f}{row.share:9.2f}{row.share_best:8.2f}"
-        )
-    return "\n".join([*lines, "", *ratios(rows)])
-
-
-def ratios(rows: Sequence["Measurement"]) -> list[str]:
-    """How many times as fast one benchmark is as another, where both were measured."""
+def table(rows: "pd.DataFrame") -> str:
+    """The measurements as lines of text, and how many times as fast one benchmark is as another."""
     from .workloads import RATIOS
 
-    medians = {(row.threads, row.name): row.median for row in rows}
-    return [
-        f"threads {threads}: {fast} take {median / medians[threads, slow]:.1f} times as many steps as {slow}"
-        for (threads, name), median in medians.items()
-        for fast, slow in RATIOS
-        if name == fast and (threads, slow) in medians
-    ]
+    shown = rows.set_index(["threads", "name"])[_SHOWN]
+    lines = [shown.to_string(float_format=lambda value: f"{value:,.{0 if value >= 100 else 2}f}"), ""]
+    medians = rows.pivot(index="name", columns="threads", values="median")
+    for fast, slow in RATIOS:
+        if fast in medians.index and slow in medians.index:
+            times = ", ".join(f"{ratio:.1f}" for ratio in medians.loc[fast] / medians.loc[slow])
+            lines.append(f"{fast} take {times} times as many steps as {slow}")
+    return "\n".join(lines)

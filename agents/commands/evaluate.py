@@ -81,10 +81,10 @@ def report(arguments: Arguments) -> None:
 
 def measure(arguments: Arguments) -> Metrics:
     """The metrics of `evaluate`, then what was measured; undefined ones are None."""
-    for name, smallest in (("num_scenes", 1), ("num_samples", 1), ("num_steps", 1), ("seed", 0)):
-        value = getattr(arguments, name)
-        if value is not None and value < smallest:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {smallest}, got {value}")
+    terminal.at_least(
+        1, num_scenes=arguments.num_scenes, num_samples=arguments.num_samples, num_steps=arguments.num_steps
+    )
+    terminal.at_least(0, seed=arguments.seed)
 
     import torch
 

@@ -20,7 +20,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,13 +65,12 @@ def explain(arguments: Arguments) -> int:
     """Explains the files, prints and writes the results; the exit status says whether all files could be read."""
     if not arguments.images:
         raise ValueError("no pictures are named; name one or more PNG or JPEG files")
-    if arguments.num_steps is not None and arguments.num_steps < 1:
-        raise ValueError(f"--num-steps must be at least 1, got {arguments.num_steps}")
+    terminal.at_least(1, num_steps=arguments.num_steps)
 
     import numpy as np
     import torch
 
-    from ..evaluation.photographs import explained_shares, read_all, read_picture
+    from ..evaluation.photographs import explained_shares, read_picture
     from ..jobs.devices import pick_device
     from ..training.checkpoints import load_agent
     from ..training.files import write_atomically, write_text_atomically
@@ -84,16 +82,13 @@ def explain(arguments: Arguments) -> int:
     if solid and arguments.invert != "auto":
         raise ValueError("--invert is not for agents of three-dimensional objects, whose colours stay as they are")
     kinds = agent.model.renderer.kinds if solid else ()
-    read = partial(
-        read_picture,
-        side=side,
-        invert=arguments.invert,
-        channels=channels,
-        solid=solid,
-        crop=arguments.crop,
-        agent=agent if agent.model.scene_dim else None,
-    )
-    pictures, complaints = read_all(arguments.images, read)
+    finder = agent if agent.model.scene_dim else None
+    pictures, complaints = [], []
+    for path in arguments.images:
+        try:
+            pictures.append(read_picture(path, side, arguments.invert, channels, solid, arguments.crop, finder))
+        except ValueError as error:
+            complaints.append(str(error))
     if pictures:
         images = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
         z = agent.explain(images, arguments.num_steps)

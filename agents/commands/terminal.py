@@ -126,6 +126,17 @@ def failed(*messages: str) -> int:
     return FAILURE
 
 
+def at_least(smallest: int, **values: int | None) -> None:
+    """Checks arguments that have a smallest value.
+
+    Raises:
+        ValueError: One is smaller.
+    """
+    for name, value in values.items():
+        if value is not None and value < smallest:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {smallest}, got {value}")
+
+
 def require(extra: str, *modules: str, instead: str = "") -> None:
     """Checks that an extra is installed, before any work.
 

@@ -46,8 +46,7 @@ def watch(arguments: Arguments) -> None:
     suffix = arguments.output.suffix.lower()
     if suffix not in _SUFFIXES:
         raise ValueError(f"--output must end in {' or '.join(_SUFFIXES)}, got {arguments.output}")
-    if arguments.num_scenes < 1:
-        raise ValueError(f"--num-scenes must be at least 1, got {arguments.num_scenes}")
+    terminal.at_least(1, num_scenes=arguments.num_scenes)
     if not 0 < arguments.fps <= 50:
         raise ValueError(f"--fps must be above 0 and at most 50, got {arguments.fps}")
     if suffix == ".mp4":

@@ -11,14 +11,7 @@ import torch
 from torch import Tensor
 
 from air_env import AIRSceneEnv, AIRSceneVectorEnv, SceneConfig, SceneModel, World
-from air_env.renderers.backends import (
-    KINDS,
-    Backend,
-    PyrenderRenderer,
-    RaycastRenderer,
-    SceneBatch,
-    why_no_opengl,
-)
+from air_env.renderers.backends import KINDS, Backend, PyrenderRenderer, RaycastRenderer, SceneBatch, why_no_opengl
 from air_env.scenes import SceneDataset, make_scene
 
 from ..inference.air import AIR, AgentConfig
@@ -57,7 +50,7 @@ def explaining(setting: Setting) -> Iterator[Workload]:
     for num_images in (1, 256):
         images = setting.scenes.images[:num_images]
         name = f"explain, {num_images} image{'s' * (num_images > 1)}"
-        yield Workload(name, "ms", num_images, lambda images=images: agent.explain(images))
+        yield Workload(name, "ms", num_images, partial(agent.explain, images))
 
 
 def single_environment(setting: Setting) -> Iterator[Workload]:
@@ -65,16 +58,15 @@ def single_environment(setting: Setting) -> Iterator[Workload]:
     model = SceneModel(SceneConfig()).to(setting.device)
     env = AIRSceneEnv(world=World(model, setting.scenes))
     env.reset(seed=0)
-    *latents, num_steps = (*_latents(model, 1), model.config.num_steps)
-    z_where, z_what = (part[0, 0].numpy() for part in latents)
+    z_where, z_what = (part[0, 0].numpy() for part in _latents(model, 1))
     action = {"z_pres": np.int64(1), "z_where": z_where, "z_what": z_what}
 
     def episode() -> None:
         env.reset()
-        for _ in range(num_steps):
+        for _ in range(model.config.num_steps):
             env.step(action)
 
-    yield Workload("environment", "steps/s", num_steps, episode)
+    yield Workload("environment", "steps/s", model.config.num_steps, episode)
 
 
 def vector_environment(setting: Setting) -> Iterator[Workload]:
@@ -85,9 +77,8 @@ def vector_environment(setting: Setting) -> Iterator[Workload]:
         envs.reset(seed=0)
         plan = [part.to(setting.device).requires_grad_(grad_enabled) for part in _latents(model, num_envs)]
         kind = "with gradients" if grad_enabled else "no gradients"
-        name = f"{num_envs} environments, {kind}"
         steps = num_envs * model.config.num_steps
-        yield Workload(name, "steps/s", steps, lambda envs=envs, plan=plan: _episodes(envs, *plan))
+        yield Workload(f"{num_envs} environments, {kind}", "steps/s", steps, partial(_episodes, envs, *plan))
 
 
 def _episodes(envs: AIRSceneVectorEnv, z_where: Tensor, z_what: Tensor) -> None:
@@ -117,7 +108,7 @@ def sync_vector_environment(setting: Setting) -> Iterator[Workload]:
     envs.reset(seed=0)
     z_where, z_what = (part[:, 0].numpy(force=True) for part in _latents(model, num_envs))
     action = {"z_pres": np.ones(num_envs, np.int64), "z_where": z_where, "z_what": z_what}
-    yield Workload(SYNC_VECTOR_ENV, "steps/s", num_envs, lambda: envs.step(action))
+    yield Workload("SyncVectorEnv, 64 environments", "steps/s", num_envs, partial(envs.step, action))
 
 
 def stable_baselines(setting: Setting) -> Iterator[Workload]:
@@ -130,16 +121,11 @@ def stable_baselines(setting: Setting) -> Iterator[Workload]:
         return
     world = World(SceneModel(SceneConfig()).to(setting.device), setting.scenes)
     make = partial(gymnasium.make, "AIRSceneFlat-v0", world=world, disable_env_checker=True)
-    all_envs = {
-        DUMMY_VEC_ENV: lambda: DummyVecEnv([make] * 64),
-        ADAPTER.format(64): lambda: AIRSceneVecEnv(64, world=world),
-        ADAPTER.format(1024): lambda: AIRSceneVecEnv(1024, world=world),
-    }
-    for name, make_envs in all_envs.items():
-        envs = make_envs()
+    adapters = (("SB3 adapter", AIRSceneVecEnv(num_envs, world=world)) for num_envs in (64, 1024))
+    for name, envs in (("DummyVecEnv", DummyVecEnv([make] * 64)), *adapters):
         envs.reset()
-        action = np.full((envs.num_envs, *envs.action_space.shape), 0.1, np.float32)
-        yield Workload(name, "steps/s", envs.num_envs, lambda envs=envs, action=action: envs.step(action))
+        action = np.full((envs.num_envs, *(envs.action_space.shape or ())), 0.1, np.float32)
+        yield Workload(f"{name}, {envs.num_envs} environments", "steps/s", envs.num_envs, partial(envs.step, action))
 
 
 def rendering(setting: Setting) -> Iterator[Workload]:
@@ -162,9 +148,11 @@ def rendering(setting: Setting) -> Iterator[Workload]:
             yield Workload(f"{name}, {resolution} px", "images/s", batch, call, counted=False)
 
 
-SYNC_VECTOR_ENV, VECTOR_ENV = "SyncVectorEnv, 64 environments", "1024 environments, no gradients"
-DUMMY_VEC_ENV, ADAPTER = "DummyVecEnv, 64 environments", "SB3 adapter, {} environments"
-RATIOS = [(VECTOR_ENV, SYNC_VECTOR_ENV), (ADAPTER.format(64), DUMMY_VEC_ENV), (ADAPTER.format(1024), DUMMY_VEC_ENV)]
+RATIOS = [
+    ("1024 environments, no gradients", "SyncVectorEnv, 64 environments"),
+    ("SB3 adapter, 64 environments", "DummyVecEnv, 64 environments"),
+    ("SB3 adapter, 1024 environments", "DummyVecEnv, 64 environments"),
+]
 """Pairs of benchmarks whose speeds are compared."""
 
 BENCHMARKS: list[Callable[[Setting], Iterator[Workload]]] = [

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -163,23 +163,15 @@ def compare(z: DrawnExplanation, scenes: SceneDataset, kinds: tuple[Kind, ...] =
     # Windows are square, outlines of objects with poses are not.
     flat = scenes.poses.shape[-1] == 0
     squares = geometry.boxes(geometry.from_boxes(true_boxes, side), side) if flat else true_boxes
-    iou, matches = match(boxes, squares)
+    iou, (rows, steps, objects) = match(boxes, squares)
     metrics = {"count_accuracy": right, "box_iou": iou, "box_iou_tight": match(boxes, true_boxes)[0]}
     if not z.z_what.is_floating_point():
-        z_what, labels = z.z_what.cpu()[scored], scenes.labels[scored]
-        hits = [z_what[i, steps] == labels[i, objects] for i, (steps, objects) in enumerate(matches)]
-        metrics["identity_accuracy"] = torch.cat(hits) if hits else torch.empty(0)
-    if kinds and not flat:
-        pairs = [
-            (i, step, thing)
-            for i, (steps, things) in enumerate(matches)
-            for step, thing in zip(steps, things, strict=True)
-        ]
-        rows, steps, things = torch.tensor(pairs, dtype=torch.long).view(-1, 3).unbind(1)
-        recognised = z.z_what.cpu()[scored][rows, steps] == scenes.labels[scored][rows, things]
-        rows, steps, things = rows[recognised], steps[recognised], things[recognised]
-        difference = z.z_where.cpu()[scored][rows, steps] - scenes.poses[scored][rows, things]
-        metrics |= pose_errors(difference, scenes.labels[scored][rows, things], kinds)
+        labels = scenes.labels[scored][rows, objects]
+        recognised = z.z_what.cpu()[scored][rows, steps] == labels
+        metrics["identity_accuracy"] = recognised
+        if kinds and not flat:
+            difference = z.z_where.cpu()[scored][rows, steps] - scenes.poses[scored][rows, objects]
+            metrics |= pose_errors(difference[recognised], labels[recognised], kinds)
     if scenes.z_scene.shape[1] > 0:
         metrics["camera_error"] = (z.z_scene.cpu() - scenes.z_scene).abs()[:, 0]
     return metrics
@@ -207,30 +199,31 @@ def pose_errors(
 
 def match(
     boxes: Float[Tensor, "scene step 4"], true_boxes: Float[Tensor, "scene object 4"]
-) -> tuple[Float[Tensor, "scene"], list[tuple[NDArray, NDArray]]]:
+) -> tuple[Float[Tensor, "scene"], Int[Tensor, "3 pair"]]:
     """The best one-to-one matching, for scenes with as many boxes as objects, at least one.
 
     Returns:
-        The mean IoU of each scene; and for each scene, which steps are matched with which objects.
+        The mean IoU of each scene; and of each matched pair the scene, the step and the object.
     """
     corner = torch.maximum(boxes[:, :, None, :2], true_boxes[:, None, :, :2])
     opposite = torch.minimum(boxes[:, :, None, 2:], true_boxes[:, None, :, 2:])
     intersection = (opposite - corner).clamp_min(0).prod(-1)
     area, true_area = ((b[..., 2:] - b[..., :2]).prod(-1) for b in (boxes, true_boxes))
     iou = intersection / (area[:, :, None] + true_area[:, None] - intersection)
-    means, matches = [], []
-    for scene in iou:
+    means, pairs = [], [np.empty((3, 0), np.int64)]
+    for i, scene in enumerate(iou):
         # Absent boxes are NaN, and last.
         present = scene[~scene.isnan().all(1)][:, ~scene.isnan().all(0)].numpy()
-        matches.append(linear_sum_assignment(present, maximize=True))
-        means.append(present[matches[-1]].mean())
-    return torch.tensor(means), matches
+        steps, objects = linear_sum_assignment(present, maximize=True)
+        means.append(present[steps, objects].mean())
+        pairs.append(np.stack([np.full_like(steps, i), steps, objects]))
+    return torch.tensor(means), torch.from_numpy(np.concatenate(pairs, 1))
 
 
 def _confusion(truth: Tensor, count: Tensor, num_steps: int) -> dict[str, float]:
     """Share of the scenes with i objects counted as j."""
-    rows = {}
-    for i in truth.unique().tolist():
-        for j in range(num_steps + 1):
-            rows[f"confusion_{i}_{j}"] = (count[truth == i] == j).double().mean().item()
-    return rows
+    return {
+        f"confusion_{i}_{j}": (count[truth == i] == j).double().mean().item()
+        for i in truth.unique().tolist()
+        for j in range(num_steps + 1)
+    }

@@ -6,7 +6,6 @@ explains most.
 
 import struct
 import zlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -57,17 +56,6 @@ class Picture:
     pixels: Pixels
 
 
-def read_all(paths: Sequence[Path], read: Callable[[Path], Picture]) -> tuple[list[Picture], list[str]]:
-    """Reads files, as `read_picture` does, and says what is wrong with those that cannot be read."""
-    pictures, complaints = [], []
-    for path in paths:
-        try:
-            pictures.append(read(path))
-        except ValueError as error:
-            complaints.append(str(error))
-    return pictures, complaints
-
-
 def read_picture(
     path: Path,
     side: int,
@@ -110,7 +98,7 @@ def read_picture(
     pixels, inverted = (cut_out(colour, alpha), False) if solid else bright_on_black(colour, alpha, invert)
     height, width, _ = pixels.shape
     left, top = (0, 0) if crop is None else crop[:2]
-    x, y, square = around((width, height)) if agent is None else window_of_table(agent, pixels)
+    x, y, square = around(width, height) if agent is None else window_of_table(agent, pixels)
     view = fit(look_at(pixels, (x, y, square)), side)
     return Picture(path, image.size, (x + left, y + top, square), inverted, view)
 
@@ -163,22 +151,16 @@ def border(pixels: Pixels) -> Pixels:
     return np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
 
 
-def around(size: tuple[int, int]) -> Window:
-    """The square around all of a picture of this width and height."""
-    width, height = size
+def around(width: int, height: int) -> Window:
+    """The square around all of a picture."""
     return -(max(height - width, 0) // 2), -(max(width - height, 0) // 2), max(width, height)
 
 
 def look_at(pixels: Pixels, window: Window) -> Pixels:
     """A square of a picture, black beyond its borders."""
     x, y, side = window
-    height, width, channels = pixels.shape
-    view = np.zeros((side, side, channels), pixels.dtype)
-    rows, columns = (slice(max(0, start), max(0, min(end, start + side))) for start, end in ((y, height), (x, width)))
-    part = pixels[rows, columns]
-    top, left = max(0, -y), max(0, -x)
-    view[top : top + part.shape[0], left : left + part.shape[1]] = part
-    return view
+    bands = (Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0))
+    return np.stack([np.asarray(band.crop((x, y, x + side, y + side))) for band in bands], -1)
 
 
 def fit(pixels: Pixels, side: int) -> Pixels:
@@ -193,7 +175,7 @@ def window_of_table(agent: Agent, pixels: Pixels) -> Window:
     Of squares around what is not black, of several sizes and places, that of which the agent explains most.
     """
     height, width, _ = pixels.shape
-    left, top, square = whole = around((width, height))
+    left, top, square = whole = around(width, height)
     # Single pixels that differ from the background are lost in the mean.
     rows, columns = (fit(look_at(pixels, whole), _COARSE).max(0) > _BLACK).nonzero()
     if len(rows) == 0:

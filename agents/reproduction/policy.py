@@ -74,8 +74,8 @@ def first_attended(z: DrawnExplanation, scenes: SceneDataset) -> tuple[SceneData
     scenes, side = scenes[right], scenes.images.shape[-1]
     boxes = z.boxes(side).cpu()[right]
     squares = geometry.boxes(geometry.from_boxes(scenes.boxes, side), side)
-    _, matches = match(boxes, squares)
-    return scenes, np.array([int(objects[steps == 0][0] == 0) for steps, objects in matches], np.int64)
+    _, (_, steps, objects) = match(boxes, squares)
+    return scenes, (objects[steps == 0] == 0).long().numpy()
 
 
 def cues(scenes: SceneDataset) -> dict[str, NDArray[np.float64]]:
