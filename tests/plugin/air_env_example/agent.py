@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from air_agents.inference.agent import Agent, AgentSettings, Choose, Latents, select
+from air_agents.inference.agent import Agent, AgentSettings, Choose, Latents, State
 from air_agents.inference.cores import ErrorEmbedding
 from air_agents.inference.posteriors import Gaussian, GaussianHead
 from air_env import geometry
@@ -36,19 +36,14 @@ class GlanceConfig(AgentSettings):
 
 
 @dataclass(frozen=True)
-class State:
-    """What is known between steps: images and canvas ``[batch, channel, side, side]``, ``hidden [batch, feature]``."""
+class GlanceState(State):
+    """What is known between steps: images, the canvas so far, and features ``[batch, feature]`` of its error."""
 
-    images: Tensor
     canvas: Tensor
     hidden: Tensor
 
-    def select(self, rows: Tensor) -> "State":
-        """The state of some rows of the batch."""
-        return select(self, rows)
 
-
-class Glance(Agent):
+class Glance(Agent[GlanceState, Gaussian]):
     """The agent; `unstopped_rollout` and `explain` follow from its four methods."""
 
     def __init__(self, scene: SceneConfig, config: GlanceConfig) -> None:
@@ -61,25 +56,27 @@ class Glance(Agent):
         pixels = self.model.image_shape[0] * config.glimpse_size**2
         self.what = GaussianHead(pixels, self.what_size, initial_sd=0.7)
 
-    def initial(self, images: Images) -> State:
+    def initial(self, images: Images) -> GlanceState:
         """The state before the first step."""
-        return State(images, torch.zeros_like(images), images.new_zeros(len(images), self.hidden_size))
+        return GlanceState(images, torch.zeros_like(images), images.new_zeros(len(images), self.hidden_size))
 
-    def decide(self, state: State) -> tuple[State, Float[Tensor, "batch"], Gaussian]:
+    def decide(self, state: GlanceState) -> tuple[GlanceState, Float[Tensor, "batch"], Gaussian]:
         """The state with new features, the logit of ``z_pres`` and the posterior of ``z_where``."""
         hidden, place = self.embed(state.images, state.canvas)
         logit = self.exploration.mix_presence(self.presence(hidden)[:, 0])
         where = self.where(hidden, self.model.prior_where)
         return replace(state, hidden=hidden), logit, replace(where, mean=where.mean + F.pad(place, (1, 0)))
 
-    def describe_object(self, state: State, first: Gaussian, choose_where: Choose, choose_what: Choose) -> Latents:
+    def describe_object(
+        self, state: GlanceState, first: Gaussian, choose_where: Choose, choose_what: Choose
+    ) -> Latents:
         """First where the object is, then what is there."""
         z_where = choose_where(first)
         glimpse = geometry.attend(state.images - state.canvas, z_where, self.config.glimpse_size)
         what = self.what(glimpse.flatten(1), self.model.prior_what)
         return Latents(first, what, z_where, choose_what(what))
 
-    def remember(self, state: State, z_where: Tensor, z_what: Tensor) -> State:
+    def remember(self, state: GlanceState, z_where: Tensor, z_what: Tensor) -> GlanceState:
         """The state after the object is drawn; no gradient leads through the canvas to earlier steps."""
         one = Explanation.of_objects(torch.ones_like(z_where[:, :1]), z_where[:, None], z_what[:, None])
         with torch.no_grad():
