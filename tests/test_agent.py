@@ -51,7 +51,11 @@ class Capricious(nn.Module):
 @pytest.fixture(params=CORES)
 def agent(request) -> AIR:
     """An agent that finds every number of objects in some image."""
-    agent = make_agent(core=request.param)
+    return make_capricious(request.param)
+
+
+def make_capricious(core: str = "air") -> AIR:
+    agent = make_agent(core=core)
     agent.presence = Capricious()
     return agent
 
@@ -204,7 +208,8 @@ def forms(pixels: np.ndarray) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("form", forms(np.zeros((1, 2, 2), np.uint8)))
-def test_images_are_taken_in_every_form(agent, form):
+def test_images_are_taken_in_every_form(form):
+    agent = make_capricious()
     pixels = make_scenes(10).images[:, 0].numpy()
     kept = pixels.copy()
     expected = agent.explain(torch.from_numpy(pixels).double()[:, None] / 255)
@@ -238,9 +243,9 @@ GOOD = np.full((2, SIDE, SIDE), 0.5)
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_images_of_another_kind_are_refused_with_the_remedy(agent, images, message):
+def test_images_of_another_kind_are_refused_with_the_remedy(images, message):
     with pytest.raises(ValueError, match=message):
-        agent.explain(images)
+        make_agent().explain(images)
 
 
 def state_with_canvas(agent: AIR, images: Tensor, canvas: Tensor) -> AgentState:
@@ -292,8 +297,8 @@ def test_an_unknown_core_is_refused_with_the_names_of_the_others():
         AgentConfig(core="lstm")
 
 
-@pytest.mark.parametrize("weight", [1.0, 0.999, 0.5, 1e-4, 1e-9, 0.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("weight", [1.0, 0.5, 1e-9, 0.0])
 def test_exploration_mixes_a_fixed_probability_into_that_of_the_network(dtype, weight):
     logits = torch.tensor([-200.0, -20.0, -1.0, 0.0, 3.0, 20.0, 200.0], dtype=dtype, requires_grad=True)
     mixed = Exploration(weight, 0.75).mix_presence(logits)

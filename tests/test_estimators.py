@@ -15,6 +15,7 @@ from tiny import (
     assert_equal,
     count_probabilities,
     generator,
+    in_turn,
     make_agent,
     make_images,
     normal,
@@ -153,8 +154,8 @@ def test_the_expected_gradient_is_the_exact_one_on_an_agents_rollout(name, analy
     assert_equal(estimated, exact, 1e-8)
 
 
-@pytest.mark.parametrize("probabilities", [EARLY, LATE, STUCK, (0.3,), (0.1, 0.9)])
 @pytest.mark.parametrize("name", UNBIASED)
+@in_turn("probabilities", [(EARLY,), (LATE,), (STUCK,), ((0.3,),), ((0.1, 0.9),)])
 def test_the_expected_gradient_in_the_logits_is_the_hand_derived_formula(name, probabilities):
     problem = problem_of(probabilities, RETURNS[: len(probabilities) + 1])
     p = torch.tensor([probabilities], dtype=torch.float64)
@@ -172,9 +173,8 @@ def test_a_constant_return_has_no_gradient_on_average(name):
     assert_equal(torch.autograd.grad(loss, problem.logits)[0], torch.zeros(1, 3, dtype=torch.float64), 1e-8)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("logit", [15.0, 40.0, 200.0])
 @pytest.mark.parametrize("name", ESTIMATORS)
+@in_turn("logit dtype", product((15.0, 40.0, 200.0), (torch.float32, torch.float64)))
 def test_saturated_logits_give_finite_losses_and_gradients(name, logit, dtype):
     estimator = randomised_estimator(name).to(dtype)
     particles = estimator.num_particles

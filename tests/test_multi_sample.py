@@ -19,6 +19,7 @@ from tiny import (
     count_probabilities,
     float64,
     generator,
+    in_turn,
     make_agent,
     make_envs,
     make_images,
@@ -472,9 +473,8 @@ def test_with_many_paths_tvo_has_the_gradient_of_the_exact_objective():
             assert samples.std() / num_images**0.5 < 0.02 * max(abs(exact), 0.1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("logit", [15.0, 40.0, 200.0])
 @pytest.mark.parametrize("name", ALL)
+@in_turn("logit dtype", product((15.0, 40.0, 200.0), (torch.float32, torch.float64)))
 def test_saturated_logits_give_finite_losses_and_gradients(name, logit, dtype):
     signs = torch.tensor(list(product([-1, 1], repeat=3)), dtype=dtype).repeat(5, 1)
     logits, scores = (logit * signs).requires_grad_(), (300 * normal(40, 4)).to(dtype).requires_grad_()

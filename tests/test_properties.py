@@ -24,7 +24,7 @@ from air_agents.estimator_benchmark.frozen import SCENES, STAGES, capture, load_
 from air_agents.estimator_benchmark.measures import count_likelihoods, logit_variance, moments
 from air_agents.estimator_benchmark.probe import probe
 from air_agents.estimator_benchmark.properties import PARTS, Properties, make_fitted, measure, parts
-from air_agents.estimator_benchmark.properties_page import bias_table, cost_table, variance_table, write_page
+from air_agents.estimator_benchmark.properties_page import as_frame, bias_table, cost_table, variance_table, write_page
 from air_agents.estimator_benchmark.scaling import Point, changed, points
 from air_agents.estimators import ESTIMATORS, make_estimator
 from air_agents.estimators.enumeration import objective, outcomes
@@ -391,10 +391,11 @@ def test_the_page_shows_the_worst_stage_and_the_sheet_every_one(tmp_path):
         row("arm", "init", enumerated=False, num_draws=200, bias=0.25, bias_error=0.1, cosine=0.9),
         row("arm", "converged", enumerated=False, num_draws=200, bias=0.1, bias_error=0.2, unbiased=False),
     ]
-    bias = bias_table(rows).splitlines()
+    frame = as_frame(rows)
+    bias = bias_table(frame).splitlines()
     assert bias[2] == "| `nvil` | yes | 4 outcomes | 2e-09 | 1.0000 | 2.00 | 1.25 |"
     assert bias[3].startswith("| `arm` | yes | 200 samples | 0.25 ± 0.1 | 0.9000 | 1.50 |")
-    assert "| `nvil` | 2 | 0.5 | 3 | 2 | - |" in variance_table(rows)
+    assert "| `nvil` | 2 | 0.5 | 3 | 2 | - |" in variance_table(frame)
     costs = {"exact": Cost(20.0, 5.0), "nvil": Cost(30.0, 6.0)}
     assert cost_table(costs).splitlines()[3] == "| `nvil` | 30.0 | 1.50 | 6.0 |"
     axes = (("num_steps", 1.0), ("saturation", 0.5), ("likelihood", "laplace"))
@@ -404,7 +405,7 @@ def test_the_page_shows_the_worst_stage_and_the_sheet_every_one(tmp_path):
     assert all(path.stat().st_size > 0 for path in paths)
     text = paths[0].read_text()
     assert all(
-        part in text for part in ("# page", "A note.", bias_table(rows), variance_table(rows), "page_scaling.png")
+        part in text for part in ("# page", "A note.", bias_table(frame), variance_table(frame), "page_scaling.png")
     )
     with paths[1].open() as file:
         sheet = list(csv.DictReader(file))

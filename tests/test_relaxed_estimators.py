@@ -18,6 +18,7 @@ from tiny import (
     count_probabilities,
     float64,
     generator,
+    in_turn,
     make_agent,
     make_images,
     normal,
@@ -511,9 +512,8 @@ def test_relax_comes_to_have_less_variance_than_rebar():
     assert estimates(relax, test).square().mean() < 0.8 * before
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("logit", [15.0, 40.0, 200.0])
 @pytest.mark.parametrize("name", [*ANTITHETIC, *SOFT])
+@in_turn("logit dtype", product((15.0, 40.0, 200.0), (torch.float32, torch.float64)))
 def test_saturated_logits_and_extreme_numbers_give_finite_losses_and_gradients(name, logit, dtype):
     largest = 1 - torch.finfo(dtype).eps / 2
     signs, numbers = (
@@ -541,7 +541,7 @@ def test_saturated_logits_and_extreme_numbers_give_finite_losses_and_gradients(n
         assert gradient is None or gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("name", [*ANTITHETIC, *SOFT])
+@in_turn("name", [(name,) for name in (*ANTITHETIC, *SOFT)])
 def test_rows_are_independent(name):
     agent = make_agent()
     problem = roll_out(agent, make_images(3)).problem()
@@ -573,7 +573,7 @@ def test_the_model_learns_from_whole_objects(name):
     assert found.tolist() == [[0, 0, -1, 0]]
 
 
-@pytest.mark.parametrize("name", [*ANTITHETIC, *SOFT])
+@in_turn("name", [(name,) for name in (*ANTITHETIC, *SOFT)])
 def test_computations_stay_on_the_problems_device(name):
     # Tensors without values: any that comes from another device, or is looked into, is an error.
     objects, logits = (torch.zeros(size, device="meta", requires_grad=True) for size in ((3,), (2, 3)))

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from tiny import RECIPE as TINY
 
@@ -49,7 +50,7 @@ def make_cell(directory: Path, rows: list[tuple[float, ...]], final: dict | None
 @pytest.fixture
 def no_figures(monkeypatch) -> None:
     """Drawing takes seconds."""
-    monkeypatch.setattr(report, "draw_figures", lambda sweeps, path: path.write_bytes(b""))
+    monkeypatch.setattr(report, "draw_figures", lambda sweeps: Figure((1, 1)))
 
 
 @pytest.fixture

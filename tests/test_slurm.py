@@ -6,6 +6,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,9 +17,9 @@ import pytest
 from tiny import RECIPE
 
 from air_agents import load_agent
-from air_agents.estimator_benchmark.cell import MACHINE_FILE, Cell
 from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
 from air_agents.jobs.cluster import SlurmCluster
+from air_agents.jobs.job import MACHINE_FILE, Job
 from air_agents.training.directory import METRICS_FILE
 from air_agents.training.recipes import RECIPES
 from air_agents.training.run import TrainingRun
@@ -154,8 +155,8 @@ class GoneError(Exception):
 class Killed(Impatient):
     """Is gone as soon as it has submitted something, and stops nothing."""
 
-    def submit(self, name: str, function: Callable[..., object], *arguments: object) -> None:
-        super().submit(name, function, *arguments)
+    def submit(self, job: Job) -> None:
+        super().submit(job)
         raise GoneError
 
     def running(self) -> set[str]:
@@ -168,7 +169,7 @@ class Killed(Impatient):
 class Interrupted(Impatient):
     """Submits nothing, and is interrupted when the cell has been trained for a while."""
 
-    def submit(self, name: str, function: Callable[..., object], *arguments: object) -> None:
+    def submit(self, job: Job) -> None:
         raise AssertionError("it is running already")
 
     def running(self) -> set[str]:
@@ -187,25 +188,34 @@ class Interrupted(Impatient):
 @pytest.mark.usefixtures("slurm")
 def test_jobs_of_a_killed_coordinator_are_found_again_and_save_when_they_are_stopped(tmp_path):
     recipe = replace(RECIPE, estimator="exact", max_steps=100_000, evaluate_every=5)
-    cell = Cell(tmp_path / "sweep" / "exact-0", recipe, "exact")
+    job = Job(tmp_path / "sweep" / "exact-0", recipe)
     sweep = Sweep(recipe, ("exact",), (0,))
     with pytest.raises(GoneError):
-        run_sweep(sweep, tmp_path / "sweep", Killed)
+        run_sweep(sweep, tmp_path / "sweep", Killed(tmp_path / "sweep"))
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(sweep, tmp_path / "sweep", Interrupted)
+        run_sweep(sweep, tmp_path / "sweep", Interrupted(tmp_path / "sweep"))
     assert Impatient(tmp_path / "sweep").running() == set()
-    assert cell.status() == "unfinished"
-    assert TrainingRun.resume(cell.directory).trainer.iteration >= 5
+    assert job.status == "unfinished"
+    assert TrainingRun.resume(job.directory).trainer.iteration >= 5
 
 
 @pytest.mark.usefixtures("slurm")
 def test_what_slurm_does_not_take_is_refused_with_its_reason(tmp_path):
     sweep = Sweep(RECIPE, ("exact",), (0,))
     with pytest.raises(ValueError, match=r"(?s)slurm does not take the job exact-0: .*[Ii]nvalid partition"):
-        run_sweep(sweep, tmp_path, lambda directory: SlurmCluster(directory, partition="nowhere"))
+        run_sweep(sweep, tmp_path, SlurmCluster(tmp_path, partition="nowhere"))
 
 
 def test_without_slurm_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match=r"there is no squeue here: .*--cluster local"):
-        run_sweep(Sweep(RECIPE, ("exact",), (0,)), tmp_path / "sweep", SlurmCluster)
+        run_sweep(Sweep(RECIPE, ("exact",), (0,)), tmp_path / "sweep", SlurmCluster(tmp_path / "sweep"))
+
+
+def test_without_submitit_the_remedy_is_named_before_anything_is_made(tmp_path, monkeypatch, air_env_command):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    options = ("--estimators", "exact", "--cluster", "slurm", "--output-dir", tmp_path / "sweep")
+    status, _, err = air_env_command("benchmark-estimators", "train", *options)
+    assert status == 1
+    assert 'pip install "air-env[cluster]"' in err
+    assert not (tmp_path / "sweep").exists()

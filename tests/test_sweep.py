@@ -6,29 +6,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import cloudpickle
 import pytest
 import torch
 from filelock import FileLock
 from tiny import NUM_STEPS, RECIPE, assert_equal
 
 from air_agents import load_agent
-from air_agents.estimator_benchmark import cell as cell_module
-from air_agents.estimator_benchmark import specs
-from air_agents.estimator_benchmark.cell import FAILED_FILE, MACHINE_FILE, Cell, is_held, train_cell
 from air_agents.estimator_benchmark.probe import probe
 from air_agents.estimator_benchmark.record import read_record
 from air_agents.estimator_benchmark.specs import load_estimator
 from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
 from air_agents.estimators import ESTIMATORS
-from air_agents.jobs.cluster import Cluster
+from air_agents.jobs import job as job_module
+from air_agents.jobs import worker
+from air_agents.jobs.cluster import Cluster, ThisProcess
+from air_agents.jobs.job import FAILED_FILE, MACHINE_FILE, Job
+from air_agents.jobs.worker import is_held, train_job
 from air_agents.training.files import read_rows
 from air_agents.training.recipes import RECIPES
-from air_agents.training.run import TrainingRun
+from air_agents.training.run import Probe, TrainingRun
 
 ROOT = Path(__file__).parents[1]
 TINY = replace(RECIPE, max_steps=4, evaluate_every=2)
@@ -61,7 +60,6 @@ def quick(monkeypatch):
     """What workers set in their own processes is undone, and so is what is registered."""
     # Drawing it takes longer than the training.
     monkeypatch.setattr("air_agents.training.trainer.count_accuracy_curve", lambda rows, path: path.write_bytes(b""))
-    monkeypatch.setattr(specs, "_LOADED", {})
     before, threads = dict(ESTIMATORS), torch.get_num_threads()
     yield
     ESTIMATORS.clear()
@@ -77,43 +75,28 @@ def estimator_file(tmp_path) -> Path:
     return path
 
 
-class InThisProcess(Cluster):
-    """Trains at once, and like a process of its own keeps its exceptions to itself."""
-
-    poll_seconds = 0.0
+class Recording(ThisProcess):
+    """Trains at once, and notes what."""
 
     def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
         self.submitted: list[str] = []
         self.closed = False
 
-    def submit(self, name: str, function: Callable[..., object], *arguments: object) -> None:
-        self.submitted.append(name)
-        try:
-            function(*arguments)
-        except Exception as error:
-            self.error = error
+    def submit(self, job: Job) -> None:
+        self.submitted.append(job.name)
+        super().submit(job)
 
-    def running(self) -> set[str]:
-        return set()
-
-    def stop(self) -> None:
-        raise AssertionError("nothing is running")
-
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self.closed = True
 
 
 def sweep_here(sweep: Sweep, directory: Path, **options) -> tuple[dict[str, str], list[str]]:
     """Runs a sweep in this process; returns what became of its cells, and which were trained."""
-    places: list[InThisProcess] = []
-
-    def make(directory: Path) -> InThisProcess:
-        places.append(InThisProcess(directory))
-        return places[-1]
-
-    cells = run_sweep(sweep, directory, make, **options)
-    assert places[0].closed
-    return {cell.name: cell.status() for cell in cells}, places[0].submitted
+    place = Recording(directory)
+    jobs = run_sweep(sweep, directory, place, **options)
+    assert place.closed
+    return {job.name: job.status for job in jobs}, place.submitted
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
@@ -163,7 +146,7 @@ def test_a_half_finished_cell_is_resumed_and_ends_as_an_undisturbed_one(tmp_path
 
 
 def test_the_probe_gives_the_columns_that_the_report_reads(tmp_path):
-    sweep_here(Sweep(TINY, ("exact", "reinforce"), (0,)), tmp_path, probe=probe)
+    sweep_here(Sweep(TINY, ("exact", "reinforce"), (0,), probe=probe), tmp_path)
     exact, reinforce = (read_rows(tmp_path / f"{name}-0" / "metrics.csv") for name in ("exact", "reinforce"))
     assert [row["iteration"] for row in exact] == [2, 4]
     # Likelihoods of an image and iteration: all counts, or the one that was sampled.
@@ -203,7 +186,7 @@ def test_a_directory_with_something_else_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"estimators": ("nvill",)}, "estimator 'nvill' is unknown; choose one of half_critic, .*name=path.py:Class"),
+        ({"estimators": ("nvill",)}, "estimator 'nvill' is unknown; choose one of half_critic"),
         ({"estimators": ("nvil", "exact", "nvil")}, "estimator nvil is given twice"),
         ({"seeds": (0, 1, 0)}, "seed 0 is given twice"),
         ({"seeds": ()}, "there is no seed to train"),
@@ -251,10 +234,10 @@ def test_an_estimator_from_a_file_is_trained_like_the_one_that_it_is(tmp_path, e
     [
         ("nvill", "estimator 'nvill' is unknown; choose one of half_critic"),
         ("nvil=FILE:Mine", "estimator 'nvil' is already registered; give .* another name"),
-        ("mine=nowhere.py:Mine", "there is no file .*nowhere.py; check the path"),
+        ("mine=nowhere.py:Mine", "there is no Python file .*nowhere.py; check the path"),
         ("mine=FILE:Yours", "defines no Yours; check the name"),
-        ("mine=FILE:NOT_A_CLASS", "NOT_A_CLASS in .* is no estimator; derive it from air_agents.estimators.Estimator"),
-        ("mine=FOLDER/notes.txt:Mine", "is no Python file"),
+        ("mine=FILE:NOT_A_CLASS", "NOT_A_CLASS' is no estimator; derive it from air_agents.estimators.Estimator"),
+        ("mine=FOLDER/notes.txt:Mine", "makes no sense"),
         ("mine=FOLDER/wrong.py:Mine", r"wrong.py cannot be imported \(SyntaxError.*correct it"),
         ("mine=FILE", "makes no sense; give a registered name .*name=path.py:ClassName"),
         ("my-own=FILE:Mine", "makes no sense"),
@@ -312,7 +295,8 @@ def test_failed_cells_begin_afresh_when_that_is_asked_for(tmp_path, estimator_fi
     sweep = Sweep(TINY, (f"broken={estimator_file}:Broken",), (0,))
     sweep_here(sweep, tmp_path / "sweep")
     estimator_file.write_text(ESTIMATOR_FILE.replace("raise", "return super().forward(problem, generator)  # raise"))
-    ESTIMATORS.pop("broken")
+    # As in another process.
+    sys.modules.pop(ESTIMATORS.pop("broken").__module__)
     with pytest.raises(ValueError, match="or try failed cells again with --retry-failed"):
         sweep_here(sweep, tmp_path / "sweep")
     statuses, _ = sweep_here(sweep, tmp_path / "sweep", retry_failed=True)
@@ -327,8 +311,9 @@ def test_a_full_disk_is_no_fault_of_the_estimator(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingRun, "train", fail)
-        statuses, _ = sweep_here(Sweep(TINY, ("exact",), (0,)), tmp_path)
-    assert statuses == {"exact-0": "unfinished"}
+        with pytest.raises(OSError, match="No space left"):
+            sweep_here(Sweep(TINY, ("exact",), (0,)), tmp_path)
+    assert Job(tmp_path / "exact-0", TINY).status == "unfinished"
     assert sweep_here(Sweep(TINY, ("exact",), (0,)), tmp_path)[0] == {"exact-0": "finished"}
 
 
@@ -344,8 +329,8 @@ class Slow(Cluster):
         self.jobs: list[str] = []
         self.most, self.stopped, self.closed = 0, False, False
 
-    def submit(self, name: str, function: Callable[..., object], *arguments: object) -> None:
-        self.jobs.append(name)
+    def submit(self, job: Job) -> None:
+        self.jobs.append(job.name)
         self.most = max(self.most, len(self.jobs))
 
     def running(self) -> set[str]:
@@ -355,21 +340,19 @@ class Slow(Cluster):
     def stop(self) -> None:
         self.stopped = True
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self.closed = True
 
 
 @pytest.mark.parametrize(("workers", "most"), [(1, 1), (3, 3), (None, 6)])
 def test_no_more_cells_are_trained_at_a_time_than_there_are_workers(tmp_path, workers, most):
     slow, ended = Slow(tmp_path), []
-    cells = run_sweep(
-        Sweep(TINY, ("exact", "nvil"), (0, 1, 2)), tmp_path, lambda _: slow, workers=workers, progress=ended.append
-    )
+    cells = run_sweep(Sweep(TINY, ("exact", "nvil"), (0, 1, 2)), tmp_path, slow, workers=workers, progress=ended.append)
     assert slow.most == most
     assert ended == cells
     assert not slow.stopped
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
-        run_sweep(Sweep(TINY, ("exact",), (0,)), tmp_path, lambda _: slow, workers=0)
+        run_sweep(Sweep(TINY, ("exact",), (0,)), tmp_path, slow, workers=0)
 
 
 def test_an_interrupted_coordinator_stops_its_workers_and_waits_for_them(tmp_path):
@@ -379,15 +362,15 @@ def test_an_interrupted_coordinator_stops_its_workers_and_waits_for_them(tmp_pat
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(Sweep(TINY, ("exact", "nvil"), (0, 1, 2)), tmp_path, lambda _: slow, progress=interrupt)
+        run_sweep(Sweep(TINY, ("exact", "nvil"), (0, 1, 2)), tmp_path, slow, progress=interrupt)
     assert slow.stopped
     assert slow.closed
     assert slow.jobs == []
     assert not is_held(tmp_path / ".lock")
 
 
-def long_cell(directory: Path) -> Cell:
-    return Cell(directory / "exact-0", replace(TINY, estimator="exact", max_steps=100_000), "exact")
+def long_job(directory: Path, probe: Probe | None = None) -> Job:
+    return Job(directory / "exact-0", replace(TINY, estimator="exact", max_steps=100_000), probe=probe)
 
 
 def test_a_worker_saves_when_it_is_terminated(tmp_path):
@@ -397,14 +380,14 @@ def test_a_worker_saves_when_it_is_terminated(tmp_path):
         return {}
 
     before = signal.getsignal(signal.SIGTERM)
-    train_cell(long_cell(tmp_path), terminate)
-    assert long_cell(tmp_path).status() == "unfinished"
+    train_job(long_job(tmp_path, terminate))
+    assert long_job(tmp_path).status == "unfinished"
     assert TrainingRun.resume(tmp_path / "exact-0").trainer.iteration == 4
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_worker_saves_and_leaves_when_its_coordinator_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(cell_module, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(worker, "_SECONDS_BETWEEN_LOOKS", 0.01)
     lock = FileLock(tmp_path / "coordinator.lock")
     lock.acquire()
 
@@ -413,30 +396,31 @@ def test_a_worker_saves_and_leaves_when_its_coordinator_is_gone(tmp_path, monkey
             lock.release()
         return {}
 
-    train_cell(long_cell(tmp_path), leave, tmp_path / "coordinator.lock")
-    assert long_cell(tmp_path).status() == "unfinished"
+    train_job(long_job(tmp_path, leave), tmp_path / "coordinator.lock")
+    assert long_job(tmp_path).status == "unfinished"
     assert TrainingRun.resume(tmp_path / "exact-0").trainer.iteration >= 4
 
 
 def test_a_worker_that_hangs_is_ended(tmp_path, monkeypatch):
     ended = []
-    monkeypatch.setattr(cell_module, "_SECONDS_BETWEEN_LOOKS", 0.01)
-    monkeypatch.setattr(cell_module, "_SECONDS_TO_STOP", 0.01)
+    monkeypatch.setattr(worker, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(worker, "_SECONDS_TO_STOP", 0.01)
     monkeypatch.setattr(os, "_exit", ended.append)
-    with cell_module.stop_request(tmp_path / "nobody holds this"):
+    with worker.stop_request(tmp_path / "nobody holds this"):
         deadline = time.monotonic() + 30
         while not ended and time.monotonic() < deadline:
             time.sleep(0.01)
     assert ended == [1]
 
 
-def test_a_cell_is_not_trained_by_two_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr(cell_module, "_SECONDS_FOR_THE_OTHER", 0.0)
-    cell = long_cell(tmp_path)
-    cell.jobs.mkdir(parents=True)
-    with FileLock(cell.jobs / "lock"), pytest.raises(TimeoutError):
-        train_cell(cell)
-    assert cell.status() == "waiting"
+def test_a_job_is_not_trained_by_two_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(job_module, "_SECONDS_BETWEEN_TRIES", 0.0)
+    job, asked = long_job(tmp_path), iter([False, False, True])
+    job.notes.mkdir(parents=True)
+    with FileLock(job.notes / "lock"):
+        job.train(lambda: next(asked))
+    assert list(asked) == [], "it waits until it is interrupted"
+    assert job.status == "waiting"
 
 
 KILLED = """
@@ -450,33 +434,21 @@ from air_agents.training.run import TrainingRun
 from tiny import RECIPE
 
 directory, found = Path(sys.argv[1]), []
+sys.path.insert(0, str(directory.parent))
+import slow
 cell = directory / "nvil-0"
-sweep = Sweep(replace(RECIPE, max_steps=120, evaluate_every=5), ("nvil",), (0,))
-
-def slowly(function, *arguments):
-    # In the worker: iterations that last long enough to be interrupted.
-    import time
-    from air_agents.training.trainer import Trainer
-    step = Trainer.step
-    def slow_step(*arguments):
-        time.sleep(0.03)
-        return step(*arguments)
-    Trainer.step = slow_step
-    function(*arguments)
-
-class Slowly(LocalCluster):
-    def submit(self, name, function, *arguments):
-        super().submit(name, slowly, function, *arguments)
+sweep = Sweep(replace(RECIPE, max_steps=120, evaluate_every=5), ("nvil",), (0,), probe=slow.probe)
 
 def workers():
     processes = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            text = path.read_text()
+            ours = f"SWEEP={directory}".encode() in (path / "environ").read_bytes()
+            command = (path / "cmdline").read_text()
         except OSError:
             continue
-        if str(directory) in text and "submitit" in text and path.parent.name != str(os.getpid()):
-            processes.append(text)
+        if ours and "multiprocessing" in command and "resource_tracker" not in command:
+            processes.append(command)
     return processes
 
 def wait_for(condition):
@@ -491,7 +463,7 @@ for how in (signal.SIGTERM, signal.SIGKILL):
     if child == 0:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            run_sweep(sweep, directory, Slowly)
+            run_sweep(sweep, directory, LocalCluster(directory))
         except KeyboardInterrupt:
             os._exit(3)
         os._exit(0)
@@ -508,7 +480,8 @@ print(json.dumps(found))
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(tmp_path):
     command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(ROOT / "tests")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    (tmp_path / "slow.py").write_text("import time\n\ndef probe(trainer):\n    time.sleep(0.15)\n    return {}\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SWEEP": str(tmp_path / "killed")}
     result = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)
     assert result.returncode == 0, result.stderr[-2000:]
     (terminated, left, reached), (killed, _, reached_later) = json.loads(result.stdout.splitlines()[-1])
@@ -527,10 +500,6 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(tmp_pa
     assert_equal(agents[0], agents[1])
 
 
-# Workers do not find the tests.
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-
 def test_the_command_trains_in_processes_and_tells_what_failed(tmp_path, estimator_file, monkeypatch, air_env_command):
     monkeypatch.setitem(RECIPES, "tiny", RECIPE)
     monkeypatch.chdir(tmp_path)
@@ -542,6 +511,8 @@ def test_the_command_trains_in_processes_and_tells_what_failed(tmp_path, estimat
     status, out, _ = air_env_command("benchmark-estimators", *train)
     assert status == 1
     assert "broken-0 crashed: ZeroDivisionError: so it is" in out
+    (log,) = (tmp_path / "sweep" / "jobs" / "broken-0").glob("*.log")
+    assert "broken-0 failed: so it is" in log.read_text()
     assert [line.split()[:5] for line in out.splitlines() if line.startswith(("mine ", "broken "))] == [
         ["mine", "1", "0", "0", "0"],
         ["broken", "0", "0", "1", "0"],

@@ -1,8 +1,10 @@
 """Tiny worlds and agents, small enough to enumerate: what the tests share."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import torch
@@ -46,6 +48,29 @@ def float64(seed: int = 0) -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+def in_turn(names: str, cases: Iterable[tuple[object, ...]]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes a test go through all cases of some arguments; a failure names its case."""
+    cases, own = list(cases), names.split()
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        @wraps(test)
+        def run(**others: object) -> None:
+            for case in cases:
+                arguments = dict(zip(own, case, strict=True))
+                try:
+                    test(**others, **arguments)
+                except AssertionError as error:
+                    error.add_note(f"in the case {arguments}")
+                    raise
+
+        signature = inspect.signature(test)
+        others = [parameter for name, parameter in signature.parameters.items() if name not in own]
+        setattr(run, "__signature__", signature.replace(parameters=others))  # noqa: B010
+        return run
+
+    return decorate
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -10,12 +10,10 @@
 """
 
 import shlex
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -26,9 +24,9 @@ import tyro
 from . import terminal
 
 if TYPE_CHECKING:
-    from ..estimator_benchmark.cell import Cell
     from ..estimator_benchmark.sweep import Sweep
-    from ..jobs.cluster import LocalCluster, SlurmCluster
+    from ..jobs.cluster import Cluster
+    from ..jobs.job import Job
 
 _CHANGES = ("categories", "max_steps", "exploration_steps", "evaluate_every", "batch_size")
 _LOCAL_WORKERS = 2
@@ -78,65 +76,65 @@ class Train:
 
     def run(self) -> int:
         """Trains, prints what came of it, and returns the exit status."""
-        from ..estimator_benchmark.cell import FAILED, TO_BE_TRAINED
-        from ..estimator_benchmark.probe import probe
         from ..estimator_benchmark.sweep import run_sweep
+        from ..jobs.job import FAILED, TO_BE_TRAINED
 
-        sweep = self.sweep()
-        workers = _LOCAL_WORKERS if self.workers is None and self.cluster == "local" else self.workers
-        num_cells = len(sweep.estimators) * len(sweep.seeds)
-        with _terminated_as_interrupted(), terminal.progress_bar(num_cells, "run") as bar:
-            ended: Counter[str] = Counter()
+        # First of all: submitit may be missing.
+        cluster, sweep = self.make_cluster(), self.sweep()
+        num_cells, ended = len(sweep.estimators) * len(sweep.seeds), Counter[str]()
+        with terminal.patient_interrupt() as interrupted, terminal.progress_bar(num_cells, "run") as bar:
 
-            def show(cell: "Cell") -> None:
-                ended[cell.status()] += 1
+            def show(job: "Job") -> None:
+                ended[job.status] += 1
                 bar.update()
                 bar.set_postfix(ended)
 
-            cells = run_sweep(
+            jobs = run_sweep(
                 sweep,
                 self.output_dir,
-                self.make_cluster,
-                workers=workers,
-                probe=probe,
+                cluster,
+                workers=_LOCAL_WORKERS if self.workers is None and self.cluster == "local" else self.workers,
                 retry_failed=self.retry_failed,
+                interrupted=interrupted,
                 progress=show,
             )
-        print(f"\n{table(cells)}\n")
-        for cell in cells:
-            if cell.status() in FAILED:
-                print(f"{cell.name} {cell.status()}: {cell.failure()['error']}")
-            elif cell.status() in TO_BE_TRAINED:
-                print(f"{cell.name} was lost with its worker; see {cell.jobs}, and give the same command again")
+            if interrupted():
+                raise KeyboardInterrupt
+        print(f"\n{summary(jobs)}\n")
+        for job in jobs:
+            if job.status in FAILED:
+                print(f"{job.name} {job.status}: {job.failure}")
+            elif job.status in TO_BE_TRAINED:
+                print(f"{job.name} was lost with its worker; see {job.notes}, and give the same command again")
         print(f"\n{self.output_dir}/ holds a run directory for each; report them with:")
         print(f"air-env benchmark-estimators report {self.output_dir}")
-        return int(any(cell.status() not in ("finished", "diverged") for cell in cells))
+        return int(any(job.status not in ("finished", "diverged") for job in jobs))
 
     def sweep(self) -> "Sweep":
         """The runs to be compared."""
+        from ..estimator_benchmark.probe import probe
         from ..estimator_benchmark.sweep import Sweep
         from ..training.recipes import get_recipe
 
         changes = {name: getattr(self, name) for name in _CHANGES if getattr(self, name) is not None}
         recipe = replace(get_recipe(self.recipe), **changes)
         data_dir = None if self.data_dir is None else str(self.data_dir.resolve())
-        return Sweep(recipe, self.estimators, self.seeds, self.max_minutes, self.threads, data_dir)
+        return Sweep(recipe, self.estimators, self.seeds, self.max_minutes, self.threads, data_dir, probe)
 
-    def make_cluster(self, directory: Path) -> "LocalCluster | SlurmCluster":
+    def make_cluster(self) -> "Cluster":
         """The machine or the cluster to train on."""
         from ..jobs.cluster import LocalCluster, SlurmCluster
 
         if self.cluster == "local":
-            return LocalCluster(directory)
+            return LocalCluster(self.output_dir)
         if wrong := [option for option in self.slurm_options if not option.partition("=")[2]]:
             raise ValueError(f"--slurm-options must be like account=mine, got {', '.join(wrong)}")
-        options = dict(option.split("=", 1) for option in self.slurm_options)
         return SlurmCluster(
-            directory,
+            self.output_dir,
             partition=self.slurm_partition,
             minutes=self.slurm_minutes,
             cpus=self.threads,
-            options=options,
+            options=dict(option.split("=", 1) for option in self.slurm_options),
         )
 
 
@@ -255,30 +253,17 @@ class Report:
         return 0
 
 
-def table(cells: Sequence["Cell"]) -> str:
-    """Summary of each estimator's seeds, with the median accuracy of those that finished."""
-    from ..estimator_benchmark.cell import TO_BE_TRAINED
-    from ..training.results import read_run
-
+def summary(jobs: Sequence["Job"]) -> str:
+    """A line for each estimator: what became of its seeds, with the median accuracy of those that finished."""
     lines = [f"{'estimator':24s}{'finished':>10s}{'diverged':>10s}{'crashed':>10s}{'lost':>10s}{'accuracy':>10s}"]
-    for name in dict.fromkeys(cell.recipe.estimator for cell in cells):
-        own = [cell for cell in cells if cell.recipe.estimator == name]
-        ended = Counter("lost" if cell.status() in TO_BE_TRAINED else cell.status() for cell in own)
-        finished = [read_run(cell.directory).metrics["count_accuracy"] for cell in own if cell.status() == "finished"]
-        accuracy = f"{median(value or 0.0 for value in finished):.3f}" if finished else "-"
-        counts = "".join(f"{ended[status]:10d}" for status in ("finished", "diverged", "crashed", "lost"))
-        lines.append(f"{name:24s}{counts}{accuracy:>10s}")
+    for name in dict.fromkeys(job.kind for job in jobs):
+        own = [job for job in jobs if job.kind == name]
+        ended = Counter(job.status for job in own)
+        numbers = (ended["finished"], ended["diverged"], ended["crashed"], ended["waiting"] + ended["unfinished"])
+        accuracies = [job.evaluation()["count_accuracy"] or 0.0 for job in own if job.finished]
+        accuracy = f"{median(accuracies):.3f}" if accuracies else "-"
+        lines.append(f"{name:24s}{''.join(f'{n:10d}' for n in numbers)}{accuracy:>10s}")
     return "\n".join(lines)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does: workers save and end."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from ..estimators.testing import check_estimator
 from .frozen import STAGES, load_frozen
 from .properties import Properties, measure
 from .scaling import Point, points
-from .specs import Spec, load_estimator
+from .specs import absolute, load_estimator
 
 SCALED = (
     "half_critic",
@@ -45,28 +45,6 @@ class Judgement:
     points: list[Point]
 
 
-def admit(specs: Sequence[str]) -> list[str]:
-    """Registers estimators, and puts those that are brought along through the gate.
-
-    Args:
-        specs: Registered names, or ``name=path.py:ClassName``.
-
-    Returns:
-        Their names.
-
-    Raises:
-        ValueError: One is unknown, cannot be imported, or does not keep what it promises.
-    """
-    names = [load_estimator(spec) for spec in specs]
-    for spec, name in zip(specs, names, strict=True):
-        if Spec.parse(spec).file is not None:
-            try:
-                check_estimator(ESTIMATORS[name])
-            except AssertionError as error:
-                raise ValueError(f"estimator {name!r} does not pass the checks of estimators: {error}") from error
-    return names
-
-
 def judge(
     specs: Sequence[str],
     scenes: Sequence[str],
@@ -87,9 +65,15 @@ def judge(
     Raises:
         ValueError: An estimator or scene is unknown, or an estimator does not keep what it promises.
     """
-    names = admit(specs)
+    names = [load_estimator(spec) for spec in specs]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"estimator {', '.join(sorted(twice))} is given twice; leave one out")
+    own = [name for name, spec in zip(names, specs, strict=True) if name != spec]
+    for name in own:
+        try:
+            check_estimator(ESTIMATORS[name])
+        except AssertionError as error:
+            raise ValueError(f"estimator {name!r} does not pass the checks of estimators: {error}") from error
     for scene in scenes:
         load_frozen(scene)
         if not any(_fits(name, scene) for name in names):
@@ -97,14 +81,13 @@ def judge(
                 f"none of {', '.join(names)} can be judged on {scene}: several samples of categories have no "
                 "reference there; leave the scene out, or add an estimator of one sample"
             )
-    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (tuple(specs),)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, ([absolute(spec) for spec in specs],)) as pool:
         judged = [
             pool.submit(_judge, scene, stage, [name for name in names if _fits(name, scene)])
             for scene in scenes
             for stage in range(len(STAGES))
         ]
-        wanted = [name for name in names if name in SCALED or Spec.parse(specs[names.index(name)]).file is not None]
-        scaled = [pool.submit(_scale, name) for name in wanted if scaling]
+        scaled = [pool.submit(_scale, name) for name in names if scaling and name in (*SCALED, *own)]
         everything: list[Future] = [*judged, *scaled]
         try:
             for done, future in enumerate(as_completed(everything), 1):

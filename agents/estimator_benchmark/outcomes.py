@@ -5,18 +5,17 @@ took infinitely long; so medians are over all seeds, and no failure makes an ave
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
-from ..training.directory import METRICS_FILE
-from ..training.files import read_rows
+from ..jobs.job import TO_BE_TRAINED, Job, Status
 from ..training.results import read_run
-from .cell import Cell
 from .record import Record, read_record
 
 SUCCESS = 0.95
@@ -39,7 +38,7 @@ class Outcome:
     """Its name."""
     seed: int
     """Of the recipe."""
-    status: Literal["finished", "diverged", "crashed"]
+    status: Status
     """What became of it."""
     rows: list[dict[str, float]]
     """Of its training, with the cumulative ``likelihoods``, where there was a probe."""
@@ -85,7 +84,26 @@ class Outcome:
         rows = [row for row in self.rows if "added_variance" in row and row.get("gradient_square", 0.0) > 0]
         third = self.last("iteration") / 3
         within = [row for row in rows if PARTS[min(2, math.ceil(row["iteration"] / third) - 1)] == part]
-        return _median([row["added_variance"] / row["gradient_square"] for row in within])
+        return float(np.median([row["added_variance"] / row["gradient_square"] for row in within] or math.nan))
+
+    def facts(self) -> dict[str, object]:
+        """Its row of the report's sheet; what is not defined is NaN, what was never reached infinite."""
+        end = {"iterations": "iteration", "minutes": "minutes", "likelihoods": "likelihoods"}
+        return {
+            "estimator": self.estimator,
+            "seed": self.seed,
+            "status": self.status,
+            "accuracy": self.accuracy,
+            "success": int(self.succeeded),
+            "collapsed": int(self.collapsed),
+            "elbo": self.elbo,
+            "iwae": self.iwae,
+            **{name: self.last(column) for name, column in end.items()},
+            **{f"{name}_to_success": self.until_success(column) for name, column in end.items()},
+            **{f"noise_{part}": self.noise(part) for part in PARTS},
+            "saturation": self.last("saturation"),
+            "error": self.error,
+        }
 
 
 @dataclass(frozen=True)
@@ -106,12 +124,14 @@ class SweepResults:
     @property
     def estimators(self) -> list[str]:
         """Names, those with the most successes first, then those with the highest median."""
+        found = self.runs.groupby("estimator").agg(success=("success", "mean"), accuracy=("accuracy", "median"))
+        # Stable, so that equals stay in the order of their names.
+        return list(found.sort_values(["success", "accuracy"], ascending=False, kind="stable").index)
 
-        def key(name: str) -> tuple[float, float, str]:
-            runs = self.of(name)
-            return -sum(run.succeeded for run in runs) / len(runs), -_median([run.accuracy for run in runs]), name
-
-        return sorted({outcome.estimator for outcome in self.outcomes}, key=key)
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """`Outcome.facts` of all outcomes, by estimator and seed."""
+        return pd.DataFrame([run.facts() for run in self.outcomes]).sort_values(["estimator", "seed"])
 
     def of(self, estimator: str) -> list[Outcome]:
         """An estimator's outcomes, by seed."""
@@ -134,22 +154,25 @@ def read_sweep(directory: Path) -> SweepResults:
     recipe = record.full_recipe()
     outcomes, missing, machines = [], [], {}
     for name in record.cells:
-        cell = Cell(directory / name, recipe, spec="")
-        status = cell.status()
-        if status == "waiting" or status == "unfinished":
+        job = Job(directory / name, recipe)
+        if job.status in TO_BE_TRAINED:
             missing.append(name)
             continue
-        estimator, _, seed = name.rpartition("-")
-        if status == "finished":
-            run = read_run(cell.directory)
-            rows = _accumulated(run.rows, recipe.batch_size)
-            final = {name: -math.inf if value is None else value for name, value in run.metrics.items()}
-            outcome = Outcome(estimator, int(seed), status, rows, accuracy_of(final), final["elbo"], final["iwae"])
-        else:
-            rows = _accumulated(read_rows(cell.directory / METRICS_FILE), recipe.batch_size)
-            outcome = Outcome(estimator, int(seed), status, rows, error=str(cell.failure()["error"]))
-        outcomes.append(outcome)
-        if machine := cell.machine():
+        final = read_run(job.directory).metrics if job.finished else {}
+        final = {name: -math.inf if value is None else value for name, value in final.items()}
+        outcomes.append(
+            Outcome(
+                estimator=job.kind,
+                seed=int(name.removeprefix(f"{job.kind}-")),
+                status=job.status,
+                rows=_accumulated(job.rows(), recipe.batch_size),
+                accuracy=accuracy_of(final) if final else 0.0,
+                elbo=final.get("elbo", -math.inf),
+                iwae=final.get("iwae", -math.inf),
+                error=job.failure or "",
+            )
+        )
+        if machine := job.machine():
             machines[f"{machine['cpu']}, torch {machine['torch']}, commit {machine['commit'] or 'unknown'}"] = None
     if not outcomes:
         raise ValueError(f"no cell in {directory} is over yet; train some with benchmark_estimators.py train")
@@ -171,16 +194,6 @@ def _accumulated(rows: list[dict[str, float]], batch_size: int) -> list[dict[str
             row = row | {"likelihoods": total}
         new.append(row)
     return new
-
-
-def median(runs: Sequence[Outcome], value: Callable[[Outcome], float]) -> float:
-    """The median over seeds of what is defined; infinite where the middle seed never got there."""
-    return _median([value(run) for run in runs])
-
-
-def _median(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return float(np.median(defined)) if defined else math.nan
 
 
 def rate_interval(successes: int, trials: int) -> Interval:

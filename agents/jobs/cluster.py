@@ -1,73 +1,46 @@
-"""Where cells are trained, in processes that submitit starts: on this machine, or as jobs of Slurm.
+"""Where jobs are trained: in this process, in processes of this machine, or as jobs of Slurm.
 
-A cluster knows cells by their names only, and none of what their jobs return: that is in their run directories.
+A cluster knows jobs by their names only, and nothing of what becomes of them: that is in their run directories.
 """
 
 import getpass
 import hashlib
 import logging
 import os
-import signal
 import subprocess
+import sys
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from filelock import FileLock
 
-from ..estimator_benchmark.cell import JOBS_FOLDER
+from .job import JOBS_FOLDER, Job
+from .worker import train_job
 
-_MINUTES = 60 * 24 * 365
 _LOG = logging.getLogger(__name__)
 
 
 class Cluster(ABC):
-    """Starts processes, knows which of them still run, and asks them to stop.
+    """Trains jobs, knows which of them still run, and asks them to stop; a context, in which it does so.
 
     Args:
-        directory: The sweep's; the jobs' output goes into a folder for each cell in it.
-        kind: ``local`` or ``slurm``.
-        settings: Parameters of submitit's executor.
-
-    Raises:
-        ValueError: submitit is not installed, Slurm is not, or a setting is unknown.
+        directory: Folder of the run directories.
     """
 
     poll_seconds = 0.2
-    """Between looks at what still runs."""
+    """Time between looks at what still runs."""
 
-    def __init__(self, directory: Path, kind: str, **settings: Any) -> None:
-        try:
-            import submitit
-        except ImportError as error:
-            raise ValueError('cells are started by submitit; install the extra: pip install -e ".[cluster]"') from error
+    def __init__(self, directory: Path) -> None:
         self.folder = directory.resolve() / JOBS_FOLDER
-        self._make: Callable[..., submitit.AutoExecutor] = submitit.AutoExecutor
-        self._kind, self._settings = kind, settings
-
-    def _start(self, name: str, mark: str, function: Callable[..., object], arguments: tuple[object, ...]) -> Any:
-        """Starts a job; what the jobs of a cell print is in the cell's folder."""
-        try:
-            executor = self._make(folder=self.folder / name, cluster=self._kind)
-            executor.update_parameters(**self._settings, name=name + mark)
-            with _signals_kept():
-                return executor.submit(function, *arguments)
-        except (RuntimeError, OSError) as error:
-            raise ValueError(
-                f"{self._kind} does not take the job {name}: {error}; see --help for its options"
-            ) from error
-
-    @property
-    def coordinator(self) -> Path | None:
-        """A lock that is held for as long as the jobs are wanted; None where they go on without a coordinator."""
-        return None
 
     @abstractmethod
-    def submit(self, name: str, function: Callable[..., object], *arguments: object) -> None:
-        """Calls a function in a process of its own.
+    def submit(self, job: Job) -> None:
+        """Trains a job.
 
         Raises:
             ValueError: The cluster does not take it.
@@ -81,55 +54,97 @@ class Cluster(ABC):
     def stop(self) -> None:
         """Asks all that runs to save and end; `running` says when it has."""
 
-    @abstractmethod
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:  # noqa: B027 (Slurm's jobs go on)
         """Nothing more is wanted from here."""
 
 
-class LocalCluster(Cluster):
-    """Processes of this machine; they end by themselves when this one is killed.
+class ThisProcess(Cluster):
+    """Trains each job when it is submitted, with the threads and the signals of this process.
 
     Args:
-        directory: The sweep's.
+        directory: Folder of the run directories.
+        interrupted: Whether to save and stop.
+        progress: Called with the job and the iteration after each iteration.
     """
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory, "local", timeout_min=_MINUTES)
-        self._jobs: dict[str, Any] = {}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # One for each coordinator: the next one's must not keep the workers of a killed one.
-        self._lock = FileLock(self.folder / f"coordinator-{uuid.uuid4().hex}.lock")
-        self._lock.acquire()
+    def __init__(
+        self,
+        directory: Path,
+        interrupted: Callable[[], bool] = lambda: False,
+        progress: Callable[[Job, int], object] = lambda job, iteration: None,
+    ) -> None:
+        super().__init__(directory)
+        self._interrupted, self._progress = interrupted, progress
 
-    @property
-    def coordinator(self) -> Path:  # noqa: D102
-        return Path(self._lock.lock_file)
-
-    def submit(self, name: str, function: Callable[..., object], *arguments: object) -> None:  # noqa: D102
-        self._jobs[name] = self._start(name, "", function, arguments)
+    def submit(self, job: Job) -> None:  # noqa: D102
+        job.train(self._interrupted, lambda iteration: self._progress(job, iteration))
 
     def running(self) -> set[str]:  # noqa: D102
-        return {name for name, job in self._jobs.items() if not job.done()}
+        return set()
 
     def stop(self) -> None:  # noqa: D102
-        for name in self.running():
-            # The job's own process passes it on. `Job.cancel` would leave a second before it kills.
-            os.kill(int(self._jobs[name].job_id), signal.SIGTERM)
+        pass
 
-    def close(self) -> None:  # noqa: D102
+
+class LocalCluster(Cluster):
+    """Processes of this machine; they end by themselves when this one is killed."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._processes: dict[str, BaseProcess] = {}
+        # One for each coordinator: the next one's must not keep the workers of a killed one.
+        self._lock = FileLock(self.folder / f"coordinator-{uuid.uuid4().hex}.lock")
+
+    def submit(self, job: Job) -> None:  # noqa: D102
+        arguments = (job, Path(self._lock.lock_file))
+        self._processes[job.name] = process = get_context("spawn").Process(target=_work, args=arguments)
+        process.start()
+
+    def running(self) -> set[str]:  # noqa: D102
+        return {name for name, process in self._processes.items() if process.is_alive()}
+
+    def stop(self) -> None:  # noqa: D102
+        for process in self._processes.values():
+            process.terminate()
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
-        self.coordinator.unlink(missing_ok=True)
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+
+def _work(job: Job, coordinator: Path) -> None:
+    """What a local worker does; what it prints is in the job's folder."""
+    if hasattr(os, "setsid"):
+        # Ctrl-C and hang-up go to every process of the terminal, while only the coordinator knows how to stop a worker.
+        os.setsid()
+    job.notes.mkdir(parents=True, exist_ok=True)
+    with (job.notes / f"{os.getpid()}.log").open("ab", buffering=0) as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
+    train_job(job, coordinator)
 
 
 class SlurmCluster(Cluster):
     """Jobs of Slurm; they go on when this process is killed, and are found again by their names.
 
     Args:
-        directory: The sweep's, which all nodes see.
-        partition: Where to; by default Slurm's.
-        minutes: Time limit of a job; shortly before it, the cell is saved.
-        cpus: Of a job.
+        directory: Folder of the run directories, which all nodes see.
+        partition: Where to submit to; by default Slurm's.
+        minutes: Time limit of a job; shortly before it, the run is saved.
+        cpus: Processors of a job.
         options: Further options of ``sbatch``, by their long names.
+
+    Raises:
+        ValueError: submitit is not installed.
     """
 
     poll_seconds = 5.0
@@ -143,22 +158,35 @@ class SlurmCluster(Cluster):
         cpus: int = 1,
         options: dict[str, str] | None = None,
     ) -> None:
+        super().__init__(directory)
+        try:
+            import submitit
+        except ImportError as error:
+            raise ValueError(
+                'jobs are submitted to Slurm by submitit; install the extra: pip install "air-env[cluster]"'
+            ) from error
+        self._make = submitit.AutoExecutor
         settings = {"timeout_min": minutes, "cpus_per_task": cpus, "nodes": 1, "tasks_per_node": 1}
         slurm = {"slurm_partition": partition, "slurm_additional_parameters": options}
-        super().__init__(directory, "slurm", **settings, **{key: value for key, value in slurm.items() if value})
-        # Other sweeps have cells of the same names.
+        self._settings = settings | {key: value for key, value in slurm.items() if value}
+        # Other folders have jobs of the same names.
         self._mark = "@" + hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
         self._jobs: dict[str, str] = {}
         self._answered = False
 
-    def submit(self, name: str, function: Callable[..., object], *arguments: object) -> None:  # noqa: D102
-        self._jobs[name] = self._start(name, self._mark, function, arguments).job_id
+    def submit(self, job: Job) -> None:  # noqa: D102
+        try:
+            executor = self._make(folder=self.folder / job.name, cluster="slurm")
+            executor.update_parameters(**self._settings, name=job.name + self._mark)
+            self._jobs[job.name] = executor.submit(train_job, job).job_id
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f"slurm does not take the job {job.name}: {error}; see --help for its options") from error
 
     def running(self) -> set[str]:
         """The names of the jobs in Slurm's queue, also of those that an earlier process submitted."""
         command = ["squeue", f"--user={getpass.getuser()}", "--noheader", "--format=%A %j"]
         try:
-            # Not `Job.done`, which asks the accounting that not every Slurm has.
+            # `Job.done` would ask the accounting, which not every Slurm has.
             listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
         except FileNotFoundError as error:
             raise ValueError("there is no squeue here: run this where Slurm is, or with --cluster local") from error
@@ -177,19 +205,3 @@ class SlurmCluster(Cluster):
     def stop(self) -> None:  # noqa: D102
         if jobs := [self._jobs[name] for name in self.running()]:
             subprocess.run(["scancel", *jobs], check=False, timeout=60)
-
-    def close(self) -> None:  # noqa: D102
-        pass
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """What is started does not get the terminal's Ctrl-C and hang-up; here they arrive afterwards.
-
-    Both go to every process of the terminal, while only the coordinator knows how to stop a worker.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,50 +1,66 @@
 """Jobs: one run in its directory each, trained, loaded and identified.
 
-RUNS/SCALE/NAME-SEED/         the run
-RUNS/SCALE/NAME-SEED/machine.json   what it was last trained with
-RUNS/SCALE/jobs/NAME-SEED/    its lock, what its worker printed, and failed.json if it failed
+FOLDER/NAME-SEED/               the run, and beside its files
+    machine.json                what it was last trained with
+    failed.json                 in place of evaluation.json: why there is none
+FOLDER/jobs/NAME-SEED/          its lock, and what its workers printed
 """
 
 import hashlib
 import json
+import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 
 from ..comparisons import ComparisonRecipe, load_comparison
-from ..comparisons.training import MODEL_FILE
-from ..estimator_benchmark.cell import FAILED_FILE, JOBS_FOLDER, MACHINE_FILE
 from ..inference.agent import Agent
-from ..training.checkpoints import AGENT_FILE, load_agent
-from ..training.directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
-from ..training.files import read_rows, write_text_atomically
+from ..training.checkpoints import load_agent
+from ..training.directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, RESUME_FILE
+from ..training.files import read_rows, write_json_atomically
 from ..training.recipes import Recipe
-from ..training.run import TrainingRun
+from ..training.run import Probe, TrainingRun
 from ..training.serialisation import from_json, to_json
+from ..training.settings import TrainingSettings
 from .machine import describe_machine
 
+FAILED_FILE, MACHINE_FILE, JOBS_FOLDER = "failed.json", "machine.json", "jobs"
+
 AnyRecipe = Recipe | ComparisonRecipe
+Status = Literal["waiting", "unfinished", "finished", "diverged", "crashed"]
+TO_BE_TRAINED: tuple[Status, ...] = ("waiting", "unfinished")
+FAILED: tuple[Status, ...] = ("diverged", "crashed")
 
 _SECONDS_BETWEEN_TRIES = 0.5
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run that a figure needs."""
+    """A run that a sweep or a study needs."""
 
     directory: Path
-    """``RUNS/SCALE/NAME-SEED``."""
-    recipe: AnyRecipe
+    """Run directory, ``FOLDER/NAME-SEED``."""
+    recipe: TrainingSettings
     """What it computes."""
     data_dir: str | None = None
     """Folder of the data files, for scenes that need some."""
     device: str = "cpu"
     """Where a new run is trained; one that was begun goes on where it was."""
+    threads: int = 1
+    """Torch's threads in a worker."""
+    max_minutes: float | None = None
+    """Budget of the run."""
+    probe: Probe | None = None
+    """Gives further columns of metrics."""
+    prepare: Callable[[], object] | None = None
+    """Called in a worker before training: registers what the recipe names."""
 
     @property
     def name(self) -> str:
@@ -58,7 +74,7 @@ class Job:
 
     @property
     def notes(self) -> Path:
-        """Folder of its lock, its worker's output and its failure."""
+        """Folder of its lock and its workers' output."""
         return self.directory.parent / JOBS_FOLDER / self.name
 
     @property
@@ -67,26 +83,34 @@ class Job:
         return (self.directory / EVALUATION_FILE).exists()
 
     @property
+    def status(self) -> Status:
+        """How far it has come."""
+        if self.finished:
+            return "finished"
+        if failure := _read(self.directory / FAILED_FILE):
+            return "diverged" if failure["diverged"] else "crashed"
+        return "unfinished" if self.directory.exists() else "waiting"
+
+    @property
     def failure(self) -> str | None:
         """Why its last training failed."""
-        path = self.notes / FAILED_FILE
-        return json.loads(path.read_text())["error"] if path.exists() else None
+        return _read(self.directory / FAILED_FILE).get("error")
 
     def check(self) -> None:
         """Refuses a directory that holds something else.
 
         Raises:
-            ValueError: It holds a run with other settings, or none.
+            ValueError: It holds a run with other settings, or a damaged one.
         """
-        path = self.directory / CONFIG_FILE
-        if not self.directory.exists():
+        if not (self.directory / RESUME_FILE).exists():
             return
-        remedy = f"delete {self.directory} to train it again, or choose another --runs-dir"
+        path = self.directory / CONFIG_FILE
+        remedy = f"delete {self.directory} to train it again, or choose another --runs-dir (of a sweep: --output-dir)"
         try:
-            found = _plain(from_json(type(self.recipe), json.loads(path.read_text())))
+            found = to_json(from_json(type(self.recipe), json.loads(path.read_text())))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} does not fit ({error}); {remedy}") from error
-        wanted = _plain(self.recipe)
+        wanted = to_json(self.recipe)
         if changed := [name for name in wanted if found[name] != wanted[name]]:
             text = "; ".join(f"{name} is {found[name]}, wanted {wanted[name]}" for name in changed)
             raise ValueError(f"the run in {self.directory} has other settings: {text}; {remedy}")
@@ -101,24 +125,23 @@ class Job:
         return load_agent(self.directory, self.device)
 
     def evaluation(self) -> dict[str, float | None]:
-        """The run's own figures, with its minutes and iterations."""
-        return json.loads((self.directory / EVALUATION_FILE).read_text())
+        """The final metrics, with the run's minutes and iterations."""
+        return _read(self.directory / EVALUATION_FILE)
 
     def rows(self) -> list[dict[str, float]]:
-        """The course of training."""
+        """The metrics over training."""
         return read_rows(self.directory / METRICS_FILE)
 
     def machine(self) -> dict[str, Any]:
-        """What it was last trained with."""
-        path = self.directory / MACHINE_FILE
-        return json.loads(path.read_text()) if path.exists() else {}
+        """What it was last trained with; empty before."""
+        return _read(self.directory / MACHINE_FILE)
 
     def fingerprint(self) -> str:
-        """Of its weights: what was measured of others is not what it is."""
-        file = AGENT_FILE if isinstance(self.recipe, Recipe) else MODEL_FILE
+        """A hash of its weights, by which results that were measured of others are told apart."""
+        (file,) = self.directory.glob("*.safetensors")
         digest = hashlib.sha256()
-        # Not of the file, whose metadata are in no order.
-        for name, tensor in sorted(load_file(self.directory / file).items()):
+        # The bytes of the file would not do: its metadata are in no order.
+        for name, tensor in sorted(load_file(file).items()):
             digest.update(name.encode() + tensor.numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -127,7 +150,7 @@ class Job:
         interrupted: Callable[[], bool] = lambda: False,
         progress: Callable[[int], object] = lambda iteration: None,
     ) -> None:
-        """Trains the run to its end, from where it stands.
+        """Trains the run to its end, from where it stands; an error in it is recorded as its failure.
 
         Args:
             interrupted: Whether to stop after the iteration; the run is saved.
@@ -135,47 +158,54 @@ class Job:
 
         Raises:
             ValueError: The directory holds something else.
-            FloatingPointError: Training diverged.
-            OSError: It cannot be written.
+            OSError: The run cannot be written, which is no failure of what is trained.
         """
         self.notes.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.notes / "lock")
         while not lock.is_locked:
             try:
-                # Figures share runs: another command may be training this one.
+                # Studies share runs, and a worker whose coordinator was killed takes a moment to leave.
                 lock.acquire(timeout=_SECONDS_BETWEEN_TRIES)
             except Timeout:
                 if interrupted():
                     return
         try:
             self.check()
-            (self.notes / FAILED_FILE).unlink(missing_ok=True)
             if not self.finished:
-                self._train(interrupted, progress)
+                (self.directory / FAILED_FILE).unlink(missing_ok=True)
+                self._train_recorded(interrupted, progress)
         finally:
             lock.release()
 
+    def _train_recorded(self, interrupted: Callable[[], bool], progress: Callable[[int], object]) -> None:
+        try:
+            self._train(interrupted, progress)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            _LOG.error("%s failed: %s", self.name, error)
+            failure = {
+                "error": f"{type(error).__name__}: {error}",
+                "diverged": isinstance(error, FloatingPointError),
+                "traceback": traceback.format_exc(),
+            }
+            write_json_atomically(self.directory / FAILED_FILE, failure)
+
     def _train(self, interrupted: Callable[[], bool], progress: Callable[[int], object]) -> None:
-        if self.directory.exists():
-            run = TrainingRun.resume(self.directory, data_dir=self.data_dir)
+        options = {"data_dir": self.data_dir, "max_minutes": self.max_minutes, "probe": self.probe}
+        if (self.directory / RESUME_FILE).exists():
+            run = TrainingRun.resume(self.directory, **options)
         else:
-            run = TrainingRun.start(self.directory, self.recipe, data_dir=self.data_dir, device=self.device)
-        machine = describe_machine() | {"device": _device_name(run.trainer.device), "threads": torch.get_num_threads()}
-        write_text_atomically(self.directory / MACHINE_FILE, json.dumps(machine, indent=2) + "\n")
+            run = TrainingRun.start(self.directory, self.recipe, device=self.device, **options)
+        device = run.trainer.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        machine = {**describe_machine(), "device": name, "threads": torch.get_num_threads()}
+        write_json_atomically(self.directory / MACHINE_FILE, machine)
         run.train(interrupted=interrupted, progress=lambda row: progress(run.trainer.iteration))
-        if run.trainer.iteration >= run.recipe.max_steps:
+        if not interrupted():
             run.finish()
 
-    def note_failure(self, error: Exception) -> None:
-        """Keeps why training failed for whoever asked for it."""
-        failure = {"error": f"{type(error).__name__}: {error}"}
-        write_text_atomically(self.notes / FAILED_FILE, json.dumps(failure) + "\n")
 
-
-def _plain(recipe: AnyRecipe) -> dict[str, Any]:
-    """Settings as JSON has them: tuples are lists."""
-    return to_json(recipe)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no file."""
+    return json.loads(path.read_text()) if path.exists() else {}

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 
@@ -54,7 +53,7 @@ def held_out(
     num_scenes: int,
     condition: str = AS_TRAINED,
     scene_name: str = "objects3d",
-    **options: Any,
+    **options: object,
 ) -> SceneDataset:
     """Images of other arrangements than any run was trained on.
 
@@ -70,7 +69,7 @@ def held_out(
 
 
 @lru_cache(maxsize=16)
-def _drawn(scene_name: str, num_scenes: int, condition: str, options: tuple[tuple[str, Any], ...]) -> SceneDataset:
+def _drawn(scene_name: str, num_scenes: int, condition: str, options: tuple[tuple[str, object], ...]) -> SceneDataset:
     # Every network is measured on them, and many images take long to draw.
     scene = make_scene(scene_name, **dict(options))
     assert isinstance(scene, SolidScene)

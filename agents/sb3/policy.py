@@ -149,7 +149,7 @@ class HybridPolicy(MultiInputActorCriticPolicy):
         num_categories: int | None = None,
         exploration: float = 0.02,
         features_extractor_class: type[BaseFeaturesExtractor] = SceneExtractor,
-        net_arch: Any = None,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
         **options: Any,
     ) -> None:
         if num_categories is None:

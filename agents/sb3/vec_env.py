@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 from torch import Tensor
 
-from air_env.vector_env import AIRSceneVectorEnv
+from air_env.vector_env import AIRSceneVectorEnv, Info
 
 Observation = dict[str, NDArray]
 
@@ -78,7 +78,7 @@ class AIRSceneVecEnv(VecEnv):
         """Takes the step; episodes that it finishes start again."""
         observation, rewards, terminations, _, info = self.envs.step(self._actions)
         arrays, dones = _to_numpy(observation), terminations.numpy(force=True)
-        infos: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
+        infos: list[Info] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
         finished = np.flatnonzero(dones)
         if len(finished):
             for i, row in zip(finished, _rows(info, finished), strict=True):
@@ -98,11 +98,11 @@ class AIRSceneVecEnv(VecEnv):
         """Closes the vector environment."""
         self.envs.close()
 
-    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[object]:
         """The vector environment's attribute, for each index."""
         return [getattr(self.envs, attr_name) for _ in self._get_indices(indices)]
 
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+    def set_attr(self, attr_name: str, value: object, indices: VecEnvIndices = None) -> None:
         """Sets the vector environment's attribute.
 
         Raises:
@@ -113,8 +113,8 @@ class AIRSceneVecEnv(VecEnv):
         setattr(self.envs, attr_name, value)
 
     def env_method(
-        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
-    ) -> list[Any]:
+        self, method_name: str, *method_args: object, indices: VecEnvIndices = None, **method_kwargs: object
+    ) -> list[object]:
         """Calls the vector environment's method once; its result for each index, or the index's part of a tuple."""
         result = getattr(self.envs, method_name)(*method_args, **method_kwargs)
         apart = isinstance(result, tuple) and len(result) == self.num_envs
@@ -130,12 +130,12 @@ def _to_numpy(observation: dict[str, Tensor]) -> Observation:
     return {name: part.numpy(force=True) for name, part in observation.items()}
 
 
-def _rows(info: dict[str, Any], indices: NDArray[np.int64]) -> list[dict[str, Any]]:
+def _rows(info: Info, indices: NDArray[np.int64]) -> list[Info]:
     """The infos of some episodes: numbers, and arrays."""
-    rows: list[dict[str, Any]] = [{} for _ in indices]
+    rows: list[Info] = [{} for _ in indices]
     for name, value in info.items():
         if isinstance(value, dict):
-            values: Any = _rows(value, indices)
+            values: Sequence[object] | NDArray = _rows(value, indices)
         else:
             chosen = value.numpy(force=True)[indices]  # a copy
             values = chosen.tolist() if chosen.ndim == 1 else chosen

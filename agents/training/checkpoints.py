@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,6 +14,7 @@ from ..inference.agent import Agent, AgentSettings
 from .files import read_weights, save_weights
 from .recipes import Recipe
 from .serialisation import from_json, to_json
+from .settings import Options
 
 AGENT_FILE = "agent.safetensors"
 _FORMAT = "air-env agent 1"
@@ -80,7 +80,7 @@ def load_recipe(source: str | Path) -> Recipe:
         ) from error
 
 
-def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tuple[str, dict[str, Any], int]:
+def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tuple[str, Options, int]:
     """Scenes a saved agent was trained on.
 
     Args:
@@ -104,7 +104,7 @@ def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tupl
     return name, _image_size(agent, name) | (recipe.scene_options if name == recipe.scene else {}), recipe.seed
 
 
-def _image_size(agent: Agent, scene: str) -> dict[str, Any]:
+def _image_size(agent: Agent, scene: str) -> Options:
     """The option that makes a scene as large as the agent's images, where the scene has it."""
     return {"image_size": agent.model.config.image_size} if "image_size" in scene_options(scene) else {}
 

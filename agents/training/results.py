@@ -3,10 +3,10 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
 from .files import read_rows
+from .settings import Options
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Finished:
         rows: Of the course of training; a short run has none.
     """
 
-    config: dict[str, Any]
+    config: Options
     metrics: dict[str, float | None]
     rows: list[dict[str, float]]
 

@@ -37,7 +37,7 @@ class GlanceConfig(AgentSettings):
 
 @dataclass(frozen=True)
 class GlanceState(State):
-    """What is known between steps: images, the canvas so far, and features ``[batch, feature]`` of its error."""
+    """What is known between steps: images and canvas ``[batch, channel, side, side]``, ``hidden [batch, feature]``."""
 
     canvas: Tensor
     hidden: Tensor
