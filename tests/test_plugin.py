@@ -17,7 +17,20 @@ from air_env.registry import Registry
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "tests" / "plugin"
 COMMAND = "import sys; from air_agents.commands.main import main; sys.exit(main())"
-QUICK = ("--max-steps", "4", "--evaluate-every", "2", "--num-train", "64", "--device", "cpu")
+QUICK = (
+    "--max-steps",
+    "4",
+    "--evaluate-every",
+    "2",
+    "--num-train",
+    "64",
+    "--num-test",
+    "60",
+    "--num-final",
+    "60",
+    "--device",
+    "cpu",
+)
 
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -39,7 +52,7 @@ def python(installed, tmp_path_factory) -> Python:
     folder = tmp_path_factory.mktemp("work")
 
     def run(*arguments: str, package: Path | None = installed) -> subprocess.CompletedProcess[str]:
-        paths = [str(package)] if package else []
+        paths = [str(path) for path in (package, os.environ.get("PYTHONPATH")) if path]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, *arguments]
         return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
@@ -68,13 +81,17 @@ def test_its_parts_pass_the_checks(python):
 
 NAMES = """
 import sys
+from air_agents.comparisons import COMPARISON_MODELS, COMPARISONS
 from air_agents.estimators import ESTIMATORS
 from air_agents.inference import AGENTS
+from air_agents.reproduction.studies import STUDIES
+from air_agents.training.recipes import RECIPES
 from air_env.likelihoods import LIKELIHOODS
 from air_env.renderers import RENDERERS
 from air_env.scenes import SCENES
-for registry in (ESTIMATORS, AGENTS, LIKELIHOODS, RENDERERS, SCENES):
-    print(registry.noun, registry.names()[-1])
+registries = SCENES, RENDERERS, LIKELIHOODS, ESTIMATORS, AGENTS, RECIPES, COMPARISON_MODELS, COMPARISONS, STUDIES
+for registry in registries:
+    print(registry.noun.replace(" ", "_"), registry.names()[-1], sep=".")
 assert not [name for name in sys.modules if name.startswith("air_env_example")], "listing imports the package"
 """
 
@@ -82,9 +99,8 @@ assert not [name for name in sys.modules if name.startswith("air_env_example")],
 def test_its_names_are_listed_and_nothing_is_imported_before_it_is_used(python):
     result = python("-c", NAMES)
     assert result.returncode == 0, result.stderr
-    names = dict(line.split() for line in result.stdout.splitlines())
-    wanted = {"estimator": "midpoint", "agent": "glance", "likelihood": "cauchy", "renderer": "rings", "scene": "rings"}
-    assert names == wanted
+    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
+    assert result.stdout.split() == list(project["entry-points"]["air_env.plugins"])
 
 
 def test_its_agent_is_trained_and_measured_by_the_commands(air_env, run_directory):
@@ -93,6 +109,25 @@ def test_its_agent_is_trained_and_measured_by_the_commands(air_env, run_director
     metrics = json.loads(result.stdout)
     assert metrics["scene"] == "rings"
     assert 0 <= metrics["count_accuracy"] <= 1
+
+
+def test_its_comparison_is_trained(air_env, python):
+    result = air_env("train", "brightness", "--output-dir", "comparison", *QUICK)
+    assert result.returncode == 0, result.stderr
+    code = (
+        "from air_agents.comparisons import load_comparison as load; print(type(load('comparison/model.safetensors')))"
+    )
+    assert "air_env_example.comparison.Brightness" in python("-c", code).stdout
+
+
+def test_its_study_is_reproduced(air_env, python):
+    """The study trains the package's recipes, agent and comparison, and writes a page."""
+    result = air_env("reproduce", "counting", "--scale", "smoke", "--seeds", "0", "--device", "cpu")
+    assert result.returncode == 0, result.stderr
+    page = python("-c", "print(open('runs/paper/smoke/pages/counting.md').read())").stdout
+    assert page.startswith("# Counting rings")
+    assert "| AIR | 0 | 0." in page
+    assert "| brightness | 0 | 0." in page
 
 
 def test_without_the_package_its_runs_are_refused_by_name(air_env, run_directory):

@@ -13,6 +13,7 @@ from air_env.renderers import PatchConfig
 from air_env.scenes import Scene, make_scene
 
 from ..comparisons import (
+    COMPARISONS,
     AutoencoderConfig,
     ClassifierConfig,
     DRAWConfig,
@@ -25,7 +26,7 @@ from ..inference.air import AgentConfig
 from ..inference.objects3d import InverseGraphicsConfig
 from ..inference.tabletop3d import TabletopAgentConfig
 from ..jobs.job import AnyRecipe
-from ..training.recipes import Recipe, get_recipe
+from ..training.recipes import RECIPES, Recipe, get_recipe
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -110,6 +111,7 @@ class Scale:
                 ``cnn_sum_1000``, ``cnn_order_1000``: the number of labels.
                 ``objects3d_exact``, ``objects3d_score``, ...: one three-dimensional object.
                 ``tabletop3d_repeated_elbo``, ``tabletop3d_distinct_canonical``, ...: items on a table.
+                Otherwise a recipe of `RECIPES` or `COMPARISONS`, on its own scenes: those of plug-ins.
             seed: Of the recipe.
         """
         family, _, last = name.rpartition("_")
@@ -119,7 +121,10 @@ class Scale:
             recipe, repetitions = _TABLES[last], _SCENARIOS[family.removeprefix("tabletop3d_")]
             options = recipe.scene_options | {"repetitions": repetitions}
             return self._object_recipe(replace(recipe, scene_options=options), seed)
-        recipe = get_recipe(_AGENTS[family]) if family in _AGENTS else get_comparison(family)
+        for recipes in (RECIPES, COMPARISONS):
+            if name in recipes.names():
+                return self._plain_recipe(recipes.find(name), seed)
+        recipe = get_recipe(_AGENTS[family]) if family in _AGENTS else get_comparison(family or name)
         changes: dict[str, object] = {"seed": seed, "scene": self.scene}
         iterations = self.iterations.get(family, self.default_iterations)
         if family in ("cnn_sum", "cnn_order"):
@@ -135,6 +140,12 @@ class Scale:
         recipe = replace(recipe, **changes)
         return recipe if self.max_steps is None else _tiny(recipe, self.max_steps, self.options["image_size"])
 
+    def _plain_recipe(self, recipe: AnyRecipe, seed: int) -> AnyRecipe:
+        recipe = replace(recipe, seed=seed)
+        if self.max_steps is None:
+            return replace(recipe, max_steps=round(recipe.max_steps * self.default_iterations))
+        return _short(recipe, self.max_steps)
+
     def _object_recipe(self, recipe: AnyRecipe, seed: int) -> AnyRecipe:
         recipe = replace(recipe, seed=seed, scene_options=recipe.scene_options | dict(self.object_options))
         if self.max_steps is None:
@@ -142,10 +153,9 @@ class Scale:
         return _tiny(recipe, self.max_steps, self.object_options["image_size"])
 
 
-def _tiny(recipe: AnyRecipe, max_steps: int, side: int) -> AnyRecipe:
-    """A recipe of the same kind with few iterations, small images and small networks."""
+def _short(recipe: AnyRecipe, max_steps: int) -> AnyRecipe:
+    """The recipe with few iterations on few images."""
     num_train = min(recipe.num_train, 64)
-    model = replace(_small(recipe.model), image_size=side)
     recipe = replace(
         recipe,
         max_steps=max_steps,
@@ -154,20 +164,26 @@ def _tiny(recipe: AnyRecipe, max_steps: int, side: int) -> AnyRecipe:
         batch_size=min(8, num_train),
         num_test=_NUM_TEST,
         num_final=_NUM_TEST,
-        model=model,
     )
     if not isinstance(recipe, Recipe):
         return recipe
-    model = replace(recipe.model, renderer=_small(recipe.model.renderer))
     return replace(
         recipe,
-        model=model,
-        agent=_small(recipe.agent),
         exploration_steps=min(recipe.exploration_steps, max_steps // 2),
         camera_steps=min(recipe.camera_steps, max_steps // 4),
         sleep_steps=min(recipe.sleep_steps, max_steps // 4),
         compile=False,
     )
+
+
+def _tiny(recipe: AnyRecipe, max_steps: int, side: int) -> AnyRecipe:
+    """A recipe of the same kind with few iterations, small images and small networks."""
+    recipe = _short(recipe, max_steps)
+    recipe = replace(recipe, model=replace(_small(recipe.model), image_size=side))
+    if not isinstance(recipe, Recipe):
+        return recipe
+    model = replace(recipe.model, renderer=_small(recipe.model.renderer))
+    return replace(recipe, model=model, agent=_small(recipe.agent))
 
 
 def _small(settings: Settings) -> Settings:

