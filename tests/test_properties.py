@@ -31,6 +31,7 @@ from air_agents.estimators.enumeration import objective, outcomes
 from air_agents.estimators.testing import randomised, toy_problem
 from air_agents.training.trainer import Trainer
 from air_env.likelihoods import LIKELIHOODS
+from air_env.scenes import make_scene
 
 ROOT = Path(__file__).parents[1]
 
@@ -307,7 +308,7 @@ def test_captured_agents_are_what_training_made(tmp_path, monkeypatch):
     agents = load_frozen("digits", path)
     assert [(agent.stage, agent.iteration) for agent in agents] == list(zip(STAGES, (0, 0, 4, 8), strict=True))
     recipe = frozen_module.narrow(frozen_module.get_recipe("digits"))
-    trainer = Trainer(replace(recipe, max_steps=8), frozen_module.make_scene("digits").dataset("train", 576))
+    trainer = Trainer(replace(recipe, max_steps=8), make_scene("digits").dataset("train", 576))
     for _ in range(8):
         trainer.step()
     wanted = {name: tensor.half().double() for name, tensor in trainer.agent.state_dict().items()}
