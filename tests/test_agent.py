@@ -14,6 +14,7 @@ from tiny import (
     WHERE,
     assert_equal,
     count_probabilities,
+    in_turn,
     make_agent,
     make_images,
     make_scenes,
@@ -155,7 +156,7 @@ def test_an_agent_of_more_steps_is_the_same_network(agent, images):
         agent.with_num_steps(0)
 
 
-@pytest.mark.parametrize("num_steps", [0, -1])
+@in_turn("num_steps", [(0,), (-1,)])
 def test_explain_refuses_a_number_of_steps_without_meaning(agent, images, num_steps):
     with pytest.raises(ValueError, match=f"num_steps must be at least 1, got {num_steps}"):
         agent.explain(images, num_steps=num_steps)
@@ -207,7 +208,7 @@ def forms(pixels: np.ndarray) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("form", forms(np.zeros((1, 2, 2), np.uint8)))
+@in_turn("form", [(each,) for each in forms(np.zeros((1, 2, 2), np.uint8))])
 def test_images_are_taken_in_every_form(form):
     agent = make_capricious()
     pixels = make_scenes(10).images[:, 0].numpy()
@@ -222,8 +223,8 @@ def test_images_are_taken_in_every_form(form):
 GOOD = np.full((2, SIDE, SIDE), 0.5)
 
 
-@pytest.mark.parametrize(
-    ("images", "message"),
+@in_turn(
+    "images message",
     [
         (GOOD[0], r"\(12, 12\), wanted \(batch, 1, 12, 12\)"),
         (GOOD[:, :-1], r"\(2, 11, 12\), wanted \(batch, 1, 12, 12\) .*resize or crop"),
@@ -241,7 +242,6 @@ GOOD = np.full((2, SIDE, SIDE), 0.5)
         (None, "array of real numbers"),
         ([GOOD[0], GOOD[0, :5]], "array of numbers"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_images_of_another_kind_are_refused_with_the_remedy(images, message):
     with pytest.raises(ValueError, match=message):
@@ -298,7 +298,7 @@ def test_an_unknown_core_is_refused_with_the_names_of_the_others():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("weight", [1.0, 0.5, 1e-9, 0.0])
+@in_turn("weight", [(1.0,), (0.5,), (1e-9,), (0.0,)])
 def test_exploration_mixes_a_fixed_probability_into_that_of_the_network(dtype, weight):
     logits = torch.tensor([-200.0, -20.0, -1.0, 0.0, 3.0, 20.0, 200.0], dtype=dtype, requires_grad=True)
     mixed = Exploration(weight, 0.75).mix_presence(logits)

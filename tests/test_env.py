@@ -13,6 +13,7 @@ import pytest
 import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
+from tiny import in_turn
 
 from air_env import AIRSceneEnv, AIRSceneVectorEnv, Explanation, PatchConfig, SceneConfig, SceneModel, World, make_world
 from air_env.frames import COLOURS, draw_windows, scene_frame
@@ -177,8 +178,8 @@ def test_a_finished_episode_cannot_be_stepped():
     assert env.step(random_action(np.random.default_rng(0)))[2] is False
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
+@in_turn(
+    "changes message",
     [
         ({"z_where": np.full(3, math.nan)}, "NaN"),
         ({"z_what": np.full(WHAT, 51.0)}, r"51, wanted values in \[-50, 50\]"),

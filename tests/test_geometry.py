@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import assert_equal, generator, normal
+from tiny import assert_equal, generator, in_turn, normal
 from torch import Tensor
 
 from air_env import geometry
@@ -111,8 +111,8 @@ def test_boxes_are_where_the_affine_map_takes_the_window(z_where):
     assert_equal(geometry.boxes(z_where, SIDE)[0], ((corners.T.flatten() + 1) / 2 * SIDE), 1e-9)
 
 
-@pytest.mark.parametrize(
-    ("z_where", "box"),
+@in_turn(
+    "z_where box",
     [
         ((0.0, 0.0, 0.0), (0, 0, 12, 12)),
         ((math.log(0.5), -0.5, 0.5), (0, 6, 6, 12)),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny import assert_equal, generator, normal, z_score
+from tiny import assert_equal, generator, in_turn, normal, z_score
 from torch.distributions import Bernoulli, Laplace, Normal
 
 from air_env.likelihoods import LIKELIHOODS
@@ -86,8 +86,8 @@ def test_an_unknown_likelihood_is_answered_with_the_known_ones():
         SceneConfig(likelihood="gauss")
 
 
-@pytest.mark.parametrize(
-    ("likelihood", "scale"),
+@in_turn(
+    "likelihood scale",
     [("gaussian", 0), ("laplace", -0.1), ("gaussian", math.nan), ("bernoulli", 0.5), ("bernoulli", 0.7)],
 )
 def test_a_scale_out_of_range_is_refused(likelihood, scale):

@@ -15,6 +15,7 @@ from tiny import (
     assert_equal,
     float64,
     generator,
+    in_turn,
     make_images,
     make_model,
     normal,
@@ -250,8 +251,8 @@ def test_rendering_draws_present_objects_only():
     assert drawn == [2, 1]
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"),
+@in_turn(
+    "setting value",
     [
         ("num_steps", 2.5),
         ("num_steps", "3"),

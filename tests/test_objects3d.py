@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from tiny import assert_equal, float64, generator
+from tiny import assert_equal, float64, generator, in_turn
 from torch.distributions import Normal
 
 from air_agents import load_agent, save_agent
@@ -128,8 +128,8 @@ def test_there_may_be_no_object():
     assert_equal(scenes.poses.isnan().all(-1), scenes.boxes.isnan().all(-1))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
+@in_turn(
+    "options message",
     [
         ({"reach": 2.0}, "reach must lie between 0 and 1.5"),
         ({"colour_spread": -0.1}, "colour_spread must lie between"),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from tiny import assert_equal, float64, generator, make_model, normal, z_score
+from tiny import assert_equal, float64, generator, in_turn, make_model, normal, z_score
 from torch.distributions import Independent, Normal
 
 from air_env.priors import COUNT_PRIORS, CountPrior, GaussianPrior, gaussian_log_prob, hazards
@@ -83,7 +83,7 @@ def test_a_count_prior_chosen_by_name_has_its_own_parameter(name, parameter):
     assert_equal(annealed.log_p(3, 5), CountPrior(name, parameter, 0.2, 10).log_p(3, 5), 1e-12)
 
 
-@pytest.mark.parametrize("steps", [-1, 2.5, "ten", None])
+@in_turn("steps", [(-1,), (2.5,), ("ten",), (None,)])
 def test_a_number_of_annealing_steps_that_makes_no_sense_is_refused(steps):
     with pytest.raises(ValueError, match=f"anneal_steps must be a whole number of at least 0, got {steps!r}"):
         CountPrior(anneal_steps=steps)

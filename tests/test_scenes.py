@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from tiny import SIDE, assert_equal, tiny_scene, z_score
+from tiny import SIDE, assert_equal, in_turn, tiny_scene, z_score
 from torch import Tensor
 
 from air_env.scenes import SCENES, ComposedScene, Glyphs, SceneDataset, make_scene
@@ -183,7 +183,7 @@ def test_pixels_of_overlapping_objects_add_up_and_saturate():
     assert ((scenes.images > 60) & (scenes.images < 240)).any()
 
 
-@pytest.mark.parametrize("counts", [(0, 1, 2), (1,), (2, 5), [0, 3], np.array([1, 2])], ids=str)
+@in_turn("counts", [((0, 1, 2),), ((1,),), ((2, 5),), ([0, 3],), (np.array([1, 2]),)])
 def test_counts_are_equally_probable(counts):
     count = solid_scene(counts=counts, object_size=(2, 4)).dataset("train", 3000).count
     assert set(count.tolist()) == set(counts)
@@ -198,8 +198,8 @@ def test_an_impossible_arrangement_is_refused_with_the_remedy():
         scene.dataset("train", 2)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
+@in_turn(
+    "options message",
     [
         ({"object_size": (0, 5)}, r"object_size must be 0 < smallest <= largest <= image side, got \(0, 5\)"),
         ({"object_size": (6, 5)}, "object_size must be"),
@@ -228,13 +228,13 @@ def test_an_unknown_scene_is_answered_with_the_known_ones():
         make_scene("digitz")
 
 
-@pytest.mark.parametrize("split", ["validation", "Train", None])
+@in_turn("split", [("validation",), ("Train",), (None,)])
 def test_an_unknown_split_is_refused(split):
     with pytest.raises(ValueError, match=f"split {split!r} is unknown; choose train or test"):
         tiny_scene().dataset(split, 2)
 
 
-@pytest.mark.parametrize("num_scenes", [0, -1])
+@in_turn("num_scenes", [(0,), (-1,)])
 def test_no_scenes_are_no_dataset(num_scenes):
     with pytest.raises(ValueError, match=f"num_scenes must be at least 1, got {num_scenes}"):
         tiny_scene().dataset("train", num_scenes)
@@ -299,8 +299,8 @@ def test_a_whole_file_is_read(tmp_path):
     assert read(path) == CONTENT
 
 
-@pytest.mark.parametrize(
-    ("damaged", "message"),
+@in_turn(
+    "damaged message",
     [
         (gzip.compress(CONTENT)[:-20], "is truncated or not gzip"),
         (gzip.compress(CONTENT)[:5], "is truncated or not gzip"),
@@ -312,7 +312,6 @@ def test_a_whole_file_is_read(tmp_path):
         (gzip.compress(CONTENT[:-1]), "has the wrong content: sha256 .* wanted"),
         (gzip.compress(b""), "has the wrong content: sha256 .* wanted"),
     ],
-    ids=["truncated", "header", "empty", "plain", "html", "corrupt", "trailing", "other content", "no content"],
 )
 def test_a_damaged_data_file_is_refused_with_the_remedy(tmp_path, damaged, message):
     path = tmp_path / "file.gz"

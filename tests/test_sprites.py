@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny import assert_equal, float64, normal
+from tiny import assert_equal, float64, in_turn, normal
 
 from air_env import SceneModel, geometry, make_world
 from air_env.explanation import Explanation
@@ -14,7 +14,7 @@ from air_env.scenes import make_scene
 AREAS = {"square": 1.0, "disc": math.pi / 4, "triangle": 0.5, "diamond": 0.5}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@in_turn("kind", [(each,) for each in KINDS])
 def test_a_shape_covers_its_area_and_touches_every_border(kind):
     mask = sprite_mask(kind, 20)
     assert mask.mean() == pytest.approx(AREAS[kind.split()[1]], abs=0.01)
@@ -69,8 +69,8 @@ def test_the_world_of_sprites_knows_its_kinds():
     assert world.scenes.labels.max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("kinds", "message"),
+@in_turn(
+    "kinds message",
     [
         (("red sqare",), "'red sqare'.* unknown; choose one or more from red square"),
         (("red disc", "red disc"), "differ"),

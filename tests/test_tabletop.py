@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from tiny import assert_equal, float64, generator, z_score
+from tiny import assert_equal, float64, generator, in_turn, z_score
 from torch.distributions import Normal
 
 from air_agents import load_agent, save_agent
@@ -150,8 +150,8 @@ def test_perturbations_leave_the_truth_and_the_table_as_they_are():
             assert not changed[~full].any()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
+@in_turn(
+    "options message",
     [
         ({"counts": (0, 4)}, "counts must be of 0 to 3"),
         ({"turn": 1.0}, "turn must lie between 0 and 0.75"),
@@ -265,7 +265,7 @@ def test_stopping_at_once_has_chosen_the_camera():
     assert rewards[0] > rewards[1] + 100
 
 
-@pytest.mark.parametrize("camera", [None, np.zeros(2), np.array([np.nan]), np.array([51.0])])
+@in_turn("camera", [(None,), (np.zeros(2),), (np.array([np.nan]),), (np.array([51.0]),)])
 def test_a_bad_camera_is_refused_and_changes_nothing(camera):
     env = gymnasium.make("AIRScene-v0", **OPTIONS).unwrapped
     env.reset(seed=0)

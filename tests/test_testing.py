@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny import in_turn
 from torch import nn
 
 from air_env import PatchConfig, SceneConfig, SceneModel, SpriteConfig, make_scene, make_world
@@ -38,7 +39,7 @@ def test_multi_mnist_passes(data_dir):
     check_scene(make_scene("multi_mnist", data_dir=data_dir))
 
 
-@pytest.mark.parametrize("config", [PATCH, SPRITES, SpriteConfig(kinds=("yellow diamond",), size=5)])
+@in_turn("config", [(PATCH,), (SPRITES,), (SpriteConfig(kinds=("yellow diamond",), size=5),)])
 def test_renderers_pass(config):
     check_renderer(config.make(), SIDE)
 
@@ -49,7 +50,7 @@ def test_the_shipped_renderer_passes():
     check_renderer(model.renderer, 50)
 
 
-@pytest.mark.parametrize("options", [{}, {"scene": "sprites"}, {"likelihood": "laplace", "num_steps": 1}])
+@in_turn("options", [({},), ({"scene": "sprites"},), ({"likelihood": "laplace", "num_steps": 1},)])
 def test_registered_worlds_pass(options):
     check_environment(make_world(num_scenes=20, **options))
 
@@ -97,8 +98,8 @@ def with_two_objects_at_most(scenes: SceneDataset, *_):
     return replace(scenes, count=(labels >= 0).sum(1), labels=labels, boxes=boxes)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
+@in_turn(
+    "spoil message",
     [
         (spoiled(images=lambda s: s.images.float() / 255), "images must be uint8 of shape"),
         (spoiled(images=lambda s: s.images[:, 0]), "images must be uint8 of shape"),
@@ -186,8 +187,8 @@ def nan_far_away(draw, canvas, where, what):
     return torch.where(near, draw(canvas, where, what), torch.nan)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
+@in_turn(
+    "spoil message",
     [
         (brighter_in_place, "canvas in place"),
         (lambda draw, c, where, what: draw(c, where.zero_(), what), "z_where in place"),
@@ -231,8 +232,8 @@ def test_a_renderer_that_does_not_say_whether_it_has_gradients_fails():
         check_renderer(renderer, SIDE)
 
 
-@pytest.mark.parametrize(
-    ("renderer", "message"),
+@in_turn(
+    "renderer message",
     [
         (object(), "wanted a torch.nn.Module, got a object"),
         (with_channels(2), r"channels must be 1 \(grey\) or 3 \(RGB\), got 2"),
@@ -262,7 +263,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("member", ["prior_what", "differentiable", "boxes"])
+@in_turn("member", [("prior_what",), ("differentiable",), ("boxes",)])
 def test_a_renderer_that_lacks_a_member_is_told_which(member):
     class Lacking(nn.Module):
         def __init__(self):
@@ -289,7 +290,7 @@ def test_a_scene_of_the_same_glyphs_in_both_splits_fails(shared):
         check_scene(scene)
 
 
-@pytest.mark.parametrize("labels", [np.arange(7), np.full(8, -1), np.zeros((8, 1), np.int64)])
+@in_turn("labels", [(np.arange(7),), (np.full(8, -1),), (np.zeros((8, 1), np.int64),)])
 def test_glyphs_without_labels_are_refused(labels):
     with pytest.raises(ValueError, match="glyphs need one label of at least 0 each: got 8 images"):
         Glyphs(np.zeros((8, 5, 5), np.uint8), labels)
@@ -356,8 +357,8 @@ class CannotBePickled(SceneModel):
         self.device_handle = Device()
 
 
-@pytest.mark.parametrize(
-    ("kind", "message"),
+@in_turn(
+    "kind message",
     [
         (ForgetsThePrior, r"add up to .* but log p\(x, z, n\) is"),
         (PaysTheFinished, "a finished episode changed or was paid"),
@@ -440,8 +441,8 @@ def close_once(close, self):
     close(self)
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "spoil", "message"),
+@in_turn(
+    "owner name spoil message",
     [
         (AIRSceneVectorEnv, "advance", truncate, "an episode was truncated"),
         (AIRSceneVectorEnv, "advance", drop_a_term, "rewards are not the sum"),
@@ -458,9 +459,10 @@ def close_once(close, self):
     ],
 )
 def test_an_environment_that_breaks_a_promise_fails(monkeypatch, owner, name, spoil, message):
-    wrap(monkeypatch, owner, name, spoil)
-    with pytest.raises(AssertionError, match=message):
-        check_environment(tiny_world())
+    with monkeypatch.context() as patch:
+        wrap(patch, owner, name, spoil)
+        with pytest.raises(AssertionError, match=message):
+            check_environment(tiny_world())
 
 
 @pytest.mark.parametrize("share", [lambda image: image.numpy(), lambda image, buffers={}: reused(image, buffers)])

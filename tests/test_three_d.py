@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny import in_turn
 
 from air_env.renderers.backends import KINDS, RaycastRenderer, SceneBatch, render_with_gradient
 from air_env.renderers.backends.meshes import mesh_of
@@ -189,7 +190,7 @@ def test_descent_through_the_ray_caster_finds_an_object(kind):
         assert abs(yaw.item() - 0.3) < 0.1
 
 
-@pytest.mark.parametrize("step", [0.0, -1.0, math.nan])
+@in_turn("step", [(0.0,), (-1.0,), (math.nan,)])
 def test_steps_must_be_positive(step):
     with pytest.raises(ValueError, match="must be positive"):
         render_with_gradient(RENDERER, scenes_at, parameters(), [0.1, step])

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
+from tiny import in_turn
 from torch.distributions import Laplace, Normal
 
 from air_env import (
@@ -320,7 +321,7 @@ INVALID_ACTIONS = {
 }
 
 
-@pytest.mark.parametrize(("changes", "message"), INVALID_ACTIONS.values(), ids=INVALID_ACTIONS)
+@in_turn("changes message", INVALID_ACTIONS.values())
 def test_an_invalid_action_is_refused_and_changes_nothing(changes, message):
     envs = make_envs(2, render_mode="rgb_array")
     envs.reset(seed=0)
@@ -332,7 +333,7 @@ def test_an_invalid_action_is_refused_and_changes_nothing(changes, message):
     assert np.array_equal(frames(envs), shown)
 
 
-@pytest.mark.parametrize("values", [{}, {"z_pres": np.ones(2)}, None, np.zeros((2, 8)), [1, 2]])
+@in_turn("values", [({},), ({"z_pres": np.ones(2)},), (None,), (np.zeros((2, 8)),), ([1, 2],)])
 def test_an_action_that_lacks_parts_is_refused(values):
     envs = make_envs(2)
     envs.reset(seed=0)
@@ -380,7 +381,7 @@ INVALID_OPTIONS = {
 }
 
 
-@pytest.mark.parametrize(("options", "message"), INVALID_OPTIONS.values(), ids=INVALID_OPTIONS)
+@in_turn("options message", INVALID_OPTIONS.values())
 def test_an_invalid_reset_is_refused_and_changes_nothing(options, message):
     envs, twin = make_envs(2), make_envs(2)
     for each in (envs, twin):
@@ -394,7 +395,7 @@ def test_an_invalid_reset_is_refused_and_changes_nothing(options, message):
     assert torch.equal(envs.reset()[0]["image"], twin.reset()[0]["image"])
 
 
-@pytest.mark.parametrize("seed", [-1, [1], [1, -2]])
+@in_turn("seed", [(-1,), ([1],), ([1, -2],)])
 def test_an_invalid_seed_is_refused(seed):
     envs = make_envs(2)
     with pytest.raises(ValueError, match="seed"):

@@ -61,7 +61,7 @@ def in_turn(names: str, cases: Iterable[tuple[object, ...]]) -> Callable[[Callab
                 arguments = dict(zip(own, case, strict=True))
                 try:
                     test(**others, **arguments)
-                except AssertionError as error:
+                except BaseException as error:  # pytest's own failures among them
                     error.add_note(f"in the case {arguments}")
                     raise
 
