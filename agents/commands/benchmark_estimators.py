@@ -41,7 +41,7 @@ class Train:
     """Named settings (agents/training/recipes.py): digits, multi_mnist, sprites, objects3d, ..."""
     estimators: Annotated[tuple[str, ...], tyro.conf.arg(help=_ESTIMATORS_HELP)]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Of the recipe; each is a run of every estimator."""
+    """Seeds of the recipe; each is a run of every estimator."""
     categories: str | None = None
     """Gradient of the category, where z_what is one: score_function (by the estimator's baselines) or exact. Default:
     the recipe's."""
@@ -56,7 +56,7 @@ class Train:
     max_minutes: float | None = None
     """Budget of each run."""
     threads: int = 1
-    """Of torch, in each run."""
+    """Threads of torch in each run."""
     workers: int | None = None
     """Runs at a time; default: 2 on this machine, all at once on Slurm."""
     cluster: Literal["local", "slurm"] = "local"
@@ -155,7 +155,7 @@ class Properties:
     output_dir: Path = Path("summary")
     """Folder for NAME.md, NAME.csv and the figures."""
     name: str = "estimator_properties"
-    """Of the files, and the title of the page."""
+    """Name of the files, and title of the page."""
     note: str = ""
     """A sentence for the page."""
 
@@ -204,7 +204,7 @@ class Capture:
     """Trains narrow agents and freezes them at four stages: how the shipped problems were made."""
 
     scene: Annotated[str, tyro.conf.Positional]
-    """Of digits, multi_mnist, sprites."""
+    """One of digits, multi_mnist, sprites."""
     max_steps: int | None = None
     """Iterations of training; default: the recipe's (sprites: 2000 for the shipped ones)."""
     data_dir: Path | None = None
@@ -240,7 +240,7 @@ class Report:
     output_dir: Path = Path("summary")
     """Folder for NAME.md, NAME.csv and NAME.png."""
     name: str = "estimators"
-    """Of the files, and the title of the page."""
+    """Name of the files, and title of the page."""
     note: str = ""
     """A sentence for the page."""
 

@@ -35,7 +35,7 @@ class PoseRegressorConfig(ComparisonSettings):
     image_size: int = 32
     """Side of the square image in pixels."""
     position_sd: float = 0.1
-    """Of the loss: a distance in the scene's unit that weighs as much as (our choice)"""
+    """Scale of the loss: a distance in the scene's unit that weighs as much as (our choice)"""
     yaw_sd: float = 0.3
     """a turn by so many radians (our choice)."""
 

@@ -17,7 +17,7 @@ _NUM_TRAIN, _REPEATS = 256, 9
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one step of training on a batch: rollout, loss, gradient and Adam.
+    """Cost of one step of training on a batch: rollout, loss, gradient and Adam.
 
     Attributes:
         milliseconds: Median of the repeats.
@@ -52,7 +52,7 @@ def measure_costs(
 
 
 def _graph_megabytes(trainer: Trainer) -> float:
-    """Of the storages that one step saves for its backward pass; the step is also the warm-up."""
+    """Size of the storages that one step saves for its backward pass; the step is also the warm-up."""
     if trainer.device.type == "cuda":
         trainer.step()
         before = torch.cuda.memory_allocated(trainer.device)

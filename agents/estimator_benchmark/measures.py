@@ -21,7 +21,7 @@ from ..estimators.enumeration import draws, objective, output_gradient
 
 @dataclass(frozen=True)
 class Moments:
-    """Of an estimator's gradient in what the rows of an image put out, given their paths.
+    """Moments of an estimator's gradient in what the rows of an image put out, given their paths.
 
     Attributes:
         exact: ``[image, output]``, the gradient of what is to be minimised (`objective`).
@@ -115,7 +115,7 @@ def count_likelihoods(estimator: Estimator, problem: StopProblem, seed: int = 0)
         return relaxed(extents)
 
     def loss(num_pass: int, seen: StopProblem) -> Tensor:
-        """Of a pass; those before it have seen everything."""
+        """The loss of a pass; those before it have seen everything."""
         generator = torch.Generator(problem.logits.device).manual_seed(seed)
         own = deepcopy(estimator).train(estimator.num_passes > 1)
         for _ in range(num_pass):

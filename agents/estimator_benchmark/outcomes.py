@@ -37,17 +37,17 @@ class Outcome:
     estimator: str
     """Its name."""
     seed: int
-    """Of the recipe."""
+    """Seed of the recipe."""
     status: Status
     """What became of it."""
     rows: list[dict[str, float]]
-    """Of its training, with the cumulative ``likelihoods``, where there was a probe."""
+    """Rows of its metrics, with the cumulative ``likelihoods``, where there was a probe."""
     accuracy: float = 0.0
     """Held-out accuracy of the finished agent; see `accuracy_of`."""
     elbo: float = -math.inf
-    """Of the finished agent, in nats."""
+    """Bound of the finished agent, in nats."""
     iwae: float = -math.inf
-    """Of the finished agent, in nats."""
+    """Bound of the finished agent, in nats."""
     error: str = ""
     """Why it failed."""
 
@@ -115,7 +115,7 @@ class SweepResults:
     record: Record
     """What it is about."""
     outcomes: list[Outcome]
-    """Of the cells that are over."""
+    """Outcomes of the cells that are over."""
     missing: list[str]
     """The names of the others."""
     machines: list[str]

@@ -22,10 +22,10 @@ from .frozen import FrozenAgent
 from .measures import Moments, count_likelihoods, logit_variance, moments
 
 PARTS = ("stop_head", "trunk", "decoder")
-"""Of an agent: the head of ``z_pres``; the rest of the inference network; the renderer, if it learns."""
+"""Parts of an agent: the head of ``z_pres``; the rest of the inference network; the renderer, if it learns."""
 
 NUM_PARTICLES = 3
-"""Of multi-sample estimators: few enough to enumerate their counts."""
+"""Samples of multi-sample estimators: few enough to enumerate their counts."""
 
 _NUM_IMAGES, _NUM_SEVERAL, _NUM_SEQUENCES = 24, 12, 4
 _NUM_JUDGES = 92

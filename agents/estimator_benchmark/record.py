@@ -22,7 +22,7 @@ class Record:
     """What `SWEEP_FILE` holds."""
 
     recipe: Options
-    """Of all cells, without estimator and seed."""
+    """What all cells share: the recipe without estimator and seed."""
     max_minutes: float | None
     """Budget of each cell."""
     threads: int

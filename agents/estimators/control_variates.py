@@ -24,7 +24,7 @@ from .problem import StopProblem, count
 from .relaxed import logistic, relaxation_slope
 
 TEMPERATURE = 0.3
-"""Of the relaxation (our choice)."""
+"""Temperature of the relaxation (our choice)."""
 
 
 class MuProp(Estimator):

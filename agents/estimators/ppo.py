@@ -52,7 +52,7 @@ class PPO(Estimator):
     unbiased = False
     num_passes = 2
     lambda_ = 0.95
-    """Of the advantages: 0 trusts the critic, 1 the episode (the paper's)."""
+    """Decay of the advantages: 0 trusts the critic, 1 the episode (the paper's)."""
     clip = 0.2
     """How far a ratio may move from 1 (the paper's)."""
 

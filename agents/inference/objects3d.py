@@ -35,7 +35,7 @@ class InverseGraphicsConfig(AgentSettings):
 
     kind: ClassVar[str] = "objects3d"
     channels: int = 32
-    """Of the convolutions that the heat maps are made of."""
+    """Channels of the convolutions that make the heat maps."""
     glimpse_size: int = 16
     """Side of a glimpse in pixels."""
     glimpse_scale: float = 0.5

@@ -37,7 +37,7 @@ class TabletopAgentConfig(AgentSettings):
 
     kind: ClassVar[str] = "tabletop3d"
     channels: int = 32
-    """Of the convolutions that the heat maps are made of."""
+    """Channels of the convolutions that make the heat maps."""
     camera_hidden: int = 64
     """Units of the network that infers the camera."""
     glimpse_size: int = 10

@@ -42,13 +42,13 @@ class Measurement:
     threads: int
     """CPU threads."""
     name: str
-    """Of the workload."""
+    """Name of the workload."""
     unit: str
-    """Of the next two: ``.../s``, or ``ms`` for the time of one call."""
+    """Unit of the next two: ``.../s``, or ``ms`` for the time of one call."""
     median: float
     """Over the repeats."""
     best: float
-    """Of the repeats."""
+    """The same of the fastest repeat."""
     gflop_per_call: float
     """Operations counted in one call, in billions."""
     rate: float
@@ -56,7 +56,7 @@ class Measurement:
     matmul_rate: float
     """Median rate of the matrix products around the repeats."""
     matmul_rate_best: float
-    """Of the fastest of them."""
+    """Rate of the fastest of them."""
     share: float
     """``rate / matmul_rate``."""
     share_best: float

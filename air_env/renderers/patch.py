@@ -17,7 +17,7 @@ from air_env.priors import GaussianPrior, Prior
 from air_env.renderers.base import RendererSettings, WindowRenderer
 
 _INITIAL_BIAS = -2.0
-"""Of the output: windows start nearly empty. Bright first reconstructions make the inference network switch its
+"""Bias of the output: windows start nearly empty. Bright first reconstructions make the inference network switch its
 steps off for good."""
 
 

@@ -34,9 +34,9 @@ class TabletopConfig(SolidsConfig):
     camera_step: float = 0.06
     """Half the distance of two angles of the camera that finite differences compare, in radians; about a pixel."""
     camera_distance: float = 6.6
-    """Of the camera from the axis about which it turns."""
+    """Distance of the camera from the axis about which it turns."""
     camera_height: float = 5.0
-    """Of the camera above the table."""
+    """Height of the camera above the table."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,7 +66,7 @@ class TabletopRenderer(SolidRenderer):
 
     @property
     def scene_step(self) -> float:
-        """Of the camera's angle, in radians."""
+        """Step of finite differences in the camera's angle, in radians."""
         return self.config.camera_step
 
     def poses(self, z_where: Float[Tensor, "*batch 2"]) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, "*batch"]]:

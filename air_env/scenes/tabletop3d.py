@@ -21,7 +21,7 @@ from air_env.scenes.solids import SolidScene
 _OVERLAP = 0.1
 """How much nearer than where they touch two items may stand, as a share of that distance."""
 _MOST_TRIES = 20_000
-"""Of placing the items of scenes: seconds, and many times what three plates need within half of the usual reach."""
+"""Most tries to place the items of a scene: seconds, and many times what three plates need in half the usual reach."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ class Kind:
     height: float
     """From the plane that it stands on."""
     half_width: float = 0.0
-    """Of a box; 0 where the object is round."""
+    """Half the side of a box; 0 where the object is round."""
     quadric: tuple[float, float, float] = (0.0, 0.0, 1.0)
     """``(c2, c1, c0)`` of a round object."""
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from air_env.renderers.backends.kinds import Kind
 
 SEGMENTS, RINGS = 64, 24
-"""Of a circle, and of the height of what is curved: enough that corners are not seen."""
+"""Segments of a circle, and rings of a curved side: enough that corners are not seen."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class View:
     resolution: int = 32
     """Side of the images in pixels."""
     field_of_view: float = 0.7
-    """Of the camera, in radians from border to border."""
+    """Angle of the camera's view, in radians from border to border."""
     background: float = 0.0
     """Grey level where there is no object."""
     light: float = 3.0
