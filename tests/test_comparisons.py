@@ -23,7 +23,6 @@ from air_agents.comparisons import (
     DRAWConfig,
     PoseRegressor,
     TableRegressor,
-    get_comparison,
     load_comparison,
 )
 from air_agents.comparisons.attention import Grid, Stroke
@@ -361,7 +360,7 @@ def test_divergence_is_told_and_leaves_a_good_checkpoint(tmp_path):
 
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ValueError, match=r"comparison 'darw' is unknown; choose one of draw, autoencoder, cnn_sum"):
-        get_comparison("darw")
+        COMPARISONS.find("darw")
     with pytest.raises(ValueError, match=r"task 'product' is unknown; choose one of sum, order, count"):
         ClassifierConfig("product")
     with pytest.raises(ValueError, match=r"scene 'cats' is unknown; choose one of digits"):
@@ -389,7 +388,7 @@ def test_impossible_settings_are_refused(make, message):
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_registered_recipes_make_models(name):
-    model = get_comparison(name).model.make().eval()
+    model = COMPARISONS.find(name).model.make().eval()
     images = torch.zeros(2, 1, 50, 50)
     if isinstance(model, PoseRegressor | TableRegressor):
         assert model.reconstruct(torch.zeros(2, 3, 32, 32)).shape == (2, 3, 32, 32)

@@ -20,7 +20,7 @@ from air_agents.inference.agent import Exploration
 from air_agents.inference.episodes import sample_episodes
 from air_agents.inference.objects3d import InverseGraphics, InverseGraphicsConfig
 from air_agents.inference.rollout import unstopped_rollout
-from air_agents.training.recipes import get_recipe
+from air_agents.training.recipes import RECIPES
 from air_agents.training.trainer import Trainer
 from air_env.explanation import Explanation
 from air_env.model import SceneConfig, SceneModel
@@ -310,7 +310,7 @@ def test_the_likelihood_is_annealed():
 
 @pytest.mark.parametrize("categories", ["exact", pytest.param("score_function", marks=pytest.mark.slow)])
 def test_a_short_training_tells_kinds_apart(categories):
-    recipe = get_recipe("objects3d")
+    recipe = RECIPES.find("objects3d")
     exact = categories == "exact"
     steps = 220 if exact else 700
     model = replace(recipe.model, likelihood_anneal_steps=4 * steps, initial_likelihood_scale=1.0 if exact else 4.0)

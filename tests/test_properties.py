@@ -307,7 +307,7 @@ def test_captured_agents_are_what_training_made(tmp_path, monkeypatch):
     assert looks == list(zip(runs, [0, 4, 8, 0, 4], strict=True))
     agents = load_frozen("digits", path)
     assert [(agent.stage, agent.iteration) for agent in agents] == list(zip(STAGES, (0, 0, 4, 8), strict=True))
-    recipe = frozen_module.narrow(frozen_module.get_recipe("digits"))
+    recipe = frozen_module.narrow(frozen_module.RECIPES.find("digits"))
     trainer = Trainer(replace(recipe, max_steps=8), make_scene("digits").dataset("train", 576))
     for _ in range(8):
         trainer.step()

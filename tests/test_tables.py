@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import assert_equal
 
-from air_agents.comparisons import TableRegressor, TableRegressorConfig, get_comparison
+from air_agents.comparisons import COMPARISONS, TableRegressor, TableRegressorConfig
 from air_agents.comparisons.tables import canonical
 from air_agents.comparisons.training import ComparisonTrainer
 from air_agents.reproduction.scales import SCALES
@@ -48,7 +48,9 @@ def test_only_an_arbitrary_order_matters(scenes):
 
 
 def test_it_learns_what_it_is_told(scenes):
-    recipe = replace(get_comparison("supervised_table"), model=SMALL, num_train=200, learning_rate=3e-3, max_steps=150)
+    recipe = replace(
+        COMPARISONS.find("supervised_table"), model=SMALL, num_train=200, learning_rate=3e-3, max_steps=150
+    )
     trainer = ComparisonTrainer(recipe, scenes)
     before = trainer.model.measure(scenes)
     scores = torch.stack([trainer.step() for _ in range(150)])

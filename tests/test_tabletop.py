@@ -23,7 +23,7 @@ from air_agents.inference.objects3d import InverseGraphics, InverseGraphicsConfi
 from air_agents.inference.rollout import unstopped_rollout
 from air_agents.inference.tabletop3d import TabletopAgent, TabletopAgentConfig
 from air_agents.training.files import read_rows
-from air_agents.training.recipes import Recipe, get_recipe
+from air_agents.training.recipes import RECIPES, Recipe
 from air_agents.training.run import TrainingRun
 from air_agents.training.trainer import Trainer
 from air_env.explanation import Explanation
@@ -436,7 +436,7 @@ def test_figures_tell_places_and_camera():
 
 
 def test_exploration_begins_with_the_camera():
-    recipe = get_recipe("tabletop3d")
+    recipe = RECIPES.find("tabletop3d")
     assert recipe.exploration_at(0) == Exploration(1.0, 1e-4, 0.6)
     assert recipe.exploration_at(recipe.camera_steps) == Exploration(1.0, 0.5, 0.6)
     assert recipe.exploration_at(recipe.camera_steps + recipe.exploration_steps).weight == 0
@@ -444,12 +444,12 @@ def test_exploration_begins_with_the_camera():
 
 def test_phases_do_not_share_a_row_of_metrics():
     with pytest.raises(ValueError, match=r"multiple of evaluate_every \(250\)"):
-        replace(get_recipe("tabletop3d_sleep"), sleep_steps=100)
+        replace(RECIPES.find("tabletop3d_sleep"), sleep_steps=100)
 
 
 def test_dreams_have_no_elbo(tmp_path):
     options = {"renderer": "raycast", "image_size": 16, "num_steps": 2}
-    recipe = replace(get_recipe("tabletop3d_sleep"), scene_options=options, compile=False, batch_size=4, num_train=8)
+    recipe = replace(RECIPES.find("tabletop3d_sleep"), scene_options=options, compile=False, batch_size=4, num_train=8)
     recipe = replace(recipe, model=TABLE, agent=SMALL, max_steps=4, sleep_steps=2, evaluate_every=2)
     run = TrainingRun.start(tmp_path / "run", recipe)
     run.train()
@@ -461,7 +461,7 @@ def test_dreams_have_no_elbo(tmp_path):
 
 
 def quick_recipe(**changes) -> Recipe:
-    recipe = replace(get_recipe("tabletop3d"), compile=False, batch_size=32, num_train=200)
+    recipe = replace(RECIPES.find("tabletop3d"), compile=False, batch_size=32, num_train=200)
     return replace(recipe, learning_rate=3e-3, decay=0.0, **changes)
 
 

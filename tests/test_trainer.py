@@ -9,7 +9,7 @@ from tiny import NUM_STEPS, RECIPE, assert_equal, count_probabilities, make_scen
 from torch import Tensor
 
 from air_agents.estimators import ESTIMATORS
-from air_agents.training.recipes import RECIPES, get_recipe
+from air_agents.training.recipes import RECIPES
 from air_agents.training.trainer import Trainer
 from air_env.priors import CountPrior
 from air_env.renderers import PatchRenderer
@@ -148,7 +148,7 @@ def test_exploration_falls_to_zero(steps, weights):
 @pytest.mark.parametrize("name", ["digit", "", "MULTI_MNIST"])
 def test_an_unknown_recipe_is_answered_with_the_known_ones(name):
     with pytest.raises(ValueError, match=f"recipe '{name}' is unknown; choose one of {', '.join(RECIPES)}"):
-        get_recipe(name)
+        RECIPES.find(name)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from tiny import RECIPE
 
 from air_agents import load_agent
 from air_agents.evaluation.metrics import evaluate
-from air_agents.training.recipes import get_recipe
+from air_agents.training.recipes import RECIPES
 from air_agents.training.run import TrainingRun
 
 
 @pytest.mark.slow
 def test_the_digits_recipe_counts_digits_that_it_never_saw(tmp_path):
-    started = TrainingRun.start(tmp_path / "run", get_recipe("digits"))
+    started = TrainingRun.start(tmp_path / "run", RECIPES.find("digits"))
     started.train()
     metrics = started.finish()
     assert metrics["count_accuracy"] >= 0.97

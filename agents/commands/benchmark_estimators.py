@@ -114,10 +114,10 @@ class Train:
         """The runs to be compared."""
         from ..estimator_benchmark.probe import probe
         from ..estimator_benchmark.sweep import Sweep
-        from ..training.recipes import get_recipe
+        from ..training.recipes import RECIPES
 
         changes = {name: getattr(self, name) for name in _CHANGES if getattr(self, name) is not None}
-        recipe = replace(get_recipe(self.recipe), **changes)
+        recipe = replace(RECIPES.find(self.recipe), **changes)
         data_dir = None if self.data_dir is None else str(self.data_dir.resolve())
         return Sweep(recipe, self.estimators, self.seeds, self.max_minutes, self.threads, data_dir, probe)
 

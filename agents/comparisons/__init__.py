@@ -9,7 +9,7 @@ from .classifiers import Classifier, ClassifierConfig
 from .draw import DRAW, DRAWConfig
 from .model import ComparisonModel, ComparisonSettings
 from .poses import PoseRegressor, PoseRegressorConfig
-from .recipes import COMPARISON_MODELS, COMPARISONS, ComparisonRecipe, get_comparison
+from .recipes import COMPARISON_MODELS, COMPARISONS, ComparisonRecipe
 from .tables import TableRegressor, TableRegressorConfig
 from .tasks import TASKS
 from .training import load_comparison
@@ -31,6 +31,5 @@ __all__ = [
     "PoseRegressorConfig",
     "TableRegressor",
     "TableRegressorConfig",
-    "get_comparison",
     "load_comparison",
 ]

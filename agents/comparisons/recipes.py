@@ -78,8 +78,3 @@ COMPARISONS: Registry[ComparisonRecipe] = Registry(
     },
 )
 """Name -> recipe."""
-
-
-def get_comparison(name: str) -> ComparisonRecipe:
-    """A registered recipe."""
-    return COMPARISONS.find(name)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..jobs.timing import timed
-from ..training.recipes import get_recipe
+from ..training.recipes import RECIPES
 from ..training.trainer import Trainer
 from .frozen import narrow
 
@@ -39,7 +39,7 @@ def measure_costs(
         device: Where to compute.
         progress: Called with 1 after every repeat.
     """
-    recipe = replace(narrow(get_recipe("digits")), num_train=_NUM_TRAIN)
+    recipe = replace(narrow(RECIPES.find("digits")), num_train=_NUM_TRAIN)
     scenes = recipe.make_scene().dataset("train", _NUM_TRAIN)
     trainers = {name: Trainer(replace(recipe, estimator=name), scenes, device) for name in names}
     megabytes = {name: _graph_megabytes(trainer) for name, trainer in trainers.items()}

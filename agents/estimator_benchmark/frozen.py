@@ -34,7 +34,7 @@ from ..evaluation.metrics import count_accuracy
 from ..inference.air import AIR, AgentConfig, Exploration
 from ..inference.rollout import unstopped_rollout
 from ..training.files import read_weights, save_weights, write_atomically
-from ..training.recipes import Recipe, get_recipe
+from ..training.recipes import RECIPES, Recipe
 from ..training.serialisation import from_json, to_json
 from ..training.settings import Options
 from ..training.trainer import Trainer
@@ -176,7 +176,7 @@ def capture(
     Raises:
         RuntimeError: The agent never counted half of the scenes right.
     """
-    recipe = narrow(get_recipe(scene))
+    recipe = narrow(RECIPES.find(scene))
     recipe = recipe if max_steps is None else replace(recipe, max_steps=max_steps)
     source = recipe.make_scene(data_dir)
     train, test = source.dataset("train", recipe.num_train, recipe.seed), source.dataset("test", _NUM_TEST, recipe.seed)

@@ -19,14 +19,13 @@ from ..comparisons import (
     DRAWConfig,
     PoseRegressorConfig,
     TableRegressorConfig,
-    get_comparison,
 )
 from ..comparisons.heads import Fitting
 from ..inference.air import AgentConfig
 from ..inference.objects3d import InverseGraphicsConfig
 from ..inference.tabletop3d import TabletopAgentConfig
 from ..jobs.job import AnyRecipe
-from ..training.recipes import RECIPES, Recipe, get_recipe
+from ..training.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -38,18 +37,18 @@ Options = Mapping[str, Any]
 _AGENTS = {"air": "multi_mnist_wide", "air_sharp": "multi_mnist_sharp", "dair": "multi_mnist_dair"}
 """Family of runs -> recipe of `RECIPES`; the others are those of `COMPARISONS`."""
 _OBJECTS: dict[str, AnyRecipe] = {
-    "exact": get_recipe("objects3d"),
-    "score": replace(get_recipe("objects3d"), categories="score_function"),
-    "pyrender": get_recipe("objects3d_pyrender"),
-    "perturbed": get_recipe("objects3d_perturbed"),
-    "supervised": get_comparison("supervised_poses"),
+    "exact": RECIPES.find("objects3d"),
+    "score": replace(RECIPES.find("objects3d"), categories="score_function"),
+    "pyrender": RECIPES.find("objects3d_pyrender"),
+    "perturbed": RECIPES.find("objects3d_perturbed"),
+    "supervised": COMPARISONS.find("supervised_poses"),
 }
 """Run of Figure 6 -> recipe."""
 _TABLES: dict[str, AnyRecipe] = {
-    "elbo": get_recipe("tabletop3d"),
-    "sleep": get_recipe("tabletop3d_sleep"),
-    "canonical": get_comparison("supervised_table"),
-    "arbitrary": get_comparison("supervised_table_arbitrary"),
+    "elbo": RECIPES.find("tabletop3d"),
+    "sleep": RECIPES.find("tabletop3d_sleep"),
+    "canonical": COMPARISONS.find("supervised_table"),
+    "arbitrary": COMPARISONS.find("supervised_table_arbitrary"),
 }
 """Run of Figure 7 -> recipe."""
 _SCENARIOS = {"repeated": True, "distinct": False}
@@ -124,7 +123,7 @@ class Scale:
         for recipes in (RECIPES, COMPARISONS):
             if name in recipes.names():
                 return self._plain_recipe(recipes.find(name), seed)
-        recipe = get_recipe(_AGENTS[family]) if family in _AGENTS else get_comparison(family or name)
+        recipe = RECIPES.find(_AGENTS[family]) if family in _AGENTS else COMPARISONS.find(family or name)
         changes: dict[str, object] = {"seed": seed, "scene": self.scene}
         iterations = self.iterations.get(family, self.default_iterations)
         if family in ("cnn_sum", "cnn_order"):

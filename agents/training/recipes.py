@@ -197,8 +197,3 @@ RECIPES: Registry[Recipe] = Registry(
     },
 )
 """Name -> recipe; the README says what each reaches."""
-
-
-def get_recipe(name: str) -> Recipe:
-    """A registered recipe."""
-    return RECIPES.find(name)

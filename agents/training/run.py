@@ -1,6 +1,6 @@
 """`TrainingRun`: any training in its directory, with a budget, rows of metrics, and a state to resume from.
 
-    run = TrainingRun.start("runs/digits", get_recipe("digits"))     # or TrainingRun.resume("runs/digits")
+    run = TrainingRun.start("runs/digits", RECIPES.find("digits"))     # or TrainingRun.resume("runs/digits")
     run.train()
     run.finish()
 
