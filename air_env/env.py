@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from gymnasium import logger
 from gymnasium.error import ResetNeeded
-from torch import Tensor
 
 from air_env.frames import Frame, Window
 from air_env.model import SceneModel, SceneState
-from air_env.reading import read_options, to_seeds
+from air_env.reading import read_numbers, read_options, to_seeds
 from air_env.vector_env import AIRSceneVectorEnv, Info
 from air_env.world import World
 
@@ -200,7 +199,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
             ValueError: An option is not valid; the episode goes on as it was.
         """
         options = read_options(options, _RESET_OPTIONS)
-        batched = {f"{name}s": value[None] if isinstance(value, Tensor) else [value] for name, value in options.items()}
+        batched = {f"{name}s": read_numbers(name, value)[None] for name, value in options.items()}
         [seed] = to_seeds(seed, 1)
         # Gymnasium's generator, which a user may have replaced, is the only episode's.
         self._envs.rngs[0] = self.np_random

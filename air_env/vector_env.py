@@ -238,6 +238,8 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
             ValueError: The latents are not valid.
             ResetNeeded: The episodes have not begun.
         """
+        if not isinstance(z, Explanation):
+            raise ValueError(f"a plan is an Explanation; got {type(z).__name__}")
         model, plans = self.model, max(1, len(z.z_where) // self.num_envs)
         plan = (self.num_envs * plans, model.config.num_steps)
         latents = {
