@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from . import terminal
+from . import shell, terminal
 
 _DOUBTFUL = 0.8
 """Explained share below which a warning is printed: that of 1 in 100 scenes of two digits."""
@@ -106,4 +106,4 @@ def explain(arguments: Arguments) -> int:
         write_text_atomically(report, json.dumps(results, indent=2) + "\n")
         write_atomically(sheet, lambda path: contact_sheet(images, z, results).save(path, "PNG"))
         print(f"\nwrote {sheet} and {report}")
-    return terminal.failed(*complaints) if complaints else terminal.SUCCESS
+    return shell.failed(*complaints) if complaints else shell.SUCCESS
