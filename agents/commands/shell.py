@@ -12,10 +12,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
 
 SUCCESS, FAILURE = 0, 1
 """Exit statuses; wrong usage is 2."""
+_WHOLE = "stopped; what was written is whole"
 SAME_COMMAND = "the same command continues"
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _NOBODY_READS = (errno.EPIPE, errno.EIO)
@@ -41,13 +44,19 @@ class _Stop:
         self.over = False
         """Whether there is nothing left to stop."""
 
-    def __call__(self, number: int, _: object) -> None:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         first = self.number == 0
         if self.over or (not first and number == getattr(signal, "SIGHUP", 0)):
             return
         self.number = self.number or number
-        if not (first and self.patient):
-            raise KeyboardInterrupt("" if first else "stopped at once; what was saved last is whole")
+        if first and self.patient:
+            return
+        if _imports(frame):
+            # Libraries that are interrupted when they start abort, or make another error of it.
+            with suppress(OSError):
+                os.write(2, f"\n{_WHOLE}\n".encode())
+            os._exit(128 + self.number)
+        raise KeyboardInterrupt("" if first else "stopped at once; what was saved last is whole")
 
 
 _stop = _Stop()
@@ -66,11 +75,9 @@ def guarded(work: Callable[[], int | None]) -> int:
         return work() or SUCCESS
     except ERRORS as error:
         return failed(str(error))
-    except BaseException as error:
+    except KeyboardInterrupt as interruption:
         stop.over = True
-        if (interruption := _interruption(error)) is None:
-            raise
-        print(f"\n{str(interruption) or 'stopped; what was written is whole'}", file=sys.stderr)
+        print(f"\n{str(interruption) or _WHOLE}", file=sys.stderr)
         return 128 + (stop.number or signal.SIGINT)
     finally:
         for number, handler in before.items():
@@ -81,11 +88,11 @@ def _can_listen() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The interruption that is behind an error: some libraries make an error of one that comes when they start."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def failed(*messages: str) -> int:
@@ -149,7 +156,7 @@ class _Stream(io.FileIO):
 
     broken = False
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         if not self.broken:
             try:
                 return super().write(data)

@@ -26,7 +26,8 @@ AgentName = Annotated[
     str,
     tyro.conf.Positional,
     tyro.conf.arg(
-        metavar="AGENT", help="A run directory, an agent.safetensors file, or the name of a shipped agent (digits)."
+        metavar="AGENT",
+        help="A run directory, also of train-sb3, a file of weights in it, or the name of a shipped agent (digits).",
     ),
 ]
 
