@@ -20,7 +20,7 @@ from torch import Tensor
 
 from air_env.explanation import DrawnExplanation, Images
 
-from ..inference.agent import Agent
+from ..inference.explainer import Explainer
 
 Invert = Literal["auto", "yes", "no"]
 Pixels = NDArray[np.floating]
@@ -63,7 +63,7 @@ def read_picture(
     channels: int = 1,
     solid: bool = False,
     crop: Crop | None = None,
-    agent: Agent | None = None,
+    agent: Explainer | None = None,
 ) -> Picture:
     """Reads a file: turned upright, bright on black, padded to a square and scaled.
 
@@ -169,7 +169,7 @@ def fit(pixels: Pixels, side: int) -> Pixels:
     return np.stack([np.asarray(band.resize((side, side), Image.Resampling.BICUBIC)) for band in bands]).clip(0, 1)
 
 
-def window_of_table(agent: Agent, pixels: Pixels) -> Window:
+def window_of_table(agent: Explainer, pixels: Pixels) -> Window:
     """The square of a picture in which a table lies as in the agent's scenes.
 
     Of squares around what is not black, of several sizes and places, that of which the agent explains most.

@@ -103,7 +103,7 @@ class LocalCluster(Cluster):
     def submit(self, job: Job) -> None:  # noqa: D102
         arguments = (job, Path(self._lock.lock_file))
         self._processes[job.name] = process = get_context("spawn").Process(target=_work, args=arguments)
-        with _signals_kept():
+        with signals_kept():
             process.start()
 
     def running(self) -> set[str]:  # noqa: D102
@@ -178,7 +178,7 @@ class SlurmCluster(Cluster):
         try:
             executor = self._make(folder=self.folder / job.name, cluster="slurm")
             executor.update_parameters(**self._settings, name=job.name + self._mark)
-            with _signals_kept():
+            with signals_kept():
                 self._jobs[job.name] = executor.submit(train_job, job).job_id
         except (RuntimeError, OSError) as error:
             raise ValueError(f"slurm does not take the job {job.name}: {error}; see --help for its options") from error
@@ -209,7 +209,7 @@ class SlurmCluster(Cluster):
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
+def signals_kept() -> Iterator[None]:
     """What is started does not get the terminal's Ctrl-C and hang-up; here they arrive afterwards.
 
     Both go to every process of the terminal, while only the coordinator knows how to stop a worker.
