@@ -57,7 +57,7 @@ class Cluster(ABC):
         """Asks all that runs to save and end; `running` says when it has."""
 
     def why_lost(self, name: str) -> str | None:
-        """Why a job ended that is neither finished nor failed; None where it saved and left, or where that is unknown."""
+        """Why a job ended that is neither finished nor failed; None where it saved and left, or that is unknown."""
         del name
 
     def __enter__(self) -> Self:

@@ -56,8 +56,8 @@ def train_on(
                 ended(job)
                 if job.status in TO_BE_TRAINED and (reason := job.failure or cluster.why_lost(name)):
                     raise OSError(
-                        f"{name} was stopped by the machine, not by a fault of its own: {reason}; see {job.notes}. Mend "
-                        "that, and give the same command again: it goes on where it was"
+                        f"{name} was stopped by the machine, not by a fault of its own: {reason}; see {job.notes}. "
+                        "Mend that, and give the same command again: it goes on where it was"
                     )
             if begun:
                 waits(begun)
