@@ -338,6 +338,13 @@ def test_every_algorithm_trains_saves_loads_and_evaluates(name, mode, tmp_path):
     assert next(iter(metrics[0])) == "count_accuracy"
 
 
+def test_algorithms_of_one_process_do_not_share_what_they_write():
+    envs = make_envs(2, action_mode="posterior")
+    for name in ("sac", "a2c", "ppo"):
+        agent = make_algorithm(make_settings(name, action_mode="posterior", num_envs=2), envs)
+    assert isinstance(agent.policy.optimizer, torch.optim.Adam)
+
+
 def test_files_that_are_no_policies_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no policy at"):
         load_algorithm(tmp_path)

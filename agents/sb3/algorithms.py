@@ -61,7 +61,7 @@ def _sac(settings: Settings, num_envs: int) -> Options:
     steps = {"learning_starts": 4 * settings.num_envs, "gradient_steps": max(1, settings.num_envs // 16)}
     # A transition of 40x40 RGB takes 19 kB.
     sizes = {"buffer_size": 20_000, "batch_size": 256, "train_freq": 1}
-    return {"policy": "MultiInputPolicy", "policy_kwargs": _EXTRACTOR} | steps | sizes
+    return {"policy": "MultiInputPolicy", "policy_kwargs": {**_EXTRACTOR}} | steps | sizes  # which SAC writes to
 
 
 def _policy_optimizer(algorithm: BaseAlgorithm) -> Optimizers:
