@@ -44,7 +44,7 @@ class Arguments:
 
     agent: terminal.AgentName
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
-    """PNG or JPEG files (also GIF, BMP, WebP)."""
+    """PNG or JPEG files (also GIF, BMP, WebP), of at most 6,000 pixels a side, or with --crop so large a part."""
     output_dir: Path = Path("explanations")
     """Folder for explanations.png and explanations.json; replaces those of an earlier call."""
     crop: tuple[int, int, int, int] | None = None
