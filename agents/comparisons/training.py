@@ -57,7 +57,7 @@ class ComparisonTrainer:
         with seeded(self.device, "weights", recipe.seed):
             self.model = recipe.model.make().to(self.device)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), recipe.learning_rate, weight_decay=recipe.model.adam_decay(), fused=True
+            self.model.parameters(), recipe.learning_rate, weight_decay=recipe.model.weight_decay, fused=True
         )
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.long)
 

@@ -80,7 +80,7 @@ def _draw_bounds(model: DRAW, scenes: SceneDataset, num_samples: int) -> Metrics
     device = model.canvas.device
     generator = torch.Generator(device).manual_seed(TEST_SEED)
     parts = scenes.float_images(device).split(_BATCH)
-    elbo = torch.cat([model.elbo(part, generator) for part in parts])
+    elbo = torch.cat([model.bound(part, generator) for part in parts])
     iwae = torch.cat([model.iwae(part, num_samples, generator) for part in parts])
     return {"elbo": elbo.mean().item(), "iwae": iwae.mean().item()}
 
