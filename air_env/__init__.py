@@ -1,11 +1,12 @@
 """The world of Attend, Infer, Repeat: scenes, the generative model and its environments.
 
-Importing it registers ``AIRScene-v0`` and ``AIRSceneFlat-v0`` with Gymnasium.
+Importing it registers ``AIRScene-v1`` and ``AIRSceneFlat-v1`` with Gymnasium, and their earlier versions.
 """
 
 import gymnasium
 
 from air_env.env import AIRSceneEnv
+from air_env.episode_statistics import EpisodeStatistics
 from air_env.explanation import Action, DrawnExplanation, Explanation
 from air_env.model import RewardTerms, SceneConfig, SceneModel, SceneState
 from air_env.renderers import PatchConfig, SpriteConfig
@@ -15,10 +16,13 @@ from air_env.world import World, make_world
 
 __version__ = "0.1.0"
 
+# The same world for stock RL algorithms: actions are vectors in [-1, 1]; pixels are bytes, as many as a CNN needs.
+_FLAT = {"action_mode": "latents", "byte_images": True}
 for _id, _settings in {
-    "AIRScene-v0": {},
-    # The same world for stock RL algorithms: actions are vectors in [-1, 1], pixels are bytes.
-    "AIRSceneFlat-v0": {"action_mode": "latents", "byte_images": True},
+    "AIRScene-v0": {"latent_prefix": ""},
+    "AIRScene-v1": {},
+    "AIRSceneFlat-v0": _FLAT | {"latent_prefix": ""},
+    "AIRSceneFlat-v1": _FLAT | {"min_side": 36},
 }.items():
     gymnasium.register(
         id=_id,
@@ -35,6 +39,7 @@ __all__ = [
     "AIRSceneVectorEnv",
     "Action",
     "DrawnExplanation",
+    "EpisodeStatistics",
     "Explanation",
     "PatchConfig",
     "RewardTerms",

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from air_env.frames import Frame, Window
 from air_env.model import SceneModel, SceneState
-from air_env.vector_env import AIRSceneVectorEnv, Info, draw_scene
+from air_env.reading import read_options, to_seeds
+from air_env.vector_env import AIRSceneVectorEnv, Info
 from air_env.world import World
 
 Observation = dict[str, np.ndarray | np.int64]
@@ -33,7 +34,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
 
     ## Action
 
-    ``action_mode="dict"``, of ``AIRScene-v0``: the object itself, a ``Dict``:
+    ``action_mode="dict"``, of ``AIRScene-v1``: the object itself, a ``Dict``:
 
     | key | space | meaning |
     |---|---|---|
@@ -47,7 +48,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
     Only an episode's first action is asked for it, be it a stop. The bounds are far beyond the priors
     (`air_env.reading.LATENT_BOUND`).
 
-    ``action_mode="latents"``, of ``AIRSceneFlat-v0``: the same as a ``Box(-1, 1, (4 + 50,))`` or ``(4 + K,)``:
+    ``action_mode="latents"``, of ``AIRSceneFlat-v1``: the same as a ``Box(-1, 1, (4 + 50,))`` or ``(4 + K,)``:
 
     | entries | meaning |
     |---|---|
@@ -80,10 +81,11 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
     | ``canvas`` | ``Box(0, N + 1, (C, H, W))``, float32 | ``Box(0, 255, (C, H, W))``, uint8 | the objects so far |
     | ``step`` | ``Discrete(N + 1)`` | ``Discrete(N + 1)`` | number of objects so far |
 
-    In ``tabletop3d``, where objects hide each other, also ``z_scene``, ``z_where [N, 2]`` and ``z_what [N]``, as
-    chosen so far and 0 before.
+    In ``tabletop3d``, where objects hide each other, also ``chosen_z_scene``, ``chosen_z_where [N, 2]`` and
+    ``chosen_z_what [N]``, 0 where nothing is chosen yet.
 
-    Learned patches add up, so that a canvas may exceed 1; as bytes it is clipped there. ``AIRSceneFlat-v0`` has bytes.
+    Learned patches add up, so that a canvas may exceed 1; as bytes it is clipped there. ``AIRSceneFlat-v1`` has bytes,
+    and at least 36 pixels a side, which Stable-Baselines3's CNN needs: smaller images have their pixels repeated.
 
     ## Rewards
 
@@ -120,8 +122,8 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
 
     ```python
     import air_env, gymnasium
-    env = gymnasium.make("AIRScene-v0", scene="sprites", num_steps=4, render_mode="rgb_array")
-    env = gymnasium.make("AIRSceneFlat-v0", scene="sprites", action_mode="posterior")
+    env = gymnasium.make("AIRScene-v1", scene="sprites", num_steps=4, render_mode="rgb_array")
+    env = gymnasium.make("AIRSceneFlat-v1", scene="sprites", action_mode="posterior")
     ```
 
     Args:
@@ -130,12 +132,17 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
         device: Where the model computes; None leaves it where it is.
         action_mode: What an action is: ``dict``, ``latents`` or ``posterior``.
         byte_images: Observations hold uint8 pixels, as networks of RL libraries want them.
+        min_side: Observed pixels are repeated until no side of the images is shorter, in pixels: some networks need
+            36. Images that `reset` takes keep their size.
+        latent_prefix: What the names of the latents in observations begin with.
         world: A world made before, instead of one made from the options.
         options: Everything `make_world` takes: scene, split, num_scenes, data_dir, model, num_steps, likelihood,
             likelihood_scale, count_prior, ..., and the options of the scene: counts, object_size, ...
 
     ## Version history
 
+    - v1: observations name latents as chosen ("chosen_z_where"), no longer as actions do; ``AIRSceneFlat-v1`` repeats
+      the pixels of images smaller than 36.
     - v0: initial version.
     """
 
@@ -148,6 +155,8 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
         device: torch.device | str | None = None,
         action_mode: str = "dict",
         byte_images: bool = False,
+        min_side: int = 1,
+        latent_prefix: str = "chosen_",
         world: World | None = None,
         **options: Any,
     ) -> None:
@@ -162,6 +171,9 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
             render_mode=None if render_mode is None else "rgb_array",
             action_mode=action_mode,
             byte_images=byte_images,
+            min_side=min_side,
+            latent_prefix=latent_prefix,
+            as_numpy=True,
             world=world,
             **options,
         )
@@ -187,16 +199,16 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
         Raises:
             ValueError: An option is not valid; the episode goes on as it was.
         """
-        super().reset(seed=seed)
-        options = dict(options or {})
-        if unknown := options.keys() - set(_RESET_OPTIONS):
-            raise ValueError(f"reset options {sorted(unknown)} are unknown; choose from {', '.join(_RESET_OPTIONS)}")
+        options = read_options(options, _RESET_OPTIONS)
         batched = {f"{name}s": value[None] if isinstance(value, Tensor) else [value] for name, value in options.items()}
-        if not batched:
-            batched["scenes"] = [draw_scene(self.np_random, len(self._envs.scenes))]
-        observation, info = self._envs.reset(options=batched)
+        [seed] = to_seeds(seed, 1)
+        # Gymnasium's generator, which a user may have replaced, is the only episode's.
+        self._envs.rngs[0] = self.np_random
+        observation, info = self._envs.reset(seed=seed, options=batched)
+        if seed is not None:
+            self._np_random, self._np_random_seed = self._envs.rngs[0], seed
         self._show()
-        return _to_numpy(observation), _to_python(info)
+        return _row(observation), _to_python(info)
 
     def step(self, action: object) -> tuple[Observation, float, bool, bool, Info]:
         """Adds one object, or stops.
@@ -210,20 +222,12 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
         """
         if not self.state.active.item():
             raise ResetNeeded("the episode is finished; call reset() to start another")
-        mode, like = self._envs.action_mode, self.model.log_p_count
-        # read checks the action; noise has the random numbers of this step; act makes an object of both.
-        values = mode.read(action, None)
-        noise = torch.from_numpy(mode.noise(self.np_random)[None]).to(like.device, like.dtype)
-        action, log_q = mode.act(values, noise, self.state.step == 0)
-        observation, rewards, terminations, truncations, info = self._envs.advance(action, log_q)
-        self._show()
-        return (
-            _to_numpy(observation),
-            rewards.item(),
-            bool(terminations.item()),
-            bool(truncations.item()),
-            _to_python(info),
+        self._envs.rngs[0] = self.np_random
+        observation, rewards, terminations, truncations, info = self._envs.take(
+            self._envs.action_mode.read(action, None)
         )
+        self._show()
+        return _row(observation), float(rewards[0]), bool(terminations[0]), bool(truncations[0]), _to_python(info)
 
     def render(self) -> Frame | None:
         """The RGB frame of the episode for ``rgb_array``; ``human`` shows it by itself."""
@@ -257,23 +261,14 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
             self._window.show(self._frame(), 1 / self.metadata["render_fps"])
 
 
-def _to_numpy(observation: dict[str, Tensor]) -> Observation:
-    """The observation of the only episode, in new arrays of the space's types."""
-    parts = {name: _array(part[0]) for name, part in observation.items() if name != "step"}
-    return {**parts, "step": np.int64(observation["step"].item())}
-
-
-def _array(values: Tensor) -> np.ndarray:
-    array = values.numpy(force=True)
-    return array.astype(np.float32 if values.is_floating_point() else array.dtype)  # a copy
+def _row(observation: Mapping[str, np.ndarray]) -> Observation:
+    """The observation of the only episode."""
+    return {name: part[0] for name, part in observation.items()}
 
 
 def _to_python(info: Info) -> Info:
-    """The info of the only episode: numbers, and new arrays."""
-    converted: Info = {}
-    for name, value in info.items():
-        if isinstance(value, dict):
-            converted[name] = _to_python(value)
-        else:
-            converted[name] = value[0].item() if value.dim() == 1 else value[0].numpy(force=True).copy()
-    return converted
+    """The info of the only episode: numbers, and arrays."""
+    return {
+        name: _to_python(value) if isinstance(value, dict) else value[0].item() if value.ndim == 1 else value[0]
+        for name, value in info.items()
+    }

@@ -1,7 +1,7 @@
 """Reading what a caller hands in: numbers, masks, indices and seeds, with errors that say what is wrong."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,20 @@ LATENT_BOUND = 50.0
 Wide enough for the steps of a trained agent that never happen, whose latents nothing holds near the prior; narrow
 enough for ``exp(log_scale)``, which overflows float32 at 88.
 """
+
+
+def read_options(options: object, names: Sequence[str]) -> dict[str, object]:
+    """A copy of reset options; None means none.
+
+    Raises:
+        ValueError: They are no mapping, or one is none of the names.
+    """
+    if options is not None and not isinstance(options, Mapping):
+        raise ValueError(f"reset options must be a dict with some of {', '.join(names)}; got {options!r}")
+    options = dict(options or {})
+    if unknown := options.keys() - set(names):
+        raise ValueError(f"reset options {sorted(map(str, unknown))} are unknown; choose from {', '.join(names)}")
+    return options
 
 
 def read_numbers(name: str, value: object) -> Tensor:

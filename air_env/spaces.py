@@ -1,7 +1,7 @@
 """The observation space of the environments, and the images that they take."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import TypeVar
 
@@ -25,8 +25,8 @@ def without_empty(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: part for name, part in parts.items() if part.shape[-1] > 0}
 
 
-def observation_space(model: SceneModel, *, byte_images: bool = False) -> spaces.Dict:
-    """The image, the canvas so far (up to 1 for every object) and the number of objects so far.
+class Observer:
+    """What is seen of an episode: the image, the canvas (up to 1 for every object) and the number of objects so far.
 
     Where the scene has a latent, also all latents chosen so far, 0 for those to come: objects then hide each other, and
     the canvas does not tell all that there is.
@@ -34,31 +34,49 @@ def observation_space(model: SceneModel, *, byte_images: bool = False) -> spaces
     Args:
         model: The model of the scenes.
         byte_images: Pixels are uint8 from 0 to 255, as networks of RL libraries want them; `to_bytes`.
+        min_side: Pixels are repeated by the smallest whole number that makes no side shorter than this, in pixels.
+        latent_prefix: What the names of the chosen latents begin with. Without it they have the names of an action's
+            parts, which tools that keep both in one place confuse.
+
+    Attributes:
+        space: The space of one episode's observations.
+
+    Raises:
+        ValueError: ``min_side`` is less than 1.
     """
-    shape, num_steps = model.image_shape, model.config.num_steps
-    if byte_images:
-        image = canvas = spaces.Box(0, 255, shape, np.uint8)
-    else:
-        image = spaces.Box(0, 1, shape, np.float32)
-        # N objects add up to N at most, but for rounding: one more keeps every canvas inside.
-        canvas = spaces.Box(0, num_steps + 1, shape, np.float32)
-    parts: dict[str, spaces.Space] = {"image": image, "canvas": canvas, "step": spaces.Discrete(num_steps + 1)}
-    if model.scene_dim:
-        parts["z_scene"] = model.prior_scene.space()
-        parts["z_where"] = model.prior_where.space(num_steps)
-        parts["z_what"] = model.prior_what.space(num_steps)
-    return spaces.Dict(parts)
 
+    def __init__(
+        self, model: SceneModel, *, byte_images: bool = False, min_side: int = 1, latent_prefix: str = "chosen_"
+    ) -> None:
+        if min_side < 1:
+            raise ValueError(f"min_side must be at least 1 pixel, got {min_side}")
+        (channels, *sides), num_steps = model.image_shape, model.config.num_steps
+        self._byte_images, self._repeats = byte_images, math.ceil(min_side / min(sides))
+        shape = (channels, *(side * self._repeats for side in sides))
+        if byte_images:
+            image = canvas = spaces.Box(0, 255, shape, np.uint8)
+        else:
+            image = spaces.Box(0, 1, shape, np.float32)
+            # N objects add up to N at most, but for rounding: one more keeps every canvas inside.
+            canvas = spaces.Box(0, num_steps + 1, shape, np.float32)
+        # Name of a latent -> name in observations.
+        self._latents = {name: latent_prefix + name for name in model.priors} if model.scene_dim else {}
+        latents = {
+            name: model.priors[latent].space(*() if latent == "z_scene" else (num_steps,))
+            for latent, name in self._latents.items()
+        }
+        self.space = spaces.Dict({"image": image, "canvas": canvas, "step": spaces.Discrete(num_steps + 1), **latents})
 
-def observe(model: SceneModel, state: SceneState, *, byte_images: bool = False) -> dict[str, Tensor]:
-    """What is seen of episodes, as `observation_space` says."""
-    image, canvas = state.images, state.canvas
-    if byte_images:
-        image, canvas = to_bytes(image), to_bytes(canvas)
-    observation = {"image": image, "canvas": canvas, "step": state.step}
-    if model.scene_dim:
-        observation |= {"z_scene": state.z.z_scene, "z_where": state.z.z_where, "z_what": state.z.z_what}
-    return observation
+    def __call__(self, state: SceneState) -> dict[str, Tensor]:
+        """The observations of a batch of episodes."""
+        latents = {name: getattr(state.z, latent) for latent, name in self._latents.items()}
+        return {"image": self._seen(state.images), "canvas": self._seen(state.canvas), "step": state.step, **latents}
+
+    def _seen(self, pixels: Images) -> Tensor:
+        pixels = to_bytes(pixels) if self._byte_images else pixels
+        for axis in (-2, -1) if self._repeats > 1 else ():
+            pixels = pixels.repeat_interleave(self._repeats, axis)
+        return pixels
 
 
 def to_bytes(pixels: Images) -> UInt8[Tensor, "batch channel height width"]:
@@ -108,7 +126,13 @@ def to_images(values: object, model: SceneModel, num_images: int | None = None) 
 
 def where_rows(mask: Bool[Tensor, "batch"], new: T, old: T) -> T:
     """Rows of ``new`` where the mask holds, of ``old`` elsewhere: of tensors, or of dataclasses of such."""
-    if isinstance(new, Tensor):
-        return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)  # pyright: ignore
-    names = [field.name for field in fields(new)]  # pyright: ignore
-    return type(new)(**{name: where_rows(mask, getattr(new, name), getattr(old, name)) for name in names})
+    return map_tensors(lambda new, old: torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old), new, old)
+
+
+def map_tensors(function: Callable[..., Tensor], first: T, *others: T) -> T:
+    """Applies a function to tensors, or to each of the tensors that dataclasses hold."""
+    if isinstance(first, Tensor):
+        return function(first, *others)  # pyright: ignore
+    names = [field.name for field in fields(first)]  # pyright: ignore
+    parts = {name: [getattr(whole, name) for whole in (first, *others)] for name in names}
+    return type(first)(**{name: map_tensors(function, *part) for name, part in parts.items()})

@@ -16,29 +16,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from air_env.actions import ACTION_MODES
-from air_env.explanation import Action, Explanation, masked
+from air_env.explanation import Explanation, masked
 from air_env.frames import Frame, scene_frame
 from air_env.model import RewardTerms, SceneModel, SceneState
-from air_env.reading import to_indices, to_mask, to_seeds
+from air_env.reading import read_options, to_indices, to_mask, to_seeds
 from air_env.scenes import SceneDataset
-from air_env.spaces import observation_space, observe, to_images, where_rows, without_empty
+from air_env.spaces import Observer, map_tensors, to_images, where_rows, without_empty
 from air_env.world import World, make_world
 
-Observation = dict[str, Tensor]
+Batch = Any
+"""A tensor; an array where the environment is ``as_numpy``."""
+Observation = dict[str, Batch]
 Info = dict[str, Any]
 
 _RESET_OPTIONS = ("reset_mask", "scenes", "images")
 
 
-class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Tensor]):
+class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
     """Explains a batch of images, one object a step; torch tensors in and out.
 
     The spaces are those of `AIRSceneEnv`, batched. Rewards are differentiable functions of the actions
-    and of the renderer's parameters; the graph reaches back to the last reset of all episodes. There is
-    no automatic reset: finished episodes are absorbing with reward 0 until they are reset.
+    and of the renderer's parameters; the graph reaches back to the last reset of all episodes. Unless
+    ``autoreset_mode`` says otherwise, finished episodes are absorbing with reward 0 until they are reset.
 
     Observations are the state's own tensors, not copies. They are never changed afterwards, so they may
-    be kept; clone them before writing to them.
+    be kept; clone them before writing to them. A copy or a pickle of the environment has no graph.
 
     Args:
         num_envs: Number of episodes.
@@ -49,6 +51,13 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Tensor]):
         render_mode: None or ``rgb_array``.
         action_mode: One of `ACTION_MODES`: what an action is.
         byte_images: Observations hold uint8 pixels, of which the canvas has no graph.
+        min_side: Observed pixels are repeated until no side of the images is shorter, in pixels (`Observer`).
+        latent_prefix: What the names of latents in observations begin with (`Observer`).
+        autoreset_mode: Gymnasium's ``AutoresetMode``. ``DISABLED``: episodes are reset by `reset` only. ``NEXT_STEP``:
+            the step after an episode's last ignores its action and starts another, with reward 0. ``SAME_STEP``: its
+            last step starts another, of which it returns the observation; the info has its last ``final_obs`` and
+            ``final_info``, and in ``_final_obs`` whose they are.
+        as_numpy: Returns new numpy arrays, of the types that Gymnasium's vector environments return, without a graph.
         world: A world made before, instead of one made from the options.
         options: Everything `make_world` takes: scene, num_steps, data_dir, likelihood, ...
 
@@ -69,14 +78,19 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Tensor]):
         render_mode: str | None = None,
         action_mode: str = "dict",
         byte_images: bool = False,
+        min_side: int = 1,
+        latent_prefix: str = "chosen_",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.DISABLED,
+        as_numpy: bool = False,
         world: World | None = None,
         **options: Any,
     ) -> None:
-        self.metadata = {
-            "autoreset_mode": AutoresetMode.DISABLED,
-            "render_modes": ["rgb_array"],
-            "render_fps": 2,
-        }
+        if autoreset_mode not in (modes := [*AutoresetMode, *(mode.value for mode in AutoresetMode)]):
+            raise ValueError(
+                f"autoreset_mode {autoreset_mode!r} is unknown; choose one of {modes[len(AutoresetMode) :]}"
+            )
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {"autoreset_mode": self.autoreset_mode, "render_modes": ["rgb_array"], "render_fps": 2}
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -86,18 +100,20 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Tensor]):
         if world is None:
             world = make_world(**options)
         self.num_envs = num_envs
-        self.grad_enabled = grad_enabled
+        self.grad_enabled = grad_enabled and not as_numpy
         self.check_actions = check_actions
         self.render_mode = render_mode
         self.model: SceneModel = world.model if device is None else world.model.to(device)
         self.scenes: SceneDataset = world.scenes.to(self.device)
         self.action_mode = ACTION_MODES.find(action_mode)(self.model)
         self.byte_images = byte_images
+        self.as_numpy = as_numpy
+        self._observer = Observer(self.model, byte_images=byte_images, min_side=min_side, latent_prefix=latent_prefix)
         self.single_action_space = self.action_mode.space
-        self.single_observation_space = observation_space(self.model, byte_images=byte_images)
+        self.single_observation_space = self._observer.space
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self._rngs = [np_random()[0] for _ in range(num_envs)]
+        self.rngs = [np_random()[0] for _ in range(num_envs)]
         self._state: SceneState | None = None
         self._truth: dict[str, Tensor] = {}
         self._known = np.zeros(num_envs, bool)
@@ -137,9 +153,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Tensor]):
             ValueError: An option or the seed is not as above. Nothing has changed then.
             ResetNeeded: The first reset must start all episodes.
         """
-        options = dict(options or {})
-        if unknown := options.keys() - set(_RESET_OPTIONS):
-            raise ValueError(f"reset options {sorted(unknown)} are unknown; choose from {', '.join(_RESET_OPTIONS)}")
+        options = read_options(options, _RESET_OPTIONS)
         if "scenes" in options and "images" in options:
             raise ValueError("reset options 'scenes' and 'images' exclude each other; give one of them")
         mask = to_mask(options.get("reset_mask"), self.num_envs)
@@ -157,15 +171,13 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Tensor]):
         # Everything has been checked: from here on the environment changes.
         for i in np.flatnonzero(mask):
             if seeds[i] is not None:
-                self._rngs[i] = np_random(seeds[i])[0]
+                self.rngs[i] = np_random(seeds[i])[0]
         if images is None or truth is None:
-            drawn = [draw_scene(self._rngs[i], len(self.scenes)) if mask[i] else 0 for i in range(self.num_envs)]
-            images, truth = self._look_up(torch.tensor(drawn))
-        self._known = np.where(mask, not own_images, self._known)
-        log_p_x_empty = self._begin(mask, images, truth)
-        return self._observation(), {"log_p_x_empty": log_p_x_empty, **self._known_truth()}
+            images, truth = self._draw(mask)
+        info = self._begin(mask, images, truth, known=not own_images)
+        return self._observe(), to_numpy(info) if self.as_numpy else info
 
-    def step(self, actions: object) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:
+    def step(self, actions: object) -> tuple[Observation, Batch, Batch, Batch, Info]:
         """Adds one object to every scene, or stops there.
 
         Args:
@@ -177,15 +189,40 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Tensor]):
             Observation (``image``, ``canvas``, ``step``); rewards ``[num_envs]`` in nats; terminations, which
             stay true until the reset; truncations, never true; info with ``reward_terms``, which add up to the
             reward (the parts of `RewardTerms`, and ``neg_log_q``, which is 0 unless the environment drew the objects),
-            ``action``, the objects, and the truth as at the reset.
+            ``action``, the objects, and the truth as at the reset; ``log_p_x_empty``, too, where episodes started.
 
         Raises:
             ValueError: The action is not valid (`ActionMode.read`). Nothing has changed then.
             ResetNeeded: The episodes have not begun.
         """
-        active = self.state.active
-        values = self.action_mode.read(actions, self.num_envs, check=self.check_actions)
-        return self.advance(*self.action_mode.act(values, self._noise(active), active & (self.state.step == 0)))
+        self.state  # noqa: B018 (has begun)
+        return self.take(self.action_mode.read(actions, self.num_envs, check=self.check_actions))
+
+    def take(self, values: Any) -> tuple[Observation, Batch, Batch, Batch, Info]:
+        """`step` with actions that the action mode has read."""
+        before = self.state
+        if not self.grad_enabled:
+            values = map_tensors(Tensor.detach, values)
+        action, log_q = self.action_mode.act(values, self._noise(before.active), before.active & (before.step == 0))
+        with self._graph():
+            self._state, terms = self.model.step(before, action)
+            parts = terms.parts | {"neg_log_q": masked(before.active, -log_q)}
+            rewards = terms.total + parts["neg_log_q"]
+        self._returns = self._returns + rewards.detach()
+        observation, terminations = self._observe(), ~self._state.active
+        info: Info = {"reward_terms": parts, "action": without_empty(vars(action)), **self._known_truth()}
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
+            terminations = terminations & before.active
+            if restarted := self._restart(~before.active):
+                observation, info = self._observe(), info | restarted
+        elif self.autoreset_mode == AutoresetMode.SAME_STEP and (restarted := self._restart(terminations)):
+            final_obs = _apart(observation, to_numpy(terminations)) if self.as_numpy else observation
+            final = {"final_obs": final_obs, "final_info": info}
+            observation, info = self._observe(), info | restarted | final | {f"_{name}": terminations for name in final}
+        truncations = torch.zeros_like(terminations)
+        if self.as_numpy:
+            return observation, to_numpy(rewards.double()), *map(to_numpy, (terminations, truncations, info))
+        return observation, rewards, terminations, truncations, info
 
     def unroll(self, z: Explanation) -> RewardTerms:
         """The rewards ``[plan, N]`` of plans: N objects for each current image, all at once.
@@ -228,24 +265,18 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Tensor]):
             frames.append(scene_frame(images[i], canvases[i], boxes[i], captions))
         return tuple(frames)
 
-    def advance(self, action: Action, log_q: Tensor) -> tuple[Observation, Tensor, Tensor, Tensor, Info]:
-        """`step` with an `Action` that is known to be valid, in the model's device and dtype.
+    def __getstate__(self) -> dict[str, object]:
+        # Torch copies only what has no graph.
+        state = self._state
+        return {**self.__dict__, "_state": None if state is None else map_tensors(Tensor.detach, state)}
 
-        Args:
-            action: The objects.
-            log_q: Their log-probability, which is subtracted from the rewards of the episodes that go on.
-        """
-        before = self.state
-        with self._graph():
-            after, terms = self.model.step(before, action)
-            parts = terms.parts | {"neg_log_q": masked(before.active, -log_q)}
-            rewards = terms.total + parts["neg_log_q"]
-        self._state, self._returns = after, self._returns + rewards.detach()
-        info = {"reward_terms": parts, "action": without_empty(vars(action)), **self._known_truth()}
-        return self._observation(), rewards, ~after.active, torch.zeros_like(after.active), info
+    def _restart(self, finished: Bool[Tensor, "batch"]) -> Info:
+        """Starts other episodes of the pool where some are finished; their info, empty where none are."""
+        mask = finished.numpy(force=True)
+        return self._begin(mask, *self._draw(mask), known=True) if mask.any() else {}
 
-    def _begin(self, mask: NDArray[np.bool_], images: Tensor, truth: dict[str, Tensor]) -> Float[Tensor, "batch"]:
-        """Puts the masked episodes at the start of new images; returns ``log p(x | c_0)`` of all."""
+    def _begin(self, mask: NDArray[np.bool_], images: Tensor, truth: dict[str, Tensor], *, known: bool) -> Info:
+        """Puts the masked episodes at the start of new images; returns the info of a reset."""
         old, restarts = self._state, torch.from_numpy(mask).to(self.device)
         if old is not None and not mask.all():
             images = where_rows(restarts, images, old.images)
@@ -254,8 +285,13 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Tensor]):
         if old is not None and not mask.all():
             state = where_rows(restarts, fresh, old)
         self._returns = torch.where(restarts, 0.0, self._returns.to(fresh.log_p_x))
-        self._state, self._truth = state, truth
-        return fresh.log_p_x
+        self._state, self._truth, self._known = state, truth, np.where(mask, known, self._known)
+        return {"log_p_x_empty": fresh.log_p_x, **self._known_truth()}
+
+    def _draw(self, mask: NDArray[np.bool_]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Images and truth of scenes that the masked episodes draw from the pool."""
+        rows = zip(self.rngs, mask, strict=True)
+        return self._look_up(torch.tensor([rng.integers(len(self.scenes)) if on else 0 for rng, on in rows]))
 
     def _look_up(self, chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Images and truth of scenes of the pool."""
@@ -277,12 +313,17 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Tensor]):
         like, size = self.model.log_p_count, self.action_mode.noise_size
         if size == 0:
             return like.new_empty(self.num_envs, 0)
-        rows = zip(self._rngs, active.tolist(), strict=True)
+        rows = zip(self.rngs, active.tolist(), strict=True)
         noise = np.stack([self.action_mode.noise(rng) if on else np.zeros(size) for rng, on in rows])
         return torch.from_numpy(noise).to(like.device, like.dtype)
 
-    def _observation(self) -> Observation:
-        return observe(self.model, self.state, byte_images=self.byte_images)
+    def _observe(self) -> Observation:
+        observation = self._observer(self.state)
+        if not self.as_numpy:
+            return observation
+        return {
+            name: to_numpy(part.float() if part.is_floating_point() else part) for name, part in observation.items()
+        }
 
     def _known_truth(self) -> dict[str, Tensor]:
         return dict(self._truth) if self._known.any() else {}
@@ -291,6 +332,16 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Tensor]):
         return nullcontext() if self.grad_enabled else torch.no_grad()
 
 
-def draw_scene(rng: np.random.Generator, num_scenes: int) -> int:
-    """The scene of the pool that a reset starts; the single and the vector environment share it."""
-    return int(rng.integers(num_scenes))
+def to_numpy(values: Any) -> Any:
+    """New arrays of tensors, and of those in dicts; arrays as they are."""
+    if isinstance(values, dict):
+        return {name: to_numpy(value) for name, value in values.items()}
+    return values.numpy(force=True).copy() if isinstance(values, Tensor) else values
+
+
+def _apart(observation: Observation, mask: NDArray[np.bool_]) -> NDArray[np.object_]:
+    """The observations of single episodes, None where the mask does not hold."""
+    rows = np.full(len(mask), None)
+    for i in np.flatnonzero(mask):
+        rows[i] = {name: part[i] for name, part in observation.items()}
+    return rows

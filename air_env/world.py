@@ -64,14 +64,16 @@ def make_world(
         options: Added to ``scene_options``.
 
     Raises:
-        ValueError: An option is unknown, out of range, or not for this scene or model.
+        TypeError: An option is unknown.
+        ValueError: An option is out of range, or not for this scene or model.
         FileNotFoundError: A data file or the shipped renderer is missing.
     """
     known = options_of(scene) if isinstance(scene, str) else set()
     if unknown := options.keys() - known:
         own = [name for name in inspect.signature(make_world).parameters if name != "options"]
-        raise ValueError(
-            f"option {', '.join(map(repr, sorted(unknown)))} is unknown; make_world takes {', '.join(own)}"
+        # As Python says it: TorchRL, for one, looks for these words.
+        raise TypeError(
+            f"unexpected keyword argument {', '.join(map(repr, sorted(unknown)))}; make_world takes {', '.join(own)}"
             + (f"; this scene {', '.join(sorted(known))}" if known else "")
         )
     if num_scenes < 1:

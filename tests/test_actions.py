@@ -342,9 +342,9 @@ def test_a_finished_episode_draws_no_noise():
     action[:, 0] = torch.tensor([-1.0, 1.0])
     envs.reset(seed=0)
     envs.step(action)
-    before = [copy.deepcopy(rng.bit_generator.state) for rng in envs._rngs]
+    before = [copy.deepcopy(rng.bit_generator.state) for rng in envs.rngs]
     _, rewards, _, _, info = envs.step(action)
-    after = [rng.bit_generator.state for rng in envs._rngs]
+    after = [rng.bit_generator.state for rng in envs.rngs]
     assert before[0] == after[0]
     assert before[1] != after[1]
     assert rewards[0] == info["reward_terms"]["neg_log_q"][0] == 0
@@ -416,7 +416,7 @@ def snapshot(env: AIRSceneEnv) -> dict:
 
 @pytest.mark.parametrize("name", WORLDS)
 @pytest.mark.parametrize(
-    ("env_id", "mode"), [("AIRScene-v0", "dict"), ("AIRSceneFlat-v0", "latents"), ("AIRSceneFlat-v0", "posterior")]
+    ("env_id", "mode"), [("AIRScene-v1", "dict"), ("AIRSceneFlat-v1", "latents"), ("AIRSceneFlat-v1", "posterior")]
 )
 def test_no_action_corrupts_an_episode(name, env_id, mode):
     """1,000 episodes in all: an action is refused before anything has changed, or it is a valid step."""
@@ -464,14 +464,14 @@ def test_no_action_corrupts_an_episode(name, env_id, mode):
 @pytest.mark.parametrize("scene", WORLDS)
 def test_gymnasiums_checker_passes_on_the_flat_environment(scene, mode):
     matplotlib.use("Agg")
-    env = gymnasium.make("AIRSceneFlat-v0", scene=scene, num_scenes=20, action_mode=mode, render_mode="rgb_array")
+    env = gymnasium.make("AIRSceneFlat-v1", scene=scene, num_scenes=20, action_mode=mode, render_mode="rgb_array")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(env.unwrapped)
 
 
 def flat_env(mode: str, name: str = "sprites", **options) -> AIRSceneEnv:
-    env = gymnasium.make("AIRSceneFlat-v0", world=world_of(name, torch.float32), action_mode=mode, **options).unwrapped
+    env = gymnasium.make("AIRSceneFlat-v1", world=world_of(name, torch.float32), action_mode=mode, **options).unwrapped
     assert isinstance(env, AIRSceneEnv)
     return env
 

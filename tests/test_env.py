@@ -69,7 +69,7 @@ def arrays(*parts) -> list[np.ndarray]:
 
 def test_gymnasium_checker_passes_with_warnings_as_errors():
     matplotlib.use("Agg")
-    env = gymnasium.make("AIRScene-v0", world=tiny_world(dtype=torch.float32), render_mode="rgb_array")
+    env = gymnasium.make("AIRScene-v1", world=tiny_world(dtype=torch.float32), render_mode="rgb_array")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # The checker recommends actions in [-1, 1]; these are latents, with a unit of their own.
@@ -79,7 +79,7 @@ def test_gymnasium_checker_passes_with_warnings_as_errors():
 
 def test_stable_baselines_checker_passes_with_warnings_as_errors():
     checker = pytest.importorskip("stable_baselines3.common.env_checker")
-    env = gymnasium.make("AIRScene-v0", world=tiny_world(image_size=40, dtype=torch.float32))
+    env = gymnasium.make("AIRScene-v1", world=tiny_world(image_size=40, dtype=torch.float32))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # Stable-Baselines3 has no Dict actions, and its CNN wants bytes; a flat environment is for it.
@@ -311,7 +311,7 @@ def test_reset_takes_a_scene_of_the_pool_or_an_image():
 
 
 def test_make_passes_options_on_and_sets_no_time_limit():
-    env = gymnasium.make("air_env:AIRScene-v0", world=tiny_world(dtype=torch.float32), render_mode="rgb_array")
+    env = gymnasium.make("air_env:AIRScene-v1", world=tiny_world(dtype=torch.float32), render_mode="rgb_array")
     assert isinstance(env.unwrapped, AIRSceneEnv)
     assert env.spec is not None
     assert env.spec.max_episode_steps is None
@@ -326,11 +326,13 @@ def test_make_passes_options_on_and_sets_no_time_limit():
     env.close()
     env.close()
     with pytest.raises(ValueError, match="scene 'cats' is unknown; choose one of"):
-        gymnasium.make("AIRScene-v0", scene="cats")
-    env = gymnasium.make("AIRScene-v0", counts=(0,), num_scenes=3)
+        gymnasium.make("AIRScene-v1", scene="cats")
+    env = gymnasium.make("AIRScene-v1", counts=(0,), num_scenes=3)
     assert env.reset(seed=0)[1]["count"] == 0
-    with pytest.raises(ValueError, match=r"option 'sene' is unknown; make_world takes scene, .*; this scene counts, "):
-        gymnasium.make("AIRScene-v0", sene="digits")
+    with pytest.raises(
+        TypeError, match=r"unexpected keyword argument 'sene'; make_world takes scene, .*; this scene counts, "
+    ):
+        gymnasium.make("AIRScene-v1", sene="digits")
 
 
 def test_rgb_frames_show_the_episode():
@@ -406,9 +408,58 @@ def test_frames_take_grey_and_coloured_images_of_any_size():
 
 def test_import_registers_the_environment_and_loads_little():
     code = (
-        "import sys, air_env, gymnasium; assert 'AIRScene-v0' in gymnasium.registry; "
+        "import sys, air_env, gymnasium; assert 'AIRScene-v1' in gymnasium.registry; "
         "print([m for m in ('sklearn', 'matplotlib', 'stable_baselines3', 'air_agents') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bogus": 1}, "bogus"),
+        ({"scene": 10**6}, "scenes must be integers"),
+        ({"image": np.zeros((3, 3))}, "images have shape"),
+        (5, "must be a dict"),
+        ("scene", "must be a dict"),
+    ],
+)
+def test_a_refused_reset_changes_nothing(options, message):
+    env, same = make_env(), make_env()
+    for each in (env, same):
+        each.reset(seed=3)
+    with pytest.raises(ValueError, match=message):
+        env.reset(seed=5, options=options)
+    with pytest.raises(ValueError, match="a seed must be"):
+        env.reset(seed=-1)
+    assert env.np_random_seed == 3
+    for _ in range(3):
+        (observation, info), (wanted, wanted_info) = env.reset(), same.reset()
+        assert np.array_equal(observation["image"], wanted["image"])
+        assert info["count"] == wanted_info["count"]
+
+
+def test_a_seed_may_be_a_number_of_numpy():
+    (observation, _), (wanted, _) = make_env().reset(seed=np.int64(3)), make_env().reset(seed=3)
+    assert np.array_equal(observation["image"], wanted["image"])
+
+
+def test_a_generator_of_ones_own_draws_the_scenes():
+    env, seeded = make_env(), make_env()
+    env.np_random = np.random.Generator(np.random.PCG64(7))
+    wanted = np.random.Generator(np.random.PCG64(7)).integers(len(env.unwrapped._envs.scenes))
+    observation, _ = env.reset()
+    assert np.array_equal(observation["image"], seeded.reset(options={"scene": wanted})[0]["image"])
+
+
+def test_earlier_versions_name_latents_as_actions_do():
+    options = {"scene": "tabletop3d", "num_scenes": 4, "scene_options": {"renderer": "raycast"}}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*out of date.*")
+        old = gymnasium.make("AIRScene-v0", **options).observation_space
+    new = gymnasium.make("AIRScene-v1", **options).observation_space
+    latents = {"z_scene", "z_where", "z_what"}
+    assert set(old) == {"image", "canvas", "step"} | latents
+    assert set(new) == {"image", "canvas", "step"} | {f"chosen_{name}" for name in latents}

@@ -53,7 +53,7 @@ def make_envs(agent, num_envs=6):
 
 
 def test_rewards_telescope_to_the_log_joint():
-    env = gymnasium.make("AIRScene-v0", **OPTIONS).unwrapped
+    env = gymnasium.make("AIRScene-v1", **OPTIONS).unwrapped
     observation, info = env.reset(seed=3)
     pose, kind = info["poses"][0] + np.array([0.05, 0.0, 0.1], np.float32), info["labels"][0]
     total = info["log_p_x_empty"]
@@ -72,7 +72,7 @@ def test_rewards_telescope_to_the_log_joint():
 
 
 def test_the_true_object_explains_its_image():
-    env = gymnasium.make("AIRScene-v0", render_mode="rgb_array", **OPTIONS)
+    env = gymnasium.make("AIRScene-v1", render_mode="rgb_array", **OPTIONS)
     for i in range(6):
         observation, info = env.reset(options={"scene": i})
         action = {"z_pres": 1, "z_where": info["poses"][0], "z_what": info["labels"][0]}
@@ -83,11 +83,11 @@ def test_the_true_object_explains_its_image():
 
 @pytest.mark.filterwarnings("ignore:.*For Box action spaces")
 def test_the_environment_passes_the_checker():
-    check_env(gymnasium.make("AIRScene-v0", **OPTIONS).unwrapped, skip_render_check=True)
+    check_env(gymnasium.make("AIRScene-v1", **OPTIONS).unwrapped, skip_render_check=True)
 
 
 def test_stopping_explains_nothing():
-    env = gymnasium.make("AIRScene-v0", **OPTIONS)
+    env = gymnasium.make("AIRScene-v1", **OPTIONS)
     env.reset(seed=0)
     after, reward, terminated, *_ = env.step({"z_pres": 0, "z_where": np.zeros(3), "z_what": 0})
     assert terminated
@@ -174,7 +174,7 @@ def test_without_opengl_the_ray_caster_draws_and_a_message_says_so(monkeypatch, 
 def test_with_opengl_pyrender_draws(caplog):
     solids._has_opengl.cache_clear()
     with caplog.at_level(logging.INFO, "air_env"):
-        env = gymnasium.make("AIRScene-v0", scene="objects3d", num_scenes=30)
+        env = gymnasium.make("AIRScene-v1", scene="objects3d", num_scenes=30)
     assert isinstance(env.unwrapped.model.renderer.drawer, PyrenderRenderer)
     assert "drawn by pyrender" in caplog.text
     images, others = (make_world("objects3d", scene_options={"renderer": r}).scenes.images for r in ("auto", "raycast"))
@@ -183,7 +183,7 @@ def test_with_opengl_pyrender_draws(caplog):
 
 @pytest.mark.opengl
 def test_closing_one_of_two_environments_leaves_the_other():
-    first, second = (gymnasium.make("AIRScene-v0", scene="objects3d", num_scenes=30) for _ in range(2))
+    first, second = (gymnasium.make("AIRScene-v1", scene="objects3d", num_scenes=30) for _ in range(2))
     first.reset(seed=0)
     second.reset(seed=0)
     first.close()
@@ -196,7 +196,7 @@ def test_closing_one_of_two_environments_leaves_the_other():
 @pytest.mark.parametrize("renderer", ["pyrender", "raycast"])
 def test_async_vector_environments_work(renderer):
     options = {"scene": "objects3d", "num_scenes": 30, "scene_options": {"renderer": renderer}}
-    envs = gymnasium.vector.AsyncVectorEnv([lambda: gymnasium.make("AIRScene-v0", **options)] * 2)
+    envs = gymnasium.vector.AsyncVectorEnv([lambda: gymnasium.make("AIRScene-v1", **options)] * 2)
     _, info = envs.reset(seed=[5, 6])
     actions = {"z_pres": np.ones(2, int), "z_where": info["poses"][:, 0], "z_what": info["labels"][:, 0]}
     after, rewards, *_ = envs.step(actions)

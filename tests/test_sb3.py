@@ -42,7 +42,7 @@ def make_envs(num_envs: int = 4, scene: str = "sprites", **options) -> AIRSceneV
 
 
 def make_env(scene: str = "sprites", **options) -> gymnasium.Env:
-    return gymnasium.make("AIRSceneFlat-v0", world=WORLDS[scene], **options)
+    return gymnasium.make("AIRSceneFlat-v1", world=WORLDS[scene], **options)
 
 
 def make_dummy(num_envs: int, scene: str, action_mode: str) -> DummyVecEnv:
@@ -197,7 +197,7 @@ def test_the_environment_checkers_have_no_complaint(scene, mode):
 
 
 def test_stock_ppo_needs_no_further_argument_and_looks_through_its_cnn():
-    agent = PPO("MultiInputPolicy", "AIRSceneFlat-v0")
+    agent = PPO("MultiInputPolicy", "AIRSceneFlat-v1")
     extractors = agent.policy.features_extractor.extractors
     assert isinstance(extractors["image"], NatureCNN)
     assert isinstance(extractors["canvas"], NatureCNN)

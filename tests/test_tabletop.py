@@ -223,7 +223,7 @@ def test_images_have_a_gradient_in_places_and_camera():
 
 def test_rewards_telescope_to_the_log_joint():
     options = OPTIONS | {"scene_options": {"renderer": "raycast", "counts": (2,)}}
-    env = gymnasium.make("AIRScene-v0", **options).unwrapped
+    env = gymnasium.make("AIRScene-v1", **options).unwrapped
     observation, info = env.reset(seed=3)
     assert not observation["canvas"].any()
     total, camera = info["log_p_x_empty"], info["z_scene"] + np.float32(0.02)
@@ -235,7 +235,7 @@ def test_rewards_telescope_to_the_log_joint():
         assert reward == pytest.approx(sum(step["reward_terms"].values()), rel=1e-5)
         total, camera = total + reward, camera * 0 + 9  # not asked again
     assert observation["step"] == 2
-    assert_equal(torch.from_numpy(observation["z_scene"]), torch.from_numpy(info["z_scene"] + np.float32(0.02)))
+    assert_equal(torch.from_numpy(observation["chosen_z_scene"]), torch.from_numpy(info["z_scene"] + np.float32(0.02)))
     _, reward, terminated, *_ = env.step(action)  # one plate too many
     assert terminated
     total = total + reward
@@ -251,7 +251,7 @@ def test_rewards_telescope_to_the_log_joint():
 
 def test_stopping_at_once_has_chosen_the_camera():
     scenes = {"renderer": "raycast", "counts": (0,)}
-    env = gymnasium.make("AIRScene-v0", **OPTIONS | {"scene_options": scenes})
+    env = gymnasium.make("AIRScene-v1", **OPTIONS | {"scene_options": scenes})
     rewards = []
     for turn in (0.0, 0.3):
         _, info = env.reset(seed=1)
@@ -267,7 +267,7 @@ def test_stopping_at_once_has_chosen_the_camera():
 
 @in_turn("camera", [(None,), (np.zeros(2),), (np.array([np.nan]),), (np.array([51.0]),)])
 def test_a_bad_camera_is_refused_and_changes_nothing(camera):
-    env = gymnasium.make("AIRScene-v0", **OPTIONS).unwrapped
+    env = gymnasium.make("AIRScene-v1", **OPTIONS).unwrapped
     env.reset(seed=0)
     before = env.state
     action = {"z_pres": 1, "z_where": np.zeros(2), "z_what": 0} | ({} if camera is None else {"z_scene": camera})
@@ -283,7 +283,7 @@ def test_the_promises_of_an_environment_hold():
 @pytest.mark.filterwarnings("ignore:.*For Box action spaces")
 def test_the_environment_passes_the_checker():
     options = OPTIONS | {"scene_options": {"renderer": "raycast", "counts": (3,)}}
-    check_env(gymnasium.make("AIRScene-v0", **options).unwrapped, skip_render_check=True)
+    check_env(gymnasium.make("AIRScene-v1", **options).unwrapped, skip_render_check=True)
 
 
 def test_a_plan_pays_what_its_steps_pay():

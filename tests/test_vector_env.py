@@ -1,7 +1,9 @@
 """The vector environment: its rewards against independent oracles, its contract, its refusals."""
 
+import copy
 import math
 import os
+import pickle
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gymnasium.error import ResetNeeded
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tiny import in_turn
 from torch.distributions import Laplace, Normal
 
@@ -444,7 +446,7 @@ def test_what_is_handed_out_stays_as_it_was():
 
 
 def test_make_vec_gives_the_differentiable_environment():
-    envs = gymnasium.make_vec("AIRScene-v0", num_envs=64, world=tiny_world())
+    envs = gymnasium.make_vec("AIRScene-v1", num_envs=64, world=tiny_world())
     assert isinstance(envs, AIRSceneVectorEnv)
     assert envs.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     assert "torch" not in envs.metadata
@@ -529,3 +531,84 @@ def test_pools_are_made_once_whatever_the_options_are(monkeypatch):
     nested = {"nested": {"image_size": SIDE, "object_size": (4, 6), "counts": (1, 2)}}
     again = make_world("nested", num_scenes=3, scene_options=nested, model=first.model)
     assert torch.equal(again.scenes.images, first.scenes.images)
+
+
+@pytest.mark.parametrize("id_", ["AIRScene-v1", "AIRSceneFlat-v1"])
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_episodes_start_again_as_those_of_gymnasium(id_, mode):
+    options = {"scene": "sprites", "num_scenes": 20, "num_steps": 2}
+    ours = gymnasium.make_vec(id_, 3, autoreset_mode=mode, as_numpy=True, **options)
+    theirs = SyncVectorEnv([lambda: gymnasium.make(id_, **options)] * 3, autoreset_mode=mode)
+    ours.action_space.seed(0)
+    observations, infos = zip(ours.reset(seed=7), theirs.reset(seed=7), strict=True)
+    finished = 0
+    for _ in range(12):
+        for name, part in theirs.single_observation_space.spaces.items():
+            assert observations[0][name].dtype == part.dtype
+            np.testing.assert_array_equal(observations[0][name], observations[1][name])
+        for name in ("labels", "boxes", "count"):
+            np.testing.assert_array_equal(infos[0][name], infos[1][name])
+        actions = ours.action_space.sample()
+        observations, *results, infos = zip(ours.step(actions), theirs.step(actions), strict=True)
+        for ours_result, theirs_result in results:
+            assert ours_result.dtype == theirs_result.dtype
+            np.testing.assert_allclose(ours_result, theirs_result, rtol=1e-5)
+        assert ("final_obs" in infos[0]) == ("final_obs" in infos[1])
+        if "final_obs" in infos[0]:
+            np.testing.assert_array_equal(infos[0]["_final_obs"], infos[1]["_final_obs"])
+            for i in np.flatnonzero(infos[0]["_final_obs"]):
+                for name, part in infos[1]["final_obs"][i].items():
+                    np.testing.assert_array_equal(infos[0]["final_obs"][i][name], part)
+                gains = [info["final_info"]["reward_terms"]["likelihood_gain"][i] for info in infos]
+                assert gains[0] == pytest.approx(gains[1], rel=1e-5)
+            assert all(row is None for row in infos[0]["final_obs"][~infos[0]["_final_obs"]])
+        finished += int(results[1][0].sum())
+    assert finished >= 6
+
+
+def test_episodes_that_start_again_keep_the_graph_of_the_others():
+    envs = make_envs(2, autoreset_mode="NextStep")
+    assert envs.autoreset_mode == envs.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+    envs.reset(seed=0)
+    first = action(2, torch.tensor([1, 0]))
+    first["z_where"].requires_grad_()
+    envs.step(first)
+    _, rewards, terminations, _, info = envs.step(action(2))
+    assert not terminations.any()
+    assert rewards[1] == 0
+    assert "log_p_x_empty" in info
+    (gradient,) = torch.autograd.grad(rewards.sum(), first["z_where"])
+    assert gradient[0].any()
+    assert not gradient[1].any()
+
+
+def test_autoreset_modes_are_checked():
+    with pytest.raises(ValueError, match=r"choose one of .*NextStep.*SameStep.*Disabled"):
+        make_envs(2, autoreset_mode="never")
+
+
+def test_an_environment_with_a_graph_can_be_copied():
+    envs = make_envs(2)
+    envs.reset(seed=0)
+    step = action(2)
+    step["z_where"].requires_grad_()
+    envs.step(step)
+    for copied in (copy.deepcopy(envs), pickle.loads(pickle.dumps(envs))):
+        assert torch.equal(copied.state.canvas, envs.state.canvas)
+        assert not copied.state.canvas.requires_grad
+        torch.testing.assert_close(copied.step(action(2, seed=1))[1], copy.deepcopy(envs).step(action(2, seed=1))[1])
+    assert envs.state.canvas.requires_grad
+
+
+def test_small_images_are_enlarged_by_repeating_pixels():
+    envs, enlarged = make_envs(2), make_envs(2, min_side=30)
+    small, large = (env.reset(seed=0)[0]["image"] for env in (envs, enlarged))
+    assert large.shape == (2, 1, 3 * SIDE, 3 * SIDE)
+    for i, j in product(range(3), repeat=2):
+        assert torch.equal(large[..., i::3, j::3], small)
+    observation, *_ = enlarged.step(step := action(2) | {"z_where": action(2)["z_where"].requires_grad_()})
+    assert observation["canvas"].shape == large.shape
+    assert torch.autograd.grad(observation["canvas"].sum(), step["z_where"])[0].any()
+    assert enlarged.single_observation_space["image"].shape == large.shape[1:]  # type: ignore[index]
+    with pytest.raises(ValueError, match="min_side must be at least 1"):
+        make_envs(1, min_side=0)

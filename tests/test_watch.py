@@ -174,7 +174,7 @@ def test_what_holds_no_agent_is_called_what_it_is(air_env_command, tmp_path):
 
 
 @leaky
-@pytest.mark.parametrize("env_id", ["AIRScene-v0", "AIRSceneFlat-v0"])
+@pytest.mark.parametrize("env_id", ["AIRScene-v1", "AIRSceneFlat-v1"])
 def test_gymnasiums_recorders_work(env_id, tmp_path):
     pytest.importorskip("moviepy", reason="RecordVideo needs moviepy: pip install moviepy")
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
@@ -201,7 +201,7 @@ def test_gymnasiums_recorders_work(env_id, tmp_path):
 
 
 def test_recorded_statistics_need_no_video():
-    env = gymnasium.make("AIRSceneFlat-v0", world=World(make_agent().float().model, make_scenes(5)))
+    env = gymnasium.make("AIRSceneFlat-v1", world=World(make_agent().float().model, make_scenes(5)))
     env = RecordEpisodeStatistics(env)
     env.reset(seed=0)
     stop = np.full(env.action_space.shape, -1, np.float32)

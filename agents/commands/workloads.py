@@ -103,7 +103,7 @@ def sync_vector_environment(setting: Setting) -> Iterator[Workload]:
     """What Gymnasium makes of 64 single environments, for comparison."""
     model, num_envs = SceneModel(SceneConfig()).to(setting.device), 64
     world = World(model, setting.scenes)
-    make = partial(gymnasium.make, "AIRScene-v0", world=world, disable_env_checker=True)
+    make = partial(gymnasium.make, "AIRScene-v1", world=world, disable_env_checker=True)
     envs = gymnasium.vector.SyncVectorEnv([make] * num_envs, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
     envs.reset(seed=0)
     z_where, z_what = (part[:, 0].numpy(force=True) for part in _latents(model, num_envs))
@@ -120,7 +120,7 @@ def stable_baselines(setting: Setting) -> Iterator[Workload]:
     except ModuleNotFoundError:
         return
     world = World(SceneModel(SceneConfig()).to(setting.device), setting.scenes)
-    make = partial(gymnasium.make, "AIRSceneFlat-v0", world=world, disable_env_checker=True)
+    make = partial(gymnasium.make, "AIRSceneFlat-v1", world=world, disable_env_checker=True)
     adapters = (("SB3 adapter", AIRSceneVecEnv(num_envs, world=world)) for num_envs in (64, 1024))
     for name, envs in (("DummyVecEnv", DummyVecEnv([make] * 64)), *adapters):
         envs.reset()

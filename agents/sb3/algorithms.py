@@ -137,7 +137,9 @@ def save_algorithm(algorithm: BaseAlgorithm, path: Path, settings: Settings) -> 
 def load_algorithm(
     source: str | Path, *, data_dir: str | None = None, device: torch.device | str = "cpu"
 ) -> BaseAlgorithm:
-    """Loads what `save_algorithm` saved, with one environment; ``set_env`` gives it others to go on learning.
+    """Loads what `save_algorithm` saved, with one environment.
+
+    ``set_env`` gives it others to go on learning, of the scene's own size: ``AIRSceneVecEnv(..., min_side=1)``.
 
     Args:
         source: A run directory, or a ``policy.safetensors`` file.
@@ -153,7 +155,7 @@ def load_algorithm(
     with refusing_misfits(path):
         settings = cast("Settings", from_json(TrainingSettings, json.loads(metadata["settings"])))
         envs = AIRSceneVecEnv(
-            1, action_mode=settings.action_mode, scene=settings.scene, num_scenes=1, data_dir=data_dir,
+            1, action_mode=settings.action_mode, min_side=1, scene=settings.scene, num_scenes=1, data_dir=data_dir,
             scene_options=settings.scene_options, device=device,
         )  # fmt: skip
         algorithm = make_algorithm(settings, envs, device)

@@ -25,7 +25,7 @@ class SceneExtractor(BaseFeaturesExtractor):
     Policies", 2016), so that the place of an object is linear in the features. The step is one-hot.
 
     Args:
-        observation_space: Of `AIRSceneFlat-v0`.
+        observation_space: Of `AIRSceneFlat-v1`.
         maps: Number of maps of attention.
         features: Length of what it says about what it sees.
     """
@@ -136,7 +136,7 @@ class HybridPolicy(MultiInputActorCriticPolicy):
 
     Example:
         >>> from stable_baselines3 import PPO
-        >>> agent = PPO(HybridPolicy, "air_env:AIRSceneFlat-v0")
+        >>> agent = PPO(HybridPolicy, "air_env:AIRSceneFlat-v1")
     """
 
     def __init__(

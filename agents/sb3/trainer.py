@@ -50,7 +50,9 @@ class PolicyTrainer:
         self.images = 0
         world = make_world(scene, num_scenes=settings.num_train, scene_seed=settings.seed)
         self.model = world.model
-        envs = AIRSceneVecEnv(settings.num_envs, action_mode=settings.action_mode, world=world, device=device)
+        envs = AIRSceneVecEnv(
+            settings.num_envs, action_mode=settings.action_mode, min_side=1, world=world, device=device
+        )
         # Only rewards are normalised: networks divide the pixels by 255 themselves.
         self._normalised = VecNormalize(VecMonitor(envs), norm_obs=False, gamma=1.0)
         self.algorithm = make_algorithm(settings, self._normalised, device)

@@ -1,7 +1,7 @@
 """`AIRSceneVecEnv`: a batch of episodes as Stable-Baselines3 wants one.
 
 Finished episodes start again by themselves, and everything is numpy. The same numbers as ``DummyVecEnv`` over
-as many ``AIRSceneFlat-v0``, from one computation.
+as many ``AIRSceneFlat-v1``, from one computation.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
-from torch import Tensor
 
 from air_env.vector_env import AIRSceneVectorEnv, Info
 
@@ -20,6 +20,9 @@ Observation = dict[str, NDArray]
 
 ACTION_MODES = ("latents", "posterior")
 """The action modes whose actions are vectors, which is all that the algorithms know."""
+
+_OF_STEPS = {"reward_terms", "action", "final_obs", "final_info", "_final_obs", "_final_info"}
+"""What the info of a reset lacks."""
 
 
 class AIRSceneVecEnv(VecEnv):
@@ -35,6 +38,7 @@ class AIRSceneVecEnv(VecEnv):
     Args:
         num_envs: Number of episodes.
         action_mode: ``latents`` or ``posterior``.
+        min_side: Observed pixels are repeated until no side of the images is shorter; Stable-Baselines3's CNN needs 36.
         options: Everything else that `AIRSceneVectorEnv` takes: scene, split, device, world, render_mode, ...
 
     Raises:
@@ -46,11 +50,17 @@ class AIRSceneVecEnv(VecEnv):
         (2, 3, 40, 40)
     """
 
-    def __init__(self, num_envs: int, *, action_mode: str = "latents", **options: Any) -> None:
+    def __init__(self, num_envs: int, *, action_mode: str = "latents", min_side: int = 36, **options: Any) -> None:
         if action_mode not in ACTION_MODES:
             raise ValueError(f"action_mode {action_mode!r} is unknown here; choose one of {', '.join(ACTION_MODES)}")
         self.envs = AIRSceneVectorEnv(
-            num_envs, action_mode=action_mode, byte_images=True, grad_enabled=False, **options
+            num_envs,
+            action_mode=action_mode,
+            byte_images=True,
+            min_side=min_side,
+            autoreset_mode=AutoresetMode.SAME_STEP,
+            as_numpy=True,
+            **options,
         )
         super().__init__(num_envs, self.envs.single_observation_space, self.envs.single_action_space)
         self._actions: NDArray | None = None
@@ -68,7 +78,7 @@ class AIRSceneVecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = _rows(info, np.arange(self.num_envs))
-        return _to_numpy(observation)
+        return observation
 
     def step_async(self, actions: NDArray) -> None:
         """Keeps the actions ``[num_envs, action]`` for `step_wait`."""
@@ -76,19 +86,14 @@ class AIRSceneVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Takes the step; episodes that it finishes start again."""
-        observation, rewards, terminations, _, info = self.envs.step(self._actions)
-        arrays, dones = _to_numpy(observation), terminations.numpy(force=True)
+        observation, rewards, dones, _, info = self.envs.step(self._actions)
         infos: list[Info] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
-        finished = np.flatnonzero(dones)
-        if len(finished):
-            for i, row in zip(finished, _rows(info, finished), strict=True):
-                infos[i] |= row
-                infos[i]["terminal_observation"] = {name: array[i] for name, array in arrays.items()}
-            observation, info = self.envs.reset(options={"reset_mask": dones})
-            arrays = _to_numpy(observation)
-            for i, row in zip(finished, _rows(info, finished), strict=True):
-                self.reset_infos[i] = row
-        return arrays, rewards.float().numpy(force=True), dones, infos
+        if dones.any():
+            finished, started = np.flatnonzero(dones), {name: info[name] for name in info.keys() - _OF_STEPS}
+            rows = zip(finished, _rows(info["final_info"], finished), _rows(started, finished), strict=True)
+            for i, final, self.reset_infos[i] in rows:
+                infos[i] |= final | {"terminal_observation": info["final_obs"][i]}
+        return observation, rewards.astype(np.float32), dones, infos
 
     def get_images(self) -> Sequence[NDArray | None]:
         """One RGB frame for each episode."""
@@ -125,18 +130,14 @@ class AIRSceneVecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
 
-def _to_numpy(observation: dict[str, Tensor]) -> Observation:
-    return {name: part.numpy(force=True) for name, part in observation.items()}
-
-
 def _rows(info: Info, indices: NDArray[np.int64]) -> list[Info]:
     """The infos of some episodes: numbers, and arrays."""
     columns = {name: _column(value, indices) for name, value in info.items()}
     return [{name: column[i] for name, column in columns.items()} for i in range(len(indices))]
 
 
-def _column(value: Info | Tensor, indices: NDArray[np.int64]) -> Sequence[object]:
+def _column(value: Info | NDArray, indices: NDArray[np.int64]) -> Sequence[object]:
     if isinstance(value, dict):
         return _rows(value, indices)
-    chosen = value.numpy(force=True)[indices]  # a copy
+    chosen = value[indices]  # a copy
     return chosen.tolist() if chosen.ndim == 1 else list(chosen)

@@ -23,7 +23,7 @@ torch.testing.assert_close(found, torch.distributions.Cauchy(canvas, 0.1).log_pr
 
 world = make_world("rings", image_size=24, object_size=(6, 10), num_scenes=20)
 check_environment(world)
-gymnasium.make("air_env:AIRScene-v0", scene="rings", likelihood="cauchy").reset(seed=0)
+gymnasium.make("air_env:AIRScene-v1", scene="rings", likelihood="cauchy").reset(seed=0)
 
 
 def scenes(position):
