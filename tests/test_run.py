@@ -261,8 +261,7 @@ def test_an_interruption_waits_for_the_end_of_the_iteration_and_is_saved(tmp_pat
 
 def test_training_is_reported_without_exploration(tmp_path, monkeypatch):
     counts = []
-    monkeypatch.setattr(trainer_module, "scenes_beside_reconstructions", lambda images, z, path: counts.append(z.count))
-    monkeypatch.setattr(trainer_module, "write_atomically", lambda path, write: write(path))
+    monkeypatch.setattr(trainer_module, "scenes_beside_reconstructions", lambda images, z: counts.append(z.count))
     started = TrainingRun.start(tmp_path / "run", replace(RECIPE, learning_rate=1e-9, exploration_steps=100))
     # By itself it finds nothing; the exploration mixed in is all but certain of an object.
     torch.nn.init.constant_(started.trainer.agent.presence.bias, -20.0)

@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from PIL import Image
+
+from air_env.frames import Frame
 
 from ..training.files import write_atomically, write_text_atomically
 
 DPI = 110
 """Pixels per inch of all pictures."""
-Picture = UInt8[np.ndarray, "_ _ 3"]
-"""Rows, columns, RGB."""
 _PALETTE = 128
 
 
@@ -52,7 +50,7 @@ class Page:
         write_atomically(path, lambda temporary: picture.save(temporary, "PNG", optimize=True))
         self._show(path, caption)
 
-    def add_animation(self, name: str, frames: Sequence[Picture], milliseconds: int, caption: str) -> None:
+    def add_animation(self, name: str, frames: Sequence[Frame], milliseconds: int, caption: str) -> None:
         """Writes a GIF that repeats for ever, and shows it.
 
         Args:

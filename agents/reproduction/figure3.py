@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ..evaluation.metrics import count_accuracy
+from ..evaluation.pictures import GAP, SCALE
 from ..jobs.job import Job
 from ..pages import Page, number, show
 from ..pages.tiles import figure_of, read_picture
@@ -20,8 +21,6 @@ from .study import Case, Measurement, Metrics, Study
 CHANCE = 0.25
 """Accuracy of a random guess of counts from 0 to 3 (paper: 25 %)."""
 _NUM_STAGES, _NUM_PICTURED, _NUM_MAPS = 4, 7, 3
-_PICTURE_SCALE, _PICTURE_GAP = 3, 4
-"""Pixels per pixel, and the gap between tiles, of the pictures that training left."""
 
 _TITLES = {
     "seed": "seed",
@@ -137,7 +136,7 @@ def _stages(agent: Job) -> Figure:
     chosen = sorted({round(i) for i in np.linspace(0, len(pictures) - 1, _NUM_STAGES)})
     stages = [pictures[i] for i in chosen]
     side = agent.agent().model.config.image_size
-    width = _NUM_PICTURED * (side * _PICTURE_SCALE + _PICTURE_GAP)
+    width = _NUM_PICTURED * (side * SCALE + GAP)
     iterations = [int(path.stem.rpartition("_")[2]) for path in stages]
     titles = [f"after {iteration:,} iterations" if iteration else "before training" for iteration in iterations]
     return figure_of([read_picture(path, width) for path in stages], titles, ("scenes", "reconstructions"))

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 
 from air_env.scenes import SceneDataset
 
+from ..evaluation.pictures import stack, strip
 from ..jobs.job import Job
 from ..pages import Page, pivot, show
-from ..pages.tiles import figure_of, stack, strip
+from ..pages.tiles import figure_of
 from .experiment import Experiment
 from .generalisation import (
     CONDITIONS,

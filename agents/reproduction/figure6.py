@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import matplotlib.figure
 import pandas as pd
 
+from ..evaluation.pictures import stack, strip
 from ..pages import Page, means, pivot, show
-from ..pages.tiles import figure_of, stack, strip
+from ..pages.tiles import figure_of
 from .experiment import Experiment
 from .objects import (
     CONDITIONS,

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from air_env.frames import Frame
 from air_env.renderers import TabletopRenderer
 
-from ..pages import Picture
-from ..pages.tiles import figure_of, stack, strip
+from ..evaluation.pictures import stack, strip
+from ..pages.tiles import figure_of
 from .experiment import Experiment
 from .tables import KINDS_ON_TABLE, REACH, RUNS, explain, job_name, scenes_of
 
@@ -28,7 +29,7 @@ def reconstructions(experiment: Experiment, scenario: str) -> Figure:
     return figure_of([stack([strip(part, scale=_PIXELS) for part in drawn])], [""], ["image", *RUNS.values()])
 
 
-def frames(experiment: Experiment, scenario: str) -> list[Picture]:
+def frames(experiment: Experiment, scenario: str) -> list[Frame]:
     """Explanations that grow, item by item, below their images."""
     scenes = scenes_of(experiment, scenario)
     images = scenes[scenes.count > 1].float_images()[:_NUM_ANIMATED]
