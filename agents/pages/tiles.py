@@ -1,6 +1,6 @@
 """Figures made of pictures that are made of small images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from PIL import Image
 
 from air_env.frames import Frame
 
+from ..evaluation.pictures import stack
 from .page import DPI
 
 _LABELS, _TITLE = 140, 26
@@ -24,6 +25,11 @@ def read_picture(path: Path, width: int) -> Frame:
     """
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB"))[:, :width]
+
+
+def sheet(rows: Mapping[str, Frame]) -> Figure:
+    """Pictures of one size below each other, with their names."""
+    return figure_of([stack(list(rows.values()))], [""], list(rows))
 
 
 def figure_of(pictures: Sequence[Frame], titles: Sequence[str], labels: Sequence[str]) -> Figure:
