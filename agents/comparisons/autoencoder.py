@@ -57,6 +57,7 @@ class Autoencoder(ImageModel):
         config: Settings.
 
     Example:
+        >>> import torch
         >>> Autoencoder(AutoencoderConfig()).features(torch.zeros(2, 1, 50, 50)).shape
         torch.Size([2, 106])
     """

@@ -69,7 +69,7 @@ class Painting:
     """Results of one pass over the steps.
 
     Attributes:
-        canvases: Logits of the pixels after the steps that were kept, ``[batch, side, side]`` each; the last is c_T.
+        canvases: Logits of the pixels after every step, ``[batch, side, side]`` each; the last is c_T.
         z: ``[batch, step, latent]``.
         mean: Of ``q(z_t | x, z_1, ..., z_{t-1})``.
         log_sd: Its logarithmic standard deviation.
@@ -164,22 +164,19 @@ class DRAW(ImageModel):
     @torch.no_grad()
     def trace(self, images: Pictures) -> Float[Tensor, "batch step 1 side side"]:
         """The picture after every step, painted by the posterior means."""
-        return torch.stack(self.paint(images, keep=True).canvases, 1).sigmoid()[:, :, None]
+        return torch.stack(self.paint(images).canvases, 1).sigmoid()[:, :, None]
 
     def noise(self, images: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "step batch latent"]:
         """Standard normal noise for one pass."""
         size = (self.config.num_steps, len(images), self.config.latent)
         return torch.randn(size, generator=generator, dtype=images.dtype, device=images.device)
 
-    def paint(
-        self, images: Pictures, noise: Float[Tensor, "step batch latent"] | None = None, *, keep: bool = False
-    ) -> Painting:
+    def paint(self, images: Pictures, noise: Float[Tensor, "step batch latent"] | None = None) -> Painting:
         """One pass over the steps.
 
         Args:
             images: In [0, 1].
             noise: Of the latents; without it they are the posterior means.
-            keep: Whether to keep the canvases of all steps, or the last one only.
         """
         x = images[:, 0]
         canvas = self.canvas.expand_as(x)
@@ -195,7 +192,7 @@ class DRAW(ImageModel):
             h_dec = self.decoder([z[-1]], h_dec)
             stroke = self._stroke(h_dec[0])
             canvas = stroke.write(canvas)
-            canvases = [*canvases, canvas] if keep else [canvas]
+            canvases.append(canvas)
         mean, log_sd = torch.stack(moments, 1).chunk(2, 2)
         return Painting(canvases, torch.stack(z, 1), mean, log_sd)
 

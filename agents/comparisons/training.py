@@ -98,7 +98,7 @@ class ComparisonTrainer(Trains):
 
     def save(self, directory: Path) -> None:
         """Writes model.safetensors, with the recipe."""
-        save_comparison(self.model, directory / MODEL_FILE, self.recipe)
+        save_weights(directory / MODEL_FILE, self.model.state_dict(), _FORMAT, recipe=to_json(self.recipe))
 
     def _rows(self) -> Tensor:
         """The batch's rows; every epoch is another permutation of the training images."""
@@ -122,11 +122,6 @@ class ComparisonTrainer(Trains):
         self.iteration = state["iteration"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def save_comparison(model: ComparisonModel, path: Path, recipe: ComparisonRecipe) -> None:
-    """Saves a model, with the recipe it was trained by."""
-    save_weights(path, model.state_dict(), _FORMAT, recipe=to_json(recipe))
 
 
 def load_comparison(directory: Path | str, device: torch.device | str = "cpu") -> ComparisonModel:

@@ -29,15 +29,15 @@ class Page:
         self.folder, self.name = folder, name
         self.paths: list[Path] = []
         self._parts: list[str] = []
-        self._tables: list[pd.DataFrame] = []
+        self._table: pd.DataFrame | None = None
 
     def add(self, *paragraphs: str) -> None:
         """Adds paragraphs, headings or tables in Markdown; empty ones are left out."""
         self._parts += [text for text in paragraphs if text]
 
     def add_table(self, table: pd.DataFrame) -> None:
-        """Adds rows to the CSV file; tables need not have the same columns."""
-        self._tables.append(table)
+        """Makes a table the CSV file."""
+        self._table = table
 
     def add_picture(self, name: str, figure: Figure, caption: str) -> None:
         """Writes a figure as NAME_PICTURE.png, or as NAME.png where the picture has no name, and shows it."""
@@ -70,11 +70,9 @@ class Page:
         page = self.folder / f"{self.name}.md"
         write_text_atomically(page, "\n\n".join(self._parts) + "\n")
         written = [page]
-        if self._tables:
-            sheet = self.folder / f"{self.name}.csv"
-            table = pd.concat(self._tables, ignore_index=True)
-            write_atomically(sheet, lambda path: table.to_csv(path, index=False))
-            written.append(sheet)
+        if (table := self._table) is not None:
+            written.append(self.folder / f"{self.name}.csv")
+            write_atomically(written[-1], lambda path: table.to_csv(path, index=False))
         return [*written, *self.paths]
 
     def _file(self, name: str) -> str:

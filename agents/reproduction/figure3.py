@@ -12,7 +12,6 @@ from ..pages import Page, number, show
 from ..pages.tiles import figure_of, read_picture
 from .experiment import Experiment
 from .policy import CUES, blend, heat_maps, predictability
-from .provenance import how_it_was_made
 from .study import Case, Measurement, Metrics, Study
 
 CHANCE = 0.25
@@ -78,7 +77,7 @@ def write(page: Page, table: pd.DataFrame, experiment: Experiment) -> None:
         "AIR is trained on images of 0, 1 or 2 digits, without a label. Shown are held-out scenes with its windows "
         "and its reconstructions at stages of training, how well it counts held-out scenes, and where its first "
         "and second window lie. Count accuracy is of the most probable n.",
-        how_it_was_made("figure3", experiment, STUDY.jobs(experiment)),
+        STUDY.how_it_was_made(page.name, experiment),
         "## Count accuracy",
         f"Paper: a curve without numbers, and the sentence that counts are identified correctly; chance "
         f"{CHANCE:.0%}. Here: {', '.join(map(number, agents.count_accuracy))} by seed, on "

@@ -4,7 +4,6 @@ Trained on 0, 1, 2 digits and shown 3 (extrapolation), or trained on 0, 1, 3 and
 than the paper, up to 5 small digits, and larger images whose digits look smaller.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 
 import pandas as pd
@@ -23,7 +22,6 @@ from ..jobs.job import Job
 from ..pages import Page, pivot, show
 from ..pages.tiles import sheet
 from .experiment import TEST_SEED, Experiment
-from .provenance import how_it_was_made
 from .study import Case, Measurement, Metrics, Study
 
 CONDITIONS = (
@@ -130,7 +128,7 @@ def write(page: Page, table: pd.DataFrame, experiment: Experiment) -> None:
     page.add(
         "AIR, DAIR and DRAW are trained on images of 0, 1, 2 digits and shown 3 (extrapolation), and trained on "
         "0, 1, 3 digits and shown 2 (interpolation). All scenes are of held-out digits.",
-        how_it_was_made("figure4", experiment, STUDY.jobs(experiment)),
+        STUDY.how_it_was_made(page.name, experiment),
         "## Bounds and count accuracy",
         f"Bounds in nats per image, ELBO and importance-weighted (IWAE, {scale.num_samples} samples), with N = 3 "
         f"as in training, on the same {scale.num_bound:,} scenes for all; accuracy of the most "
@@ -167,15 +165,10 @@ def write(page: Page, table: pd.DataFrame, experiment: Experiment) -> None:
 
 def _between_agents(experiment: Experiment) -> str:
     """Settings in which the recipes of the two agents differ, as a point of a list."""
-    air, dair = (dict(_flat(asdict(experiment.job(f"{m}_012", experiment.seeds[0]).recipe))) for m in _AGENTS)
-    changed = [f"`{name}` {dair[name]} (AIR: {air[name]})" for name in dair if dair[name] != air[name]]
+    recipes = [asdict(experiment.job(f"{model}_012", experiment.seeds[0]).recipe) for model in _AGENTS]
+    settings = pd.json_normalize(recipes).T.itertuples()
+    changed = [f"`{name}` {dair} (AIR: {air})" for name, air, dair in settings if dair != air]
     return f"- Our DAIR differs from our AIR in these settings: {'; '.join(changed)}."
-
-
-def _flat(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Settings with their dotted names."""
-    for name, value in settings.items():
-        yield from _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
 
 
 def dots(table: pd.DataFrame) -> Figure:

@@ -18,7 +18,6 @@ from ..inference.air import AIR
 from ..jobs.job import Job
 from ..pages import Page, pivot
 from .experiment import Experiment
-from .provenance import how_it_was_made
 from .study import Case, Measurement, Metrics, Study
 
 QUESTIONS = {"sum": "sum of the two digits", "order": "left digit smaller than the right one"}
@@ -101,7 +100,7 @@ def write(page: Page, rows: pd.DataFrame, experiment: Experiment) -> None:
         "Heads are then trained on their features of scenes with two digits: the sum of the digits, and whether the "
         "left one is smaller than the right one. A convolutional network learns the same from the pixels of the "
         f"same scenes. Accuracy is on {experiment.scale.num_test:,} held-out scenes of other digits.",
-        how_it_was_made("figure5", experiment, STUDY.jobs(experiment)),
+        STUDY.how_it_was_made(page.name, experiment),
         "Paper: AIR achieves high accuracy even where labels are scarce; the autoencoder and DRAW reconstruct as "
         "well, and their inferences lead to poorer performance.",
     )

@@ -12,8 +12,7 @@ from ..jobs.job import Job
 from ..pages import Page, means, pivot, show
 from ..pages.tiles import sheet
 from .experiment import Experiment
-from .objects import CONDITIONS, Method, errors, images_of, prepared, timed
-from .provenance import how_it_was_made
+from .objects import AS_TRAINED, CONDITIONS, Method, errors, images_of, prepared, timed
 from .study import Case, Measurement, Metrics, Study
 
 RUNS = {
@@ -48,13 +47,9 @@ _DEVIATIONS = """\
 
 
 def measure_network(job: Job, case: Case, experiment: Experiment) -> Metrics:
-    """Measures an agent or the supervised network."""
-    return _measure(job.load("cpu").explain, images_of(experiment, experiment.scale.num_test), job)
-
-
-def measure_transfer(job: Job, case: Case, experiment: Experiment) -> Metrics:
-    """Measures an agent on images that another renderer draws."""
-    return _measure(job.load("cpu").explain, images_of(experiment, experiment.scale.num_test, case["condition"]), job)
+    """Measures an agent or the supervised network, perhaps on images that another renderer draws."""
+    condition = str(case.about.get("condition", AS_TRAINED))
+    return _measure(job.load("cpu").explain, images_of(experiment, experiment.scale.num_test, condition), job)
 
 
 def measure_direct(job: Job, case: Case, experiment: Experiment) -> Metrics:
@@ -108,7 +103,7 @@ def write(page: Page, table: pd.DataFrame, experiment: Experiment) -> None:
         f"true kinds and poses. `{DIRECT}` has no network: for every image, {starts} random poses of each kind are "
         f"improved by {steps} steps of Adam, and the best is taken. `{REFINED}` improves what the agent infers by "
         f"{max(1, steps // 5)} steps.",
-        how_it_was_made("figure6", experiment, STUDY.jobs(experiment)),
+        STUDY.how_it_was_made(page.name, experiment),
         f"Errors of positions are in the scene's unit (a cube is 0.9 wide), of turns in radians up to the object's "
         f"symmetry: chance is 0.39 for cubes and 1.57 for cylinders. {experiment.scale.num_test:,} held-out "
         f"images, {experiment.scale.num_direct:,} of them for descent; times on one thread.",
@@ -156,7 +151,7 @@ STUDY = Study(
                 for condition in CONDITIONS
                 for training in _TRAININGS
             ],
-            measure_transfer,
+            measure_network,
         ),
     ),
     tables,

@@ -6,7 +6,6 @@ from ..pages import Page, means, number, pivot, show, table
 from .experiment import Experiment
 from .objects import CONDITIONS
 from .policy import CUES
-from .provenance import how_it_was_made
 from .study import Case, Measurement, Study
 from .table_pictures import frames, plans, policy_maps, reconstructions
 from .tables import (
@@ -132,7 +131,7 @@ def write(page: Page, rows: pd.DataFrame, experiment: Experiment) -> None:
         "One recipe maximises the ELBO on all images; the other starts with a sleep phase, on scenes sampled from its "
         "own generative model. The supervised networks are trained with all labels; they are trained with the first "
         f"{NUM_SEEDS_SUPERVISED} seeds.",
-        how_it_was_made("figure7", experiment, STUDY.jobs(experiment)),
+        STUDY.how_it_was_made(page.name, experiment),
         f"{experiment.scale.num_test:,} held-out images of 32 pixels a side. Identity is of the items of correctly "
         f"counted images, matched by their outlines; position of those of them whose kind is right, too, in the "
         f"scene's unit (the table is 4.2 wide, a plate 1.4). The camera's error is in radians. Speed on "

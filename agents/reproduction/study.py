@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..jobs.job import Job
-from ..pages import Page
+from ..pages import Page, number, table
 from ..training.files import write_text_atomically
 from .experiment import Experiment
 from .scales import Scale
@@ -105,6 +105,20 @@ class Study:
         progress(len(cases), "")
         return pd.DataFrame(rows)
 
+    def how_it_was_made(self, name: str, experiment: Experiment) -> str:
+        """The command, the scale, the seeds, and what the trainings took and where, in Markdown."""
+        jobs, seeds = self.jobs(experiment), list(map(str, experiment.seeds))
+        data = ["--data-dir D"] if any(job.recipe.scene == "multi_mnist" for job in jobs) else []
+        command = ["air-env reproduce", name, "--scale", experiment.scale_name, "--seeds", *seeds, *data]
+        return "\n\n".join(
+            [
+                f"```bash\n{' '.join(command)}\n```",
+                f"Scale `{experiment.scale_name}`: {experiment.scale.title}. Seeds {', '.join(seeds)}.",
+                _minutes(jobs),
+                _machines(jobs),
+            ]
+        )
+
     def read(self, path: Path) -> pd.DataFrame:
         """The study's table as its CSV file has it."""
         return pd.read_csv(path, dtype=dict.fromkeys(self.text_columns, str))
@@ -136,3 +150,30 @@ def _measured(
     found = json.loads(json.dumps([found] if isinstance(found, Mapping) else found))
     write_text_atomically(path, json.dumps({"of": signature, "rows": found}) + "\n")
     return found
+
+
+def _minutes(jobs: Sequence[Job]) -> str:
+    runs = pd.DataFrame(
+        {"run": job.kind, "iterations": job.recipe.max_steps, "minutes": job.evaluation()["minutes"] or 0.0}
+        for job in jobs
+    )
+    rows = [
+        [f"`{kind}`", len(own), f"{own.iterations.iloc[-1]:,}", number(own.minutes.median(), 1), _sum(own)]
+        for kind, own in runs.groupby("run", sort=False)
+    ]
+    rows.append(["all", len(jobs), "", "", _sum(runs)])
+    return table(["runs", "seeds", "iterations", "median minutes", "minutes in all"], rows)
+
+
+def _sum(runs: pd.DataFrame) -> str:
+    return number(runs.minutes.sum(), 1)
+
+
+def _machines(jobs: Sequence[Job]) -> str:
+    machines = {
+        f"{m['cpu'] if m['device'] == 'cpu' else m['device']}, {m['threads']} thread(s) each, torch {m['torch']}, "
+        f"commit {m['commit'] or 'unknown'}"
+        for m in (job.machine() for job in jobs)
+        if m
+    }
+    return f"Trained on: {'; '.join(sorted(machines)) or 'unknown'}."

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from air_env.explanation import Explanation
 from air_env.renderers import TabletopConfig
 from air_env.scenes import SceneDataset
 
-from ..evaluation.photographs import cut_out, fit, look_at, window_of_table
+from ..evaluation.photographs import cut_out, look_at, window_of_table
 from ..jobs.job import Job
 from ..training.recipes import Recipe
 from .experiment import Experiment
@@ -91,12 +92,10 @@ def measure_photographs(job: Job, case: Case, experiment: Experiment) -> list[Me
     scenes = scenes_of(experiment, case.run, num_scenes=_NUM_PHOTOGRAPHS, image_size=large)
     rows: list[Metrics] = []
     for margin in MARGINS:
-        window = (round(-margin * large), round(-margin * large), round((1 + 2 * margin) * large))
-        views = []
-        for image in scenes.float_images().permute(0, 2, 3, 1).numpy():
-            picture = look_at(image, window)
-            picture = cut_out(picture, np.ones_like(picture[..., :1]))
-            views.append(fit(look_at(picture, window_of_table(agent, picture)), side))
+        start, square = round(-margin * large), round((1 + 2 * margin) * large)
+        pictures = F.pad(scenes.float_images(), (-start, start + square - large) * 2).permute(0, 2, 3, 1).numpy()
+        tables = [cut_out(picture, np.ones_like(picture[..., :1])) for picture in pictures]
+        views = [look_at(table, window_of_table(agent, table), side) for table in tables]
         count = agent.explain(torch.from_numpy(np.stack(views))).count
         accuracy = (count == scenes.count).double().mean().item()
         rows.append({"margin": f"{100 * margin:+.0f} %", "photograph_accuracy": accuracy})
