@@ -93,7 +93,7 @@ def read_picture(
     height, width, _ = pixels.shape
     left, top = (0, 0) if crop is None else crop[:2]
     x, y, square = around(width, height) if agent is None else window_of_table(agent, pixels)
-    view = fit(look_at(pixels, (x, y, square)), side)
+    view = look_at(pixels, (x, y, square), side)
     return Picture(path, image.size, (x + left, y + top, square), inverted, view)
 
 
@@ -181,17 +181,12 @@ def around(width: int, height: int) -> Window:
     return -(max(height - width, 0) // 2), -(max(width - height, 0) // 2), max(width, height)
 
 
-def look_at(pixels: Pixels, window: Window) -> Pixels:
-    """A square of a picture, black beyond its borders."""
-    x, y, side = window
-    bands = (Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0))
-    return np.stack([np.asarray(band.crop((x, y, x + side, y + side))) for band in bands], -1)
-
-
-def fit(pixels: Pixels, side: int) -> Pixels:
-    """Scales a square picture with antialiasing: ``[channel, side, side]``."""
-    bands = (Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0))
-    return np.stack([np.asarray(band.resize((side, side), Image.Resampling.BICUBIC)) for band in bands]).clip(0, 1)
+def look_at(pixels: Pixels, window: Window, side: int) -> Pixels:
+    """A square of a picture, black beyond its borders, scaled with antialiasing: ``[channel, side, side]``."""
+    x, y, square = window
+    bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0)]
+    views = [band.crop((x, y, x + square, y + square)).resize((side, side), Image.Resampling.BICUBIC) for band in bands]
+    return np.stack([np.asarray(view) for view in views]).clip(0, 1)
 
 
 def window_of_table(agent: Explainer, pixels: Pixels) -> Window:
@@ -202,7 +197,7 @@ def window_of_table(agent: Explainer, pixels: Pixels) -> Window:
     height, width, _ = pixels.shape
     left, top, square = whole = around(width, height)
     # Single pixels that differ from the background are lost in the mean.
-    rows, columns = (fit(look_at(pixels, whole), _COARSE).max(0) > _BLACK).nonzero()
+    rows, columns = (look_at(pixels, whole, _COARSE).max(0) > _BLACK).nonzero()
     if len(rows) == 0:
         return whole
     (x0, x1), (y0, y1) = (
@@ -215,7 +210,7 @@ def window_of_table(agent: Explainer, pixels: Pixels) -> Window:
         x, y = (x0 + x1) / 2 + right * side, (y0 + y1) / 2 + down * side
         windows.append((round(x - side / 2), round(y - side / 2), max(1, round(side))))
     image_side = agent.model.image_shape[-1]
-    images = torch.from_numpy(np.stack([fit(look_at(pixels, window), image_side) for window in windows]))
+    images = torch.from_numpy(np.stack([look_at(pixels, window, image_side) for window in windows]))
     return windows[int(explained_shares(images, agent.explain(images)).argmax())]
 
 
