@@ -1,6 +1,8 @@
 """What an episode says about an image: the latents of a whole scene, and what they draw."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -55,6 +57,12 @@ class Explanation:
     def of_objects(cls, z_pres: Tensor, z_where: Tensor, z_what: Tensor) -> "Explanation":
         """The explanation of scenes that have no latent of their own."""
         return Explanation(z_pres, z_where, z_what, z_where.new_zeros(len(z_where), 0))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The explanations of several batches, one batch after the other."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     @property
     def count(self) -> Int[Tensor, "batch"]:

@@ -28,7 +28,8 @@ _BACKGROUND = (48, 48, 48)
 _RIM = (0, 0, 0)
 _TEXT = (235, 235, 235)
 
-Frame = UInt8[np.ndarray, "frame_height frame_width 3"]
+Frame = UInt8[np.ndarray, "_ _ 3"]
+"""Rows, columns, RGB."""
 
 _log = logging.getLogger(__name__)
 

@@ -270,9 +270,7 @@ class Agent(nn.Module, ABC, Generic[S, First]):
         if num_steps > (most := self.model.renderer.max_steps):
             raise ValueError(f"num_steps must be at most {most} for this renderer, got {num_steps}")
         chunks = to_images(images, self.model).split(_EXPLAIN_BATCH)
-        parts = [self._explain(chunk, num_steps) for chunk in chunks]
-        names = [field.name for field in fields(DrawnExplanation)]
-        return DrawnExplanation(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        return DrawnExplanation.joined([self._explain(chunk, num_steps) for chunk in chunks])
 
     def _explain(self, images: Images, num_steps: int) -> DrawnExplanation:
         nothing = self.model.nothing(images, num_steps)

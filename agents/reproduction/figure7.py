@@ -1,14 +1,11 @@
 """Figures 6, right, and 7: crockery on a table and the camera, by agents and by supervised networks."""
 
-from collections.abc import Iterator
-
 import pandas as pd
 
 from ..pages import Page, means, number, pivot, show, table
 from .experiment import Experiment
 from .objects import CONDITIONS
 from .policy import CUES
-from .provenance import how_it_was_made
 from .study import Case, Measurement, Study
 from .table_pictures import frames, plans, policy_maps, reconstructions
 from .tables import (
@@ -19,8 +16,6 @@ from .tables import (
     NUM_THREADS,
     RUNS,
     SCENARIOS,
-    agents,
-    cases,
     job_name,
     measure_phases,
     measure_photographs,
@@ -90,36 +85,19 @@ all counted and named right by `tabletop3d_sleep`, seed 0, without a crop. Squar
 hand, with a scale that was off by up to 8 %, gave 3, 0, 3 and 2 of their 3 items each. No real photograph was tried."""
 
 
-def _repeated(experiment: Experiment) -> Iterator[Case]:
-    """The agents of the scenario that is looked at more closely."""
-    for run in AGENTS:
-        for seed in experiment.seeds:
-            yield Case(job_name(_SCENARIO, run), seed, method=RUNS[run])
-
-
-def _transfers(experiment: Experiment) -> Iterator[Case]:
-    for condition in CONDITIONS:
-        for case in _repeated(experiment):
-            yield Case(case.run, case.seed, condition=condition, **case.about)
-
-
 def tables(rows: pd.DataFrame) -> dict[str, str]:
     """Means, every seed, counts one by one, transfer; and phases, policy and photographs, where they are known."""
     scored = rows[rows.scenario.notna() & rows.count_accuracy.notna()]
     counts = sorted(name for name in map(str, rows) if name.startswith("count_accuracy_"))
     transfer = rows[rows.condition.notna()]
-    pairs = [
-        f"{number(count)}, {number(identity)}"
-        for count, identity in zip(transfer.count_accuracy, transfer.identity_accuracy, strict=True)
-    ]
-    wide = transfer.assign(pair=pairs).pivot(index=["condition", "method"], columns="seed", values="pair")
-    wide = wide.reindex(pd.MultiIndex.from_frame(transfer[["condition", "method"]].drop_duplicates()))
-    seeds = [f"seed {seed}" for seed in wide]
+    pairs = transfer.count_accuracy.map(number) + ", " + transfer.identity_accuracy.map(number)
     found = {
         "means": means(scored, _GROUP, _COLUMNS, _DIGITS),
         "seeds": show(scored, _GROUP | {"seed": "seed"} | _ERRORS),
         "counts": means(scored, _GROUP, {name: name.rpartition("_")[2] for name in counts}),
-        "transfer": table(["images", "method", *seeds], wide.reset_index().to_numpy().tolist()),
+        "transfer": pivot(
+            transfer.assign(pair=pairs), {"condition": "images", "method": "method"}, "seed", "pair", "seed {}"
+        ),
     }
     if "phase" in rows:
         phases, policies = rows[rows.phase.notna()], rows[rows.position.notna() | rows.step_1_plate.notna()]
@@ -153,7 +131,7 @@ def write(page: Page, rows: pd.DataFrame, experiment: Experiment) -> None:
         "One recipe maximises the ELBO on all images; the other starts with a sleep phase, on scenes sampled from its "
         "own generative model. The supervised networks are trained with all labels; they are trained with the first "
         f"{NUM_SEEDS_SUPERVISED} seeds.",
-        how_it_was_made("figure7", experiment, STUDY.jobs(experiment)),
+        STUDY.how_it_was_made(page.name, experiment),
         f"{experiment.scale.num_test:,} held-out images of 32 pixels a side. Identity is of the items of correctly "
         f"counted images, matched by their outlines; position of those of them whose kind is right, too, in the "
         f"scene's unit (the table is 4.2 wide, a plate 1.4). The camera's error is in radians. Speed on "
@@ -198,14 +176,27 @@ def write(page: Page, rows: pd.DataFrame, experiment: Experiment) -> None:
     )
 
 
+_RUNS = [
+    Case(job_name(scenario, run), None if run in AGENTS else NUM_SEEDS_SUPERVISED, scenario=scenes, method=method)
+    for scenario, scenes in SCENARIOS.items()
+    for run, method in RUNS.items()
+]
+_AGENTS = [case for case in _RUNS if case.run.endswith(AGENTS)]
+_REPEATED = {job_name(_SCENARIO, run): RUNS[run] for run in AGENTS}
+"""The agents of the scenario that is looked at more closely."""
 STUDY = Study(
     "Figure 7: crockery on a table, and the camera",
-    (
-        Measurement(cases, measure_tables),
-        Measurement(agents, measure_policy),
-        Measurement(_repeated, measure_photographs, {"margins": MARGINS}),
-        Measurement(_transfers, measure_transfer),
-        Measurement(agents, measure_phases),
+    lambda scale: (
+        Measurement(_RUNS, measure_tables),
+        Measurement(_AGENTS, measure_policy),
+        Measurement(
+            [Case(run, method=method) for run, method in _REPEATED.items()], measure_photographs, {"margins": MARGINS}
+        ),
+        Measurement(
+            [Case(run, condition=name, method=method) for name in CONDITIONS for run, method in _REPEATED.items()],
+            measure_transfer,
+        ),
+        Measurement(_AGENTS, measure_phases),
     ),
     tables,
     write,

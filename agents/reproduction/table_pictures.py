@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from air_env.frames import Frame
 from air_env.renderers import TabletopRenderer
 
-from ..pages import Picture
-from ..pages.tiles import figure_of, stack, strip
+from ..evaluation.pictures import stack, strip
+from ..pages.tiles import sheet
 from .experiment import Experiment
-from .tables import KINDS_ON_TABLE, REACH, RUNS, explain, job_name, scenes_of
+from .tables import KINDS_ON_TABLE, REACH, RUNS, job_name, scenes_of, trained
 
 _NUM_PICTURED, _NUM_ANIMATED, _NUM_PLANS = 10, 6, 6
 _PIXELS = 4
@@ -23,17 +24,19 @@ _COLOURS = ("0.6", "tab:blue", "gold")
 def reconstructions(experiment: Experiment, scenario: str) -> Figure:
     """Images above every method's reconstructions."""
     images = scenes_of(experiment, scenario).float_images()[:_NUM_PICTURED]
-    methods = [explain(experiment.job(job_name(scenario, run), experiment.seeds[0])) for run in RUNS]
-    drawn = [images, *(method(images).reconstruction for method in methods)]
-    return figure_of([stack([strip(part, scale=_PIXELS) for part in drawn])], [""], ["image", *RUNS.values()])
+    drawn = {"image": images}
+    for run, method in RUNS.items():
+        network = trained(experiment.job(job_name(scenario, run), experiment.seeds[0]))
+        drawn[method] = network.explain(images).reconstruction
+    return sheet({name: strip(part, scale=_PIXELS) for name, part in drawn.items()})
 
 
-def frames(experiment: Experiment, scenario: str) -> list[Picture]:
+def frames(experiment: Experiment, scenario: str) -> list[Frame]:
     """Explanations that grow, item by item, below their images."""
     scenes = scenes_of(experiment, scenario)
     images = scenes[scenes.count > 1].float_images()[:_NUM_ANIMATED]
-    job = experiment.job(job_name(scenario, "elbo"), experiment.seeds[0])
-    agent, z = job.agent(), explain(job)(images)
+    agent = experiment.job(job_name(scenario, "elbo"), experiment.seeds[0]).agent()
+    z = agent.explain(images)
     counts = range(z.z_pres.shape[1] + 1)
     return [stack([strip(images, scale=3), strip(agent.model.render(z.first(n)), scale=3)]) for n in counts]
 
@@ -43,8 +46,7 @@ def plans(experiment: Experiment, scenario: str) -> Figure:
     scenes = scenes_of(experiment, scenario)
     scenes = scenes[scenes.count > 1][:_NUM_PLANS]
     agent = experiment.job(job_name(scenario, "elbo"), experiment.seeds[0]).agent()
-    z = agent.explain(scenes.images)
-    renderer = cast(TabletopRenderer, agent.model.renderer)
+    z, renderer = agent.explain(scenes.images), cast(TabletopRenderer, agent.model.renderer)
     figure = Figure(figsize=(9, 2.1), layout="constrained")
     grid = figure.subplots(1, len(scenes), squeeze=False)[0]
     for i, axes in enumerate(grid):

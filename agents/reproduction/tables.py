@@ -1,25 +1,25 @@
 """Measurements of Figure 7: how crockery on a table is recovered, and in which order it is explained."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from air_env.explanation import Explanation
-from air_env.renderers import TabletopConfig, TabletopRenderer
+from air_env.renderers import TabletopConfig
 from air_env.scenes import SceneDataset
 
-from ..evaluation.metrics import kinds_of
-from ..evaluation.photographs import cut_out, fit, look_at, window_of_table
+from ..evaluation.photographs import cut_out, look_at, window_of_table
 from ..jobs.job import Job
 from ..training.recipes import Recipe
 from .experiment import Experiment
-from .objects import AS_TRAINED, Method, held_out, judge, prepared, timed
-from .policy import predictability
+from .objects import AS_TRAINED, errors, images_of, prepared, timed
+from .policy import histograms, predictability
 from .study import Case, Metrics
 
 RUNS = {
@@ -55,22 +55,21 @@ def scenes_of(
 ) -> SceneDataset:
     """Held-out scenes of a run's scenario, by default as many as runs are judged on."""
     options["repetitions"] = "repeated" in run
-    return held_out(experiment, num_scenes or experiment.scale.num_test, condition, "tabletop3d", **options)
+    return images_of(experiment, num_scenes or experiment.scale.num_test, condition, "tabletop3d", **options)
 
 
-def explain(job: Job) -> Method:
-    """The inference of a trained network, with one ray for each pixel in all reconstructions."""
-    trained = prepared(job)
-    renderer = cast(TabletopRenderer, trained.model.renderer)
-    renderer.drawer = replace(renderer.drawer, samples=1)
-    return trained.explain
+def trained(job: Job) -> Any:
+    """The trained agent or network, with one ray for each pixel in all reconstructions."""
+    network = prepared(job)
+    network.model.renderer.drawer = replace(network.model.renderer.drawer, samples=1)
+    return network
 
 
 def measure_tables(job: Job, case: Case, experiment: Experiment) -> Metrics:
     """Accuracies and errors, count accuracies by the true count, and images per second."""
-    scenes = scenes_of(experiment, case.run)
-    z, seconds = timed(explain(job), scenes.float_images(), num_threads=NUM_THREADS)
-    metrics = judge(z, scenes, kinds_of(prepared(job).model))
+    scenes, network = scenes_of(experiment, case.run), trained(job)
+    z, seconds = timed(network.explain, scenes.float_images(), num_threads=NUM_THREADS)
+    metrics = errors(z, scenes, network.model)
     for n in scenes.count.unique().tolist():
         metrics[f"count_accuracy_{n}"] = (z.count == n)[scenes.count == n].double().mean().item()
     # Comparisons are not compiled, so that their speed says nothing.
@@ -81,24 +80,23 @@ def measure_tables(job: Job, case: Case, experiment: Experiment) -> Metrics:
 def measure_transfer(job: Job, case: Case, experiment: Experiment) -> Metrics:
     """Accuracies and errors on images that another renderer draws."""
     scenes = scenes_of(experiment, case.run, case["condition"], experiment.scale.num_far)
-    return judge(explain(job)(scenes.float_images()), scenes, kinds_of(prepared(job).model))
+    network = trained(job)
+    return errors(network.explain(scenes.float_images()), scenes, network.model)
 
 
 def measure_photographs(job: Job, case: Case, experiment: Experiment) -> list[Metrics]:
     """Count accuracies on large pictures in which the table has to be found: a row for each margin."""
-    agent, method = prepared(job), explain(job)
+    agent = trained(job)
     side = agent.model.config.image_size
     large = _DETAIL * side
     scenes = scenes_of(experiment, case.run, num_scenes=_NUM_PHOTOGRAPHS, image_size=large)
     rows: list[Metrics] = []
     for margin in MARGINS:
-        window = (round(-margin * large), round(-margin * large), round((1 + 2 * margin) * large))
-        views = []
-        for image in scenes.float_images().permute(0, 2, 3, 1).numpy():
-            picture = look_at(image, window)
-            picture = cut_out(picture, np.ones_like(picture[..., :1]))
-            views.append(fit(look_at(picture, window_of_table(agent, picture)), side))
-        count = method(torch.from_numpy(np.stack(views))).count
+        start, square = round(-margin * large), round((1 + 2 * margin) * large)
+        pictures = F.pad(scenes.float_images(), (-start, start + square - large) * 2).permute(0, 2, 3, 1).numpy()
+        tables = [cut_out(picture, np.ones_like(picture[..., :1])) for picture in pictures]
+        views = [look_at(table, window_of_table(agent, table), side) for table in tables]
+        count = agent.explain(torch.from_numpy(np.stack(views))).count
         accuracy = (count == scenes.count).double().mean().item()
         rows.append({"margin": f"{100 * margin:+.0f} %", "photograph_accuracy": accuracy})
     return rows
@@ -106,17 +104,17 @@ def measure_photographs(job: Job, case: Case, experiment: Experiment) -> list[Me
 
 def measure_policy(job: Job, case: Case, experiment: Experiment) -> Metrics:
     """Order of explanation: places and kinds at each step of scenes with three items, and which cue predicts more."""
-    method = explain(job)
-    num_scenes = experiment.scale.num_far
-    three = scenes_of(experiment, case.run, num_scenes=num_scenes, counts=(3,))
-    z = method(three.float_images())
-    two = scenes_of(experiment, case.run, num_scenes=num_scenes, counts=(2,))
+    agent = trained(job)
+    two, three = (
+        scenes_of(experiment, case.run, num_scenes=experiment.scale.num_far, counts=(count,)) for count in (2, 3)
+    )
+    z = agent.explain(three.images)
     shares = {
         f"step_{step + 1}_{kind}": share
         for step, step_shares in enumerate(kind_shares(z).tolist())
         for kind, share in zip(KINDS_ON_TABLE, step_shares, strict=True)
     }
-    return {"maps": place_maps(z).tolist(), **shares, **predictability(method(two.float_images()), two)}
+    return {"maps": place_maps(z).tolist(), **shares, **predictability(agent.explain(two.images), two)}
 
 
 def measure_phases(job: Job, case: Case, experiment: Experiment) -> list[Metrics]:
@@ -137,14 +135,7 @@ def _phase(name: str, row: Mapping[str, float | None]) -> Metrics:
 
 def place_maps(z: Explanation) -> Float[np.ndarray, "step row column"]:
     """Places on the table at which items are inferred at each step, as shares; rows from the far end of the table."""
-    edges = np.linspace(-REACH, REACH, _BINS + 1)
-    maps = []
-    for step in range(z.z_pres.shape[1]):
-        # Doubles: in single precision the border lies beyond itself.
-        x, y = z.z_where[z.z_pres[:, step] > 0, step].double().clamp(-REACH, REACH).numpy().T
-        counts, _, _ = np.histogram2d(-y, x, bins=(edges, edges))
-        maps.append(counts / max(1, counts.sum()))
-    return np.stack(maps)
+    return histograms(z.z_pres, z.z_where * z.z_where.new_tensor([1, -1]), REACH, _BINS)
 
 
 def kind_shares(z: Explanation) -> Float[Tensor, "step kind"]:
@@ -156,16 +147,3 @@ def kind_shares(z: Explanation) -> Float[Tensor, "step kind"]:
         counts = torch.bincount(kinds, minlength=len(KINDS_ON_TABLE)).double()
         shares.append(counts / counts.sum().clamp_min(1))
     return torch.stack(shares)
-
-
-def cases(experiment: Experiment) -> Iterator[Case]:
-    """All runs of both scenarios."""
-    for scenario, scenes in SCENARIOS.items():
-        for run, method in RUNS.items():
-            for seed in experiment.seeds if run in AGENTS else experiment.seeds[:NUM_SEEDS_SUPERVISED]:
-                yield Case(job_name(scenario, run), seed, scenario=scenes, method=method)
-
-
-def agents(experiment: Experiment) -> Iterator[Case]:
-    """The agents of both scenarios."""
-    return (case for case in cases(experiment) if case.run.endswith(AGENTS))

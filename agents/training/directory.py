@@ -22,6 +22,7 @@ from .serialisation import from_json
 from .settings import State, TrainingSettings
 
 CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, RESUME_FILE = "config.json", "metrics.csv", "evaluation.json", "resume.pt"
+PICTURES_FOLDER = "pictures"
 
 
 def refuse_occupied(directory: Path) -> None:
@@ -50,7 +51,7 @@ def nascent(directory: Path) -> Iterator[Path]:
     """
     folder = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     try:
-        (folder / "pictures").mkdir(parents=True)
+        (folder / PICTURES_FOLDER).mkdir(parents=True)
         yield folder
         folder.rename(directory)
     except OSError as error:

@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Generic, Self, TypeVar
 
 import torch
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from air_env.scenes import SceneDataset
 
+from ..evaluation.pictures import count_accuracy_curve
 from .directory import (
     CONFIG_FILE,
     EVALUATION_FILE,
     METRICS_FILE,
+    PICTURES_FOLDER,
     RESUME_FILE,
     nascent,
     read_checkpoint,
@@ -237,7 +240,9 @@ class TrainingRun(Generic[R]):
         metrics = self.trainer.evaluate(self.final_scenes(), progress)
         metrics |= {"iterations": self.trainer.iteration, "minutes": self.minutes}
         self._picture()
-        self.trainer.picture_course(self.rows, self.directory / "pictures")
+        if "count_accuracy" in metrics:
+            curve = self.directory / PICTURES_FOLDER / "count_accuracy.png"
+            write_atomically(curve, lambda path: count_accuracy_curve(self.rows, path))
         # JSON has no NaN, which an IoU is where no count is right.
         defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
         write_json_atomically(self.directory / EVALUATION_FILE, defined)
@@ -250,11 +255,13 @@ class TrainingRun(Generic[R]):
     def _picture(self) -> None:
         # Empty scenes are explained, but nothing to look at.
         scenes = self.test[self.test.count > 0][: self.recipe.num_pictured]
-        self.trainer.picture(scenes, self.directory / "pictures")
+        if (picture := self.trainer.picture(scenes)) is not None:
+            path = self.directory / PICTURES_FOLDER / f"scenes_{self.trainer.iteration:06d}.png"
+            write_atomically(path, lambda temporary: Image.fromarray(picture).save(temporary, "PNG"))
 
     def _check_finite(self) -> None:
         trainer = self.trainer
-        if not (self._sum.isfinite() and all(part.isfinite().all() for part in trainer.parameters())):
+        if not (self._sum.isfinite() and all(part.isfinite().all() for part in trainer.network.parameters())):
             raise FloatingPointError(
                 f"the {trainer.objective.replace('elbo', 'ELBO')} or a weight is not finite at iteration "
                 f"{trainer.iteration} with {trainer.description}: training diverged; lower the learning rate. The "
