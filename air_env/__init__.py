@@ -19,9 +19,9 @@ __version__ = "0.1.0"
 # The same world for stock RL algorithms: actions are vectors in [-1, 1]; pixels are bytes, as many as a CNN needs.
 _FLAT = {"action_mode": "latents", "byte_images": True}
 for _id, _settings in {
-    "AIRScene-v0": {"latent_prefix": ""},
+    "AIRScene-v0": {"raw_latents": True},
     "AIRScene-v1": {},
-    "AIRSceneFlat-v0": _FLAT | {"latent_prefix": ""},
+    "AIRSceneFlat-v0": _FLAT | {"raw_latents": True},
     "AIRSceneFlat-v1": _FLAT | {"min_side": 36},
 }.items():
     gymnasium.register(

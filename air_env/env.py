@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from gymnasium import logger
 from gymnasium.error import ResetNeeded
-from torch import Tensor
 
 from air_env.frames import Frame, Window
 from air_env.model import SceneModel, SceneState
-from air_env.reading import read_options, to_seeds
+from air_env.reading import read_numbers, read_options, to_seeds
 from air_env.vector_env import AIRSceneVectorEnv, Info
 from air_env.world import World
 
@@ -81,8 +80,8 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
     | ``canvas`` | ``Box(0, N + 1, (C, H, W))``, float32 | ``Box(0, 255, (C, H, W))``, uint8 | the objects so far |
     | ``step`` | ``Discrete(N + 1)`` | ``Discrete(N + 1)`` | number of objects so far |
 
-    In ``tabletop3d``, where objects hide each other, also ``chosen_z_scene``, ``chosen_z_where [N, 2]`` and
-    ``chosen_z_what [N]``, 0 where nothing is chosen yet.
+    In ``tabletop3d``, where objects hide each other, also ``chosen_z_scene [1]``, ``chosen_z_where [N, 2]`` and
+    ``chosen_z_what [N, K]`` (one-hot), 0 where nothing is chosen yet.
 
     Learned patches add up, so that a canvas may exceed 1; as bytes it is clipped there. ``AIRSceneFlat-v1`` has bytes,
     and at least 36 pixels a side, which Stable-Baselines3's CNN needs: smaller images have their pixels repeated.
@@ -134,15 +133,15 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
         byte_images: Observations hold uint8 pixels, as networks of RL libraries want them.
         min_side: Observed pixels are repeated until no side of the images is shorter, in pixels: some networks need
             36. Images that `reset` takes keep their size.
-        latent_prefix: What the names of the latents in observations begin with.
+        raw_latents: Observations have the chosen latents by the names and in the form that actions have them.
         world: A world made before, instead of one made from the options.
         options: Everything `make_world` takes: scene, split, num_scenes, data_dir, model, num_steps, likelihood,
             likelihood_scale, count_prior, ..., and the options of the scene: counts, object_size, ...
 
     ## Version history
 
-    - v1: observations name latents as chosen ("chosen_z_where"), no longer as actions do; ``AIRSceneFlat-v1`` repeats
-      the pixels of images smaller than 36.
+    - v1: observations name chosen latents otherwise than actions do, and have categories one-hot;
+      ``AIRSceneFlat-v1`` repeats the pixels of images smaller than 36.
     - v0: initial version.
     """
 
@@ -156,7 +155,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
         action_mode: str = "dict",
         byte_images: bool = False,
         min_side: int = 1,
-        latent_prefix: str = "chosen_",
+        raw_latents: bool = False,
         world: World | None = None,
         **options: Any,
     ) -> None:
@@ -172,7 +171,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
             action_mode=action_mode,
             byte_images=byte_images,
             min_side=min_side,
-            latent_prefix=latent_prefix,
+            raw_latents=raw_latents,
             as_numpy=True,
             world=world,
             **options,
@@ -200,7 +199,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
             ValueError: An option is not valid; the episode goes on as it was.
         """
         options = read_options(options, _RESET_OPTIONS)
-        batched = {f"{name}s": value[None] if isinstance(value, Tensor) else [value] for name, value in options.items()}
+        batched = {f"{name}s": read_numbers(name, value)[None] for name, value in options.items()}
         [seed] = to_seeds(seed, 1)
         # Gymnasium's generator, which a user may have replaced, is the only episode's.
         self._envs.rngs[0] = self.np_random

@@ -66,6 +66,10 @@ class Prior(nn.Module, ABC):
     def space(self, *shape: int) -> spaces.Space:
         """The space of values ``[*shape, *event_shape]``."""
 
+    def feature_space(self, *shape: int) -> spaces.Space:
+        """The space of `features` of such values."""
+        return self.space(*shape)
+
     @abstractmethod
     def read(self, name: str, value: object, batch: tuple[int, ...], *, check: bool = True) -> Tensor:
         """Reads values ``[*batch, *event_shape]``, in the prior's device and dtype.
@@ -272,6 +276,10 @@ class CategoricalPrior(Prior):
         if check and not ((latents >= 0) & (latents < self.num_categories) & (latents == latents.floor())).all():
             raise ValueError(f"{name} must be categories from 0 to {self.num_categories - 1}")
         return latents.long()
+
+    def feature_space(self, *shape: int) -> spaces.Box:
+        """One-hot rows."""
+        return spaces.Box(0, 1, (*shape, self.num_categories), np.float32)
 
     def features(self, value: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch category"]:
         """One-hot."""

@@ -29,14 +29,14 @@ class Observer:
     """What is seen of an episode: the image, the canvas (up to 1 for every object) and the number of objects so far.
 
     Where the scene has a latent, also all latents chosen so far, 0 for those to come: objects then hide each other, and
-    the canvas does not tell all that there is.
+    the canvas does not tell all that there is. Categories are one-hot.
 
     Args:
         model: The model of the scenes.
         byte_images: Pixels are uint8 from 0 to 255, as networks of RL libraries want them; `to_bytes`.
         min_side: Pixels are repeated by the smallest whole number that makes no side shorter than this, in pixels.
-        latent_prefix: What the names of the chosen latents begin with. Without it they have the names of an action's
-            parts, which tools that keep both in one place confuse.
+        raw_latents: The chosen latents look as in an action and have the same names, which tools that keep both in one
+            place confuse; categories are numbers.
 
     Attributes:
         space: The space of one episode's observations.
@@ -46,12 +46,13 @@ class Observer:
     """
 
     def __init__(
-        self, model: SceneModel, *, byte_images: bool = False, min_side: int = 1, latent_prefix: str = "chosen_"
+        self, model: SceneModel, *, byte_images: bool = False, min_side: int = 1, raw_latents: bool = False
     ) -> None:
         if min_side < 1:
             raise ValueError(f"min_side must be at least 1 pixel, got {min_side}")
         (channels, *sides), num_steps = model.image_shape, model.config.num_steps
-        self._byte_images, self._repeats = byte_images, math.ceil(min_side / min(sides))
+        self._model, self._byte_images, self._raw_latents = model, byte_images, raw_latents
+        self._repeats = math.ceil(min_side / min(sides))
         shape = (channels, *(side * self._repeats for side in sides))
         if byte_images:
             image = canvas = spaces.Box(0, 255, shape, np.uint8)
@@ -59,18 +60,22 @@ class Observer:
             image = spaces.Box(0, 1, shape, np.float32)
             # N objects add up to N at most, but for rounding: one more keeps every canvas inside.
             canvas = spaces.Box(0, num_steps + 1, shape, np.float32)
-        # Name of a latent -> name in observations.
-        self._latents = {name: latent_prefix + name for name in model.priors} if model.scene_dim else {}
-        latents = {
-            name: model.priors[latent].space(*() if latent == "z_scene" else (num_steps,))
-            for latent, name in self._latents.items()
-        }
+        what = model.prior_what.space if raw_latents else model.prior_what.feature_space
+        latents = self._named(model.prior_scene.space(), model.prior_where.space(num_steps), what(num_steps))
         self.space = spaces.Dict({"image": image, "canvas": canvas, "step": spaces.Discrete(num_steps + 1), **latents})
 
     def __call__(self, state: SceneState) -> dict[str, Tensor]:
         """The observations of a batch of episodes."""
-        latents = {name: getattr(state.z, latent) for latent, name in self._latents.items()}
+        z, what = state.z, state.z.z_what
+        if not self._raw_latents:
+            what = self._model.prior_what.features(what) * z.z_pres[..., None]
+        latents = self._named(z.z_scene, z.z_where, what)
         return {"image": self._seen(state.images), "canvas": self._seen(state.canvas), "step": state.step, **latents}
+
+    def _named(self, scene: T, where: T, what: T) -> dict[str, T]:
+        prefix = "" if self._raw_latents else "chosen_"
+        parts = {f"{prefix}z_scene": scene, f"{prefix}z_where": where, f"{prefix}z_what": what}
+        return parts if self._model.scene_dim else {}
 
     def _seen(self, pixels: Images) -> Tensor:
         pixels = to_bytes(pixels) if self._byte_images else pixels

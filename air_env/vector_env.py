@@ -52,7 +52,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
         action_mode: One of `ACTION_MODES`: what an action is.
         byte_images: Observations hold uint8 pixels, of which the canvas has no graph.
         min_side: Observed pixels are repeated until no side of the images is shorter, in pixels (`Observer`).
-        latent_prefix: What the names of latents in observations begin with (`Observer`).
+        raw_latents: Observations have the chosen latents as actions have them (`Observer`).
         autoreset_mode: Gymnasium's ``AutoresetMode``. ``DISABLED``: episodes are reset by `reset` only. ``NEXT_STEP``:
             the step after an episode's last ignores its action and starts another, with reward 0. ``SAME_STEP``: its
             last step starts another, of which it returns the observation; the info has its last ``final_obs`` and
@@ -79,7 +79,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
         action_mode: str = "dict",
         byte_images: bool = False,
         min_side: int = 1,
-        latent_prefix: str = "chosen_",
+        raw_latents: bool = False,
         autoreset_mode: AutoresetMode | str = AutoresetMode.DISABLED,
         as_numpy: bool = False,
         world: World | None = None,
@@ -108,7 +108,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
         self.action_mode = ACTION_MODES.find(action_mode)(self.model)
         self.byte_images = byte_images
         self.as_numpy = as_numpy
-        self._observer = Observer(self.model, byte_images=byte_images, min_side=min_side, latent_prefix=latent_prefix)
+        self._observer = Observer(self.model, byte_images=byte_images, min_side=min_side, raw_latents=raw_latents)
         self.single_action_space = self.action_mode.space
         self.single_observation_space = self._observer.space
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -238,6 +238,8 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
             ValueError: The latents are not valid.
             ResetNeeded: The episodes have not begun.
         """
+        if not isinstance(z, Explanation):
+            raise ValueError(f"a plan is an Explanation; got {type(z).__name__}")
         model, plans = self.model, max(1, len(z.z_where) // self.num_envs)
         plan = (self.num_envs * plans, model.config.num_steps)
         latents = {

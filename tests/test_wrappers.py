@@ -127,6 +127,15 @@ def test_a_reset_mask_may_be_a_tensor_or_an_array(kind, as_array):
     assert changed.tolist() == [True, False, True]
 
 
+def test_statistics_of_gymnasium_survive_a_partial_reset():
+    envs = RecordEpisodeStatistics(AIRSceneVectorEnv(2, scene="sprites", num_scenes=5, as_numpy=True))
+    envs.reset(seed=0)
+    envs.step({"z_pres": np.ones(2), "z_where": np.zeros((2, 3)), "z_what": np.zeros(2)})
+    options = {"reset_mask": np.array([True, False])}
+    envs.reset(options=options)
+    assert envs.episode_lengths.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("mode", AutoresetMode)
 def test_our_statistics_are_those_of_gymnasium(mode):
     options = {"num_envs": NUM_ENVS, "scene": "sprites", "num_scenes": 10, "num_steps": 2, "autoreset_mode": mode}

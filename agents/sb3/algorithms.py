@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from air_env.registry import Registry
 
+from ..training.checkpoints import POLICY_FILE
 from ..training.files import read_weights, refusing_misfits, save_weights, weights_path
 from ..training.serialisation import from_json, to_json
 from ..training.settings import Options, TrainingSettings
@@ -32,7 +33,6 @@ from .vec_env import AIRSceneVecEnv
 if TYPE_CHECKING:
     from .settings import Settings
 
-POLICY_FILE = "policy.safetensors"
 Optimizers = dict[str, torch.optim.Optimizer]
 _FORMAT = "air-env stable-baselines3 1"
 
@@ -61,7 +61,7 @@ def _sac(settings: Settings, num_envs: int) -> Options:
     steps = {"learning_starts": 4 * settings.num_envs, "gradient_steps": max(1, settings.num_envs // 16)}
     # A transition of 40x40 RGB takes 19 kB.
     sizes = {"buffer_size": 20_000, "batch_size": 256, "train_freq": 1}
-    return {"policy": "MultiInputPolicy", "policy_kwargs": _EXTRACTOR} | steps | sizes
+    return {"policy": "MultiInputPolicy", "policy_kwargs": {**_EXTRACTOR}} | steps | sizes  # which SAC writes to
 
 
 def _policy_optimizer(algorithm: BaseAlgorithm) -> Optimizers:
@@ -150,10 +150,8 @@ def load_algorithm(
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, or is none of these.
     """
-    path = weights_path(source, POLICY_FILE, "policy")
-    metadata, tensors = read_weights(path, _FORMAT)
-    with refusing_misfits(path):
-        settings = cast("Settings", from_json(TrainingSettings, json.loads(metadata["settings"])))
+    settings, tensors = _read(source)
+    with refusing_misfits(Path(source)):
         envs = AIRSceneVecEnv(
             1, action_mode=settings.action_mode, min_side=1, scene=settings.scene, num_scenes=1, data_dir=data_dir,
             scene_options=settings.scene_options, device=device,
@@ -161,3 +159,15 @@ def load_algorithm(
         algorithm = make_algorithm(settings, envs, device)
         algorithm.policy.load_state_dict(tensors)
     return algorithm
+
+
+def load_settings(source: str | Path) -> Settings:
+    """The settings that a saved policy was trained by, from where `load_algorithm` loads it."""
+    return _read(source)[0]
+
+
+def _read(source: str | Path) -> tuple[Settings, dict[str, Tensor]]:
+    path = weights_path(source, POLICY_FILE, "policy")
+    metadata, tensors = read_weights(path, _FORMAT)
+    with refusing_misfits(path):
+        return cast("Settings", from_json(TrainingSettings, json.loads(metadata["settings"]))), tensors

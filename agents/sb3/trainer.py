@@ -20,8 +20,9 @@ from air_env.scenes import Scene, SceneDataset
 from air_env.world import World, make_world
 
 from ..evaluation.pictures import scenes_beside_reconstructions
+from ..training.checkpoints import POLICY_FILE
 from ..training.settings import State, Trains
-from .algorithms import ALGORITHMS, POLICY_FILE, make_algorithm, save_algorithm
+from .algorithms import ALGORITHMS, make_algorithm, save_algorithm
 from .evaluation import act_at_random, evaluate_policy, explain, stop_at_once
 from .policy import HybridPolicy
 from .vec_env import AIRSceneVecEnv

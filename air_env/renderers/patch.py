@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from air_env import geometry
 from air_env.explanation import Explanation, Images
+from air_env.precision import exact
 from air_env.priors import GaussianPrior, Prior
 from air_env.renderers.base import RendererSettings, WindowRenderer
 
@@ -58,6 +59,7 @@ class PatchRenderer(WindowRenderer):
         self.decoder = nn.Sequential(nn.Linear(config.what_dim, config.hidden), nn.ReLU(), output)
         nn.init.constant_(output.bias, _INITIAL_BIAS)
 
+    @exact
     def patch(self, z_what: Float[Tensor, "batch what"]) -> Float[Tensor, "batch 1 h w"]:
         """What the object looks like, in [0, 1]."""
         return torch.sigmoid(self.decoder(z_what)).view(-1, 1, self.patch_size, self.patch_size)
