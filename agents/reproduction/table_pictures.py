@@ -8,9 +8,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from air_env.frames import Frame
+from air_env.pictured import stack
 from air_env.renderers import TabletopRenderer
 
-from ..evaluation.pictures import stack, strip
+from ..evaluation.pictures import strip
 from ..pages.tiles import sheet
 from .experiment import Experiment
 from .tables import KINDS_ON_TABLE, REACH, RUNS, job_name, scenes_of, trained
