@@ -18,6 +18,7 @@ from air_env.reading import read_whole
 from air_env.scene_config import MOST_STEPS
 from air_env.spaces import to_images
 
+from .explainer import Explainer
 from .posteriors import Categorical, Gaussian, Posterior
 
 _EXPLAIN_BATCH = 1024
@@ -149,7 +150,7 @@ class AgentSettings(ABC):
         """Makes the agent, for scenes of a generative model."""
 
 
-class Agent(nn.Module, ABC, Generic[S, First]):
+class Agent(nn.Module, Explainer, Generic[S, First]):
     """An inference network ``q(z, n | x)`` and the scene model that it infers with.
 
     Args:

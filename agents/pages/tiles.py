@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from air_env.frames import Frame
+from air_env.pictured import stack
 
-from ..evaluation.pictures import stack
 from .page import DPI
 
 _LABELS, _TITLE = 140, 26

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from air_env.explanation import Explanation
 from air_env.frames import Frame
+from air_env.pictured import stack
 from air_env.renderers import TabletopConfig, TabletopRenderer
 from air_env.scenes import SceneDataset
 
 from ..evaluation.photographs import cut_out, look_at, window_of_table
-from ..evaluation.pictures import stack, strip
+from ..evaluation.pictures import strip
 from ..jobs.job import Job
 from ..pages.tiles import sheet
 from ..training.recipes import Recipe

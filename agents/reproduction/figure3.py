@@ -5,8 +5,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from air_env.pictured import GAP, SCALE
+
 from ..evaluation.metrics import count_accuracy
-from ..evaluation.pictures import GAP, SCALE
 from ..jobs.job import Job
 from ..pages import Page, number, show
 from ..pages.tiles import figure_of, read_picture

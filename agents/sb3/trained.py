@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -12,12 +11,11 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from air_env.explanation import DrawnExplanation
-from air_env.model import SceneModel
 from air_env.scenes import SceneDataset
 from air_env.spaces import to_images
-from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
 
+from ..inference.explainer import Explainer
 from .algorithms import load_algorithm, load_settings
 from .evaluation import evaluate_policy, explain
 
@@ -25,28 +23,25 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 
-@dataclass(frozen=True)
-class TrainedPolicy:
-    """A policy, the settings it was trained by, and the world that it acts in."""
+class TrainedPolicy(Explainer):
+    """A policy, the settings it was trained by, and the generative model of its scenes.
 
-    algorithm: BaseAlgorithm
-    settings: Settings
+    Args:
+        algorithm: The algorithm with the policy, and an environment.
+        settings: What it was trained by.
+    """
+
+    def __init__(self, algorithm: BaseAlgorithm, settings: Settings) -> None:
+        self.algorithm, self.settings = algorithm, settings
+        envs = algorithm.get_env()
+        assert envs is not None
+        (unwrapped,) = envs.get_attr("unwrapped")
+        self.model, self._scenes = unwrapped.model, unwrapped.scenes
 
     @classmethod
     def load(cls, source: str | Path, *, data_dir: str | None = None, device: torch.device | str = "cpu") -> Self:
         """Loads a policy, as `load_algorithm` does."""
         return cls(load_algorithm(source, data_dir=data_dir, device=device), load_settings(source))
-
-    @property
-    def model(self) -> SceneModel:
-        """The generative model."""
-        return self._envs.model
-
-    @property
-    def _envs(self) -> AIRSceneVectorEnv:
-        envs = self.algorithm.get_env()
-        assert envs is not None
-        return envs.get_attr("unwrapped")[0]
 
     def act(self, observation: dict[str, NDArray]) -> NDArray:
         """The most probable actions."""
@@ -59,7 +54,7 @@ class TrainedPolicy:
             ValueError: The images are not of that form, or another number of steps is wanted than the policy knows.
         """
         model = self.model if num_steps is None else self.with_num_steps(num_steps).model
-        world = World(model, self._envs.scenes)
+        world = World(model, self._scenes)
         return explain(self.act, world, self.settings.action_mode, images=to_images(images, model))[0]
 
     def with_num_steps(self, num_steps: int) -> Self:

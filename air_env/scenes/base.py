@@ -7,13 +7,15 @@ from typing import Literal, Protocol, cast
 import torch
 from torch import Tensor
 
+from air_env.frames import Frame
+from air_env.pictured import SHOWN, Pictured, strip
 from air_env.reading import read_whole
 
 Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
-class SceneDataset:
+class SceneDataset(Pictured):
     """Images with the truth about them, for evaluation only.
 
     Attributes:
@@ -64,6 +66,10 @@ class SceneDataset:
     def float_images(self, device: torch.device | str = "cpu") -> Tensor:
         """The images in [0, 1], float32."""
         return self.images.to(device).float() / 255
+
+    def picture(self) -> Frame:
+        """The first images with their true boxes."""
+        return strip(self[:SHOWN].float_images(), self.boxes[:SHOWN].cpu())
 
 
 class Scene(Protocol):
