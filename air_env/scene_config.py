@@ -10,6 +10,8 @@ from air_env.priors import CountPrior, GaussianPrior
 from air_env.renderers import RENDERERS, PatchConfig, Renderer, RendererSettings
 from air_env.renderers.base import WHERE_MEAN, WHERE_SD
 
+_LARGEST_IMAGE = 4_096
+
 
 @dataclass(frozen=True)
 class SceneConfig:
@@ -45,6 +47,8 @@ class SceneConfig:
         for name, smallest in (("image_size", 1), ("num_steps", 1), ("likelihood_anneal_steps", 0)):
             if not isinstance(getattr(self, name), Integral) or getattr(self, name) < smallest:
                 raise ValueError(f"{name} must be a whole number of at least {smallest}, got {getattr(self, name)!r}")
+        if self.image_size > _LARGEST_IMAGE:
+            raise ValueError(f"image_size must be at most {_LARGEST_IMAGE} pixels, got {self.image_size}")
         for name, smallest in (("where_mean", -math.inf), ("where_sd", 0.0)):
             values = getattr(self, name)
             if len(values) != geometry.WHERE_DIM or not all(smallest < value < math.inf for value in values):

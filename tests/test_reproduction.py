@@ -1,6 +1,5 @@
 """`air-env reproduce` and `air_agents.reproduction`: studies from trainings to pages, and scanning policies."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +23,7 @@ from air_agents.reproduction.representation import describe
 from air_agents.reproduction.scales import SCALES
 from air_agents.reproduction.studies import STUDIES
 from air_agents.reproduction.study import Case, Measurement, Study
+from air_agents.training.files import read_json
 from air_agents.training.run import TrainingRun
 from air_env import geometry
 from air_env.explanation import DrawnExplanation, Explanation
@@ -369,5 +369,5 @@ def test_a_job_says_what_it_was_trained_with(experiment):
     assert job.machine() == {}
     train_all([job], experiment.directory)
     assert job.machine()["device"] == "cpu"
-    assert job.evaluation() == json.loads((job.directory / "evaluation.json").read_text())
+    assert job.evaluation() == read_json(job.directory / "evaluation.json")
     assert (job.name, job.kind) == ("autoencoder_012-0", "autoencoder_012")

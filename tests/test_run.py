@@ -23,6 +23,7 @@ from air_agents.inference.cores import CORES
 from air_agents.training import trainer as trainer_module
 from air_agents.training.checkpoints import AGENT_FILE, load_recipe
 from air_agents.training.directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, RESUME_FILE
+from air_agents.training.files import read_json
 from air_agents.training.run import TrainingRun
 from air_agents.training.trainer import Trainer
 from air_env.priors import CountPrior
@@ -38,6 +39,23 @@ def rows_of(directory: Path) -> list[dict[str, str]]:
 
 def files_of(directory: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def edit_config(directory: Path, **changes: object) -> None:
+    """Changes settings of config.json; None takes one out."""
+    config = json.loads((directory / CONFIG_FILE).read_text())
+    (directory / CONFIG_FILE).write_text(json.dumps(changed(config, changes)))
+
+
+def edit_state(directory: Path, **changes: object) -> None:
+    """Changes parts of resume.pt; None takes one out."""
+    state = torch.load(directory / RESUME_FILE, weights_only=True)
+    torch.save(changed(state, changes), directory / RESUME_FILE)
+
+
+def changed(values: dict, changes: dict) -> dict:
+    kept = {name: value for name, value in values.items() if name not in changes}
+    return kept | {name: value for name, value in changes.items() if value is not None}
 
 
 def poison(trainer: Trainer, iteration: int) -> None:
@@ -74,7 +92,7 @@ def test_a_finished_run_holds_what_was_promised(tmp_path):
     }  # fmt: skip
     # JSON has no NaN: what is undefined, as the IoU where no count is right, is null.
     defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
-    assert json.loads((directory / EVALUATION_FILE).read_text()) == defined
+    assert read_json(directory / EVALUATION_FILE) == defined
     assert metrics["iterations"] == 12
     rows = rows_of(directory)
     assert tuple(rows[0]) == FIELDS
@@ -224,12 +242,17 @@ def test_rows_from_before_there_was_a_probe_stay(tmp_path):
     assert [row["one"] for row in rows_of(tmp_path / "run")] == ["", "", "1.0"]
 
 
-def test_runs_from_before_evaluations_had_a_setting_are_resumed(tmp_path):
+def test_runs_from_before_settings_were_in_the_checkpoint_are_resumed(tmp_path):
     TrainingRun.start(tmp_path / "run", RECIPE)
-    config = json.loads((tmp_path / "run" / CONFIG_FILE).read_text())
-    del config["evaluate_every"]
-    (tmp_path / "run" / CONFIG_FILE).write_text(json.dumps(config))
-    assert TrainingRun.resume(tmp_path / "run").recipe.evaluate_every == 250
+    edit_config(tmp_path / "run", evaluate_every=None)
+    edit_state(tmp_path / "run", recipes=None, threads=None)
+    resumed = TrainingRun.resume(tmp_path / "run")
+    assert resumed.recipe.evaluate_every == 250
+    resumed.train()
+    # From now on they are.
+    edit_config(tmp_path / "run", evaluate_every=4)
+    with pytest.raises(ValueError, match="evaluate_every is 4, was 250"):
+        TrainingRun.resume(tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 def read(path):
-    return read_gzip(path.name, SHA256, "https://nowhere.invalid/", path.parent)
+    return read_gzip(path.name, SHA256, len(CONTENT), "https://nowhere.invalid/", path.parent)
 
 
 def test_a_whole_file_is_read(tmp_path):
@@ -339,5 +339,5 @@ def test_a_download_is_cached_and_checked(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pooch.retrieve", retrieve)
     with pytest.raises(ValueError, match="has the wrong content"):
-        read_gzip("folder/file.gz", SHA256, "https://example.invalid/data/")
+        read_gzip("folder/file.gz", SHA256, len(CONTENT), "https://example.invalid/data/")
     assert asked == [("https://example.invalid/data/file.gz", "file.gz")]

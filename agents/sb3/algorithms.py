@@ -7,7 +7,6 @@ weights and JSON (safetensors) instead, and `load_algorithm` makes the algorithm
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,9 +22,9 @@ from torch import Tensor, nn
 
 from air_env.registry import Registry
 
-from ..training.files import read_weights, refusing_misfits, save_weights, weights_path
 from ..training.serialisation import from_json, to_json
 from ..training.settings import Options, TrainingSettings
+from ..training.weights import fill, opened_weights, save_weights, weights_path
 from .policy import HybridPolicy, SceneExtractor
 from .vec_env import AIRSceneVecEnv
 
@@ -151,13 +150,12 @@ def load_algorithm(
         ValueError: The file is damaged, or is none of these.
     """
     path = weights_path(source, POLICY_FILE, "policy")
-    metadata, tensors = read_weights(path, _FORMAT)
-    with refusing_misfits(path):
-        settings = cast("Settings", from_json(TrainingSettings, json.loads(metadata["settings"])))
+    with opened_weights(path, _FORMAT) as weights:
+        settings = cast("Settings", from_json(TrainingSettings, weights.settings("settings")))
         envs = AIRSceneVecEnv(
             1, action_mode=settings.action_mode, min_side=1, scene=settings.scene, num_scenes=1, data_dir=data_dir,
             scene_options=settings.scene_options, device=device,
         )  # fmt: skip
         algorithm = make_algorithm(settings, envs, device)
-        algorithm.policy.load_state_dict(tensors)
+        fill(algorithm.policy, weights.tensors)
     return algorithm
