@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import math
+import tracemalloc
 from dataclasses import replace
 from itertools import combinations
 
@@ -318,6 +319,15 @@ def test_a_damaged_data_file_is_refused_with_the_remedy(tmp_path, damaged, messa
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match=rf"{path} ({message}).*; delete it and get it again"):
         read(path)
+
+
+def test_a_file_that_holds_more_than_it_should_is_not_unpacked(tmp_path):
+    (tmp_path / "file.gz").write_bytes(gzip.compress(bytes(20_000_000)))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="has the wrong content"):
+        read(tmp_path / "file.gz")
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
 
 
 @pytest.mark.usefixtures("no_data_dir")

@@ -178,7 +178,8 @@ def refusing_damage(directory: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{directory} holds no run to resume ({error.filename} is missing)") from error
     except (EOFError, OSError, *MISFITS) as error:
-        what = str(error) if isinstance(error, ValueError | OSError) else f"{RESUME_FILE} does not fit: {error!r}"
+        named = any(name in str(error) for name in (CONFIG_FILE, RESUME_FILE))
+        what = str(error) if named else f"{RESUME_FILE} does not fit: {error!r}"
         raise ValueError(
             f"the run in {directory} cannot be resumed: its files are damaged or not a run's ({what})"
         ) from error
