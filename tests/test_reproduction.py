@@ -88,7 +88,7 @@ def test_a_study_is_made_from_training_to_page_and_made_again_from_what_is_there
     assert before.items() <= first.items()
 
     monkeypatch.setattr(TrainingRun, "train", None)
-    monkeypatch.setattr(study, "write_text_atomically", None)
+    monkeypatch.setattr(study, "write_results", None)
     assert reproduce(name)[0] == 0
     assert finished_at(runs_dir) == first
     assert files(folder) == made

@@ -21,7 +21,7 @@ from ..comparisons import ComparisonRecipe, load_comparison
 from ..inference.agent import Agent
 from ..training.checkpoints import load_agent
 from ..training.directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, RESUME_FILE
-from ..training.files import read_json, read_rows, write_json_atomically
+from ..training.files import read_json, read_rows, write_results
 from ..training.recipes import Recipe
 from ..training.run import Probe, TrainingRun
 from ..training.serialisation import from_json, to_json
@@ -195,7 +195,7 @@ class Job:
                 "diverged": isinstance(error, FloatingPointError),
                 "traceback": traceback.format_exc(),
             }
-            write_json_atomically(self.directory / FAILED_FILE, failure)
+            write_results(self.directory / FAILED_FILE, failure)
 
     def _train(self, interrupted: Callable[[], bool], progress: Callable[[int], object]) -> None:
         options = {"data_dir": self.data_dir, "max_minutes": self.max_minutes, "probe": self.probe}
@@ -206,7 +206,7 @@ class Job:
         device = run.trainer.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         machine = {**describe_machine(), "device": name, "threads": run.threads}
-        write_json_atomically(self.directory / MACHINE_FILE, machine)
+        write_results(self.directory / MACHINE_FILE, machine)
         run.train(interrupted=interrupted, progress=lambda row: progress(run.trainer.iteration))
         if not interrupted():
             run.finish()

@@ -103,30 +103,34 @@ def occupied(directory: Path, seen: tuple[int, int], threads: int) -> Iterator[N
 
 
 def read_checkpoint(directory: Path) -> tuple[TrainingSettings, State, tuple[int, int]]:
-    """The recipe of a run, of whatever kind, the state to resume from, and its `stamp`; call it in `refusing_damage`.
+    """The recipe of a run, of whatever kind, the state to resume from, and the `stamp` of that.
 
     Raises:
+        FileNotFoundError: The directory holds no run.
         ValueError: A file is damaged, or the one does not belong to the other.
     """
-    recipe = from_json(TrainingSettings, read_json(directory / CONFIG_FILE))
-    seen = stamp(directory)
-    state = recipe.upgraded_state(_read_state(directory / RESUME_FILE))
-    budget, threads = state["max_minutes"], state.get("threads", 1)
-    refuse_unlike((state["device"], 0.0 if budget is None else budget, threads), ("cpu", 0.0, 1))
-    if threads < 1:
-        raise ValueError(f"threads must be positive, got {threads}")
-    # Older files do not say by which recipe they were written. The last counts, the others are of before --max-steps.
-    known = [from_json(TrainingSettings, values) for values in state.get("recipes", [])] or [recipe]
-    if recipe not in known:
+    with refusing_damage(directory, CONFIG_FILE):
+        recipe = from_json(TrainingSettings, read_json(directory / CONFIG_FILE))
+    with refusing_damage(directory, RESUME_FILE):
+        seen = stamp(directory)
+        state = recipe.upgraded_state(_read_state(directory / RESUME_FILE))
+        budget, threads = state["max_minutes"], state.get("threads", 1)
+        refuse_unlike((state["device"], 0.0 if budget is None else budget, threads), ("cpu", 0.0, 1))
+        if threads < 1:
+            raise ValueError(f"threads must be positive, got {threads}")
+        # Older files do not say by which recipe they were written. The last counts; others are of before --max-steps.
+        known = [from_json(TrainingSettings, values) for values in state.get("recipes", [])] or [recipe]
+    with refusing_damage(directory, CONFIG_FILE):
         found, was = to_json(recipe), to_json(known[-1])
-        changes = [f"{name} is {found.get(name)}, was {was[name]}" for name in was if found.get(name) != was[name]]
-        raise ValueError(
-            f"{directory / CONFIG_FILE} is not the one that {RESUME_FILE} was written with: {'; '.join(changes)}; undo "
-            "that, or begin another run with --config"
-        )
+        if recipe not in known:
+            changes = [f"{name} is {found.get(name)}, was {was[name]}" for name in was if found.get(name) != was[name]]
+            raise ValueError(
+                f"it is not the one that {RESUME_FILE} was written with: {'; '.join(changes)}; undo that, or begin "
+                "another run with --config"
+            )
     if recipe != known[-1]:
         # It was killed on its way from the one file to the other.
-        write_json_atomically(directory / CONFIG_FILE, to_json(known[-1]))
+        write_json_atomically(directory / CONFIG_FILE, was)
     return known[-1], state, seen
 
 
@@ -166,20 +170,19 @@ def refuse_unlike(found: object, like: object, where: str = RESUME_FILE) -> None
 
 
 @contextmanager
-def refusing_damage(directory: Path) -> Iterator[None]:
-    """Turns any error caused by damaged run files into one ``ValueError``.
+def refusing_damage(directory: Path, name: str) -> Iterator[None]:
+    """Turns any error that a damaged file of a run causes into one ``ValueError``.
 
     Raises:
         FileNotFoundError: The directory holds no run.
-        ValueError: Its files are damaged.
+        ValueError: The file is damaged.
     """
     try:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{directory} holds no run to resume ({error.filename} is missing)") from error
     except (EOFError, OSError, *MISFITS) as error:
-        named = any(name in str(error) for name in (CONFIG_FILE, RESUME_FILE))
-        what = str(error) if named else f"{RESUME_FILE} does not fit: {error!r}"
+        what = error if isinstance(error, ValueError | OSError) else repr(error)
         raise ValueError(
-            f"the run in {directory} cannot be resumed: its files are damaged or not a run's ({what})"
+            f"the run in {directory} cannot be resumed: its {name} is damaged or not this run's ({what})"
         ) from error

@@ -148,9 +148,8 @@ class TrainingRun(Generic[R]):
             BlockingIOError: It is to be extended, and another process trains it.
         """
         directory = Path(directory)
-        with refusing_damage(directory):
-            recipe, state, seen = read_checkpoint(directory)
-            trained_on, budget = state["device"], state["max_minutes"]
+        recipe, state, seen = read_checkpoint(directory)
+        trained_on, budget = state["device"], state["max_minutes"]
         place = torch.device(trained_on if device is None else device)
         if place.type != trained_on or (trained_on == "cuda" and not torch.cuda.is_available()):
             raise ValueError(
@@ -159,7 +158,7 @@ class TrainingRun(Generic[R]):
             )
         extended = recipe if max_steps is None else replace(recipe, max_steps=max_steps)
         run = cls(directory, extended, data_dir, place, budget if max_minutes is None else max_minutes, probe)  # type: ignore[arg-type]
-        with refusing_damage(directory):
+        with refusing_damage(directory, RESUME_FILE):
             refuse_unlike(state, run.state_dict() | {"max_minutes": None})
             run.trainer.load_state_dict(state["trainer"])
             run.minutes, run.rows = state["minutes"], [dict(row) for row in state["rows"]]
