@@ -1,6 +1,7 @@
 """`AIRSceneEnv`: one episode at a time, in numpy, for Gymnasium's users and tools."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
@@ -11,6 +12,7 @@ from gymnasium.error import ResetNeeded
 
 from air_env.frames import Frame, Window
 from air_env.model import SceneModel, SceneState
+from air_env.pictured import Pictured
 from air_env.reading import read_numbers, read_options, to_seeds
 from air_env.vector_env import AIRSceneVectorEnv, Info
 from air_env.world import World
@@ -20,7 +22,7 @@ Observation = dict[str, np.ndarray | np.int64]
 _RESET_OPTIONS = ("scene", "image")
 
 
-class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
+class AIRSceneEnv(Pictured, gymnasium.Env[Observation, Mapping[str, object]]):
     """Explain an image one object at a time, for the log-joint of the explanation.
 
     ## Description
@@ -167,7 +169,7 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
             1,
             device=device,
             grad_enabled=False,
-            render_mode=None if render_mode is None else "rgb_array",
+            render_mode="rgb_array",
             action_mode=action_mode,
             byte_images=byte_images,
             min_side=min_side,
@@ -236,7 +238,13 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
         if self.render_mode == "human":
             self._show()
             return None
-        return self._frame()
+        return self.picture()
+
+    def picture(self) -> Frame:
+        """The RGB frame of the episode, which notebooks show and `plot` draws, whatever the render mode."""
+        frames = self._envs.render()
+        assert frames is not None
+        return frames[0]
 
     def close(self) -> None:
         """Closes the window, if there is one."""
@@ -249,15 +257,15 @@ class AIRSceneEnv(gymnasium.Env[Observation, Mapping[str, object]]):
         # A window belongs to its process.
         return {**self.__dict__, "_window": None}
 
-    def _frame(self) -> Frame:
-        frames = self._envs.render()
-        assert frames is not None
-        return frames[0]
+    def _repr_png_(self) -> bytes | None:
+        # There is nothing to see before the first reset.
+        with suppress(ResetNeeded):
+            return super()._repr_png_()
 
     def _show(self) -> None:
         if self.render_mode == "human":
             self._window = self._window or Window()
-            self._window.show(self._frame(), 1 / self.metadata["render_fps"])
+            self._window.show(self.picture(), 1 / self.metadata["render_fps"])
 
 
 def _row(observation: Mapping[str, np.ndarray]) -> Observation:

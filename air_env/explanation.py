@@ -1,12 +1,17 @@
 """What an episode says about an image: the latents of a whole scene, and what they draw."""
 
-from dataclasses import dataclass
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from air_env import geometry
+from air_env.frames import Frame
+from air_env.pictured import SHOWN, Pictured, stack, strip
 
 Images = Float[Tensor, "batch channel height width"]
 
@@ -56,6 +61,12 @@ class Explanation:
         """The explanation of scenes that have no latent of their own."""
         return Explanation(z_pres, z_where, z_what, z_where.new_zeros(len(z_where), 0))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The explanations of several batches, one batch after the other."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
     @property
     def count(self) -> Int[Tensor, "batch"]:
         """Number of objects of each image."""
@@ -66,9 +77,18 @@ class Explanation:
         z_pres, z_where, z_what = (part[:, :num_objects] for part in (self.z_pres, self.z_where, self.z_what))
         return Explanation(z_pres, z_where, z_what, self.z_scene)
 
+    def _repr_html_(self) -> str:
+        """The latents of the first images, for notebooks."""
+        lines = ["<table><tr><th>image</th><th>object</th><th>z_where</th><th>z_what</th></tr>"]
+        for i, count in enumerate(self.count[:SHOWN].tolist()):
+            for step in range(count):
+                where, what = (_short(part[i, step]) for part in (self.z_where, self.z_what))
+                lines.append(f"<tr><td>{i}</td><td>{step + 1} of {count}</td><td>{where}</td><td>{what}</td></tr>")
+        return "\n".join([*lines, "</table>"])
+
 
 @dataclass(frozen=True)
-class DrawnExplanation(Explanation):
+class DrawnExplanation(Pictured, Explanation):
     """An explanation with what it draws (`SceneModel.drawn`).
 
     Attributes:
@@ -87,6 +107,29 @@ class DrawnExplanation(Explanation):
             image_size: Side of the square image in pixels.
         """
         return geometry.to_pixels(self.outlines, image_size)
+
+    def picture(self) -> Frame:
+        """The first reconstructions with their windows."""
+        return strip(self.reconstruction[:SHOWN].cpu(), self._windows[:SHOWN])
+
+    def beside(self, images: Images) -> Frame:
+        """Images with their windows (red, green, blue, ...) above, reconstructions below."""
+        return stack([strip(part.cpu(), self._windows) for part in (images, self.reconstruction)])
+
+    @property
+    def _windows(self) -> Tensor:
+        return self.boxes(self.reconstruction.shape[-1]).cpu()
+
+    def _repr_html_(self) -> str:
+        content = base64.b64encode(self._repr_png_() or b"").decode()
+        return f'<img src="data:image/png;base64,{content}">\n{super()._repr_html_()}'
+
+
+def _short(latent: Tensor) -> str:
+    """A category, or the first numbers of a latent."""
+    if latent.dim() == 0:
+        return str(latent.item())
+    return ", ".join(f"{value:.2f}" for value in latent[:3].tolist()) + ", ..." * (len(latent) > 3)
 
 
 def masked(present: Tensor, latents: Tensor) -> Tensor:

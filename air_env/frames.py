@@ -28,7 +28,8 @@ _BACKGROUND = (48, 48, 48)
 _RIM = (0, 0, 0)
 _TEXT = (235, 235, 235)
 
-Frame = UInt8[np.ndarray, "frame_height frame_width 3"]
+Frame = UInt8[np.ndarray, "_ _ 3"]
+"""Rows, columns, RGB."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +91,16 @@ def scene_frame(
         frame.paste(Image.fromarray(panel), (left, 0))
         draw.text((left + 4, height + 3), caption, _TEXT, ImageFont.load_default(_FONT_SIZE))
     return np.array(frame)
+
+
+def episode_frame(image: NDArray, canvas: NDArray, boxes: NDArray, count: int, finished: bool, total: float) -> Frame:
+    """`scene_frame` of an episode, with the number of objects and the return so far, in nats."""
+    # Adding 0 takes the sign of -0.0.
+    captions = (
+        f"image, count {count}{', finished' if finished else ''}",
+        f"canvas, return {round(total, 1) + 0.0:,.1f} nats",
+    )
+    return scene_frame(image, canvas, boxes, captions)
 
 
 def _enlarge(image: ArrayLike, scale: int) -> NDArray[np.uint8]:

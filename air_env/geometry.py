@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from air_env.precision import exact
+
 WHERE_DIM = 3
 """Length of ``z_where``: log scale, x, y."""
 
@@ -87,6 +89,7 @@ def from_boxes(boxes: Float[Tensor, "*batch 4"], image_size: int) -> Float[Tenso
     return torch.stack([scale.log(), x0 + x1 - 1, y0 + y1 - 1], -1)
 
 
+@exact
 def attend(
     image: Float[Tensor, "batch channel side side"],
     z_where: Float[Tensor, "batch 3"],
@@ -103,6 +106,7 @@ def attend(
     return rows @ image @ columns.mT
 
 
+@exact
 def place(
     patch: Float[Tensor, "batch channel patch patch"],
     z_where: Float[Tensor, "batch 3"],

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from air_env import geometry
 from air_env.explanation import Action, DrawnExplanation, Explanation, Images, masked
+from air_env.precision import exact
 from air_env.priors import GaussianPrior, Prior, hazards
 from air_env.renderers import Renderer
 from air_env.scene_config import SceneConfig
@@ -211,6 +212,7 @@ class SceneModel(nn.Module):
         black = torch.zeros_like(images)
         canvases = torch.cat([self.renderer.render(black, z.first(0))[:, None], self.renderer.draw_all(black, z)], 1)
 
+        @exact
         def log_p_x(extents: Float[Tensor, "batch step"]) -> Float[Tensor, "batch"]:
             weights = -F.pad(F.pad(extents, (1, 0), value=1.0), (0, 1)).diff(dim=1)
             return self.likelihood.log_prob(images, torch.einsum("bn,bnchw->bchw", weights, canvases))

@@ -13,7 +13,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q torch==2.13.0 gymnasium==1.4.0 numpy==2.4.6 array-api-compat==1.16.0
+"$folder/venv/bin/pip" install -q torch==2.13.0 "gymnasium[array-api]==1.4.0" numpy==2.4.6 array-api-compat==1.16.0
 "$folder/venv/bin/python" - <<'PYTHON'
 import gymnasium
 import torch

@@ -1,6 +1,9 @@
 """`air-env benchmark-estimators` as a script."""
 
-from air_agents.commands.benchmark_estimators import main
+import sys
+
+from air_agents.commands.main import main
 
 if __name__ == "__main__":
+    sys.argv.insert(1, "benchmark-estimators")
     raise SystemExit(main())

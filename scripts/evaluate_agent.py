@@ -1,6 +1,9 @@
 """`air-env evaluate` as a script."""
 
-from air_agents.commands.evaluate import main
+import sys
+
+from air_agents.commands.main import main
 
 if __name__ == "__main__":
+    sys.argv.insert(1, "evaluate")
     raise SystemExit(main())

@@ -1,6 +1,9 @@
 """`air-env explain` as a script."""
 
-from air_agents.commands.explain import main
+import sys
+
+from air_agents.commands.main import main
 
 if __name__ == "__main__":
+    sys.argv.insert(1, "explain")
     raise SystemExit(main())

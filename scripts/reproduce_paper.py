@@ -1,6 +1,9 @@
 """`air-env reproduce` as a script."""
 
-from air_agents.commands.reproduce import main
+import sys
+
+from air_agents.commands.main import main
 
 if __name__ == "__main__":
+    sys.argv.insert(1, "reproduce")
     raise SystemExit(main())

@@ -1,6 +1,9 @@
 """`air-env train` as a script."""
 
-from air_agents.commands.train import main
+import sys
+
+from air_agents.commands.main import main
 
 if __name__ == "__main__":
+    sys.argv.insert(1, "train")
     raise SystemExit(main())

@@ -1,6 +1,9 @@
 """`air-env watch` as a script."""
 
-from air_agents.commands.watch import main
+import sys
+
+from air_agents.commands.main import main
 
 if __name__ == "__main__":
+    sys.argv.insert(1, "watch")
     raise SystemExit(main())

@@ -4,11 +4,17 @@ import multiprocessing
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
 
+from air_agents.inference.objects3d import InverseGraphicsConfig
+from air_agents.training.recipes import RECIPES
+from air_agents.training.trainer import Trainer
+from air_env.model import SceneConfig
+from air_env.renderers import ObjectsConfig
 from air_env.renderers.backends import (
     KINDS,
     OpenGLError,
@@ -16,8 +22,11 @@ from air_env.renderers.backends import (
     RaycastRenderer,
     SceneBatch,
     opengl,
+    opengl_process,
     render_with_gradient,
+    why_no_opengl,
 )
+from air_env.scenes import make_scene
 
 pytestmark = pytest.mark.opengl
 
@@ -104,47 +113,145 @@ def test_threads_share_a_renderer():
     assert all(torch.equal(found[i], wanted[i]) for i in range(4))
 
 
+def process_id():
+    """Of the process that draws and waits."""
+    return opengl._idle[0]._program.pid
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_worker_processes_render(method):
     scenes = random_scenes(3)
-    wanted = PyrenderRenderer().render(scenes)
-    context = multiprocessing.get_context(method)
-    parent, child = context.Pipe()
-    worker = context.Process(target=_render_into, args=(child, scenes))
-    worker.start()
-    assert parent.poll(60)
+    wanted, before = PyrenderRenderer().render(scenes), process_id()
+    # Another thread draws at the moment of the fork.
+    with ThreadPoolExecutor(1) as pool, opengl._lock:
+        rendered = pool.submit(PyrenderRenderer().render, scenes)
+        context = multiprocessing.get_context(method)
+        parent, child = context.Pipe()
+        worker = context.Process(target=_render_into, args=(child, scenes))
+        worker.start()
+        assert parent.poll(60)
     assert torch.equal(torch.tensor(parent.recv()), wanted)
     worker.join()
     assert worker.exitcode == 0
-    assert torch.equal(PyrenderRenderer().render(scenes), wanted)
+    assert torch.equal(rendered.result(), wanted)
+    assert process_id() == before
 
 
 def _render_into(pipe, scenes):
     pipe.send(PyrenderRenderer().render(scenes).tolist())
 
 
-def test_a_process_that_dies_is_reported_and_replaced():
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, TimeoutError])
+@pytest.mark.parametrize("message", ["send", "receive"])
+def test_an_interrupted_render_leaves_no_answer_behind(monkeypatch, message, exception):
+    scenes = random_scenes(8)
+    wanted = PyrenderRenderer().render(scenes)
+
+    def interrupt(stream, *request):
+        if message == "send":
+            stream.write(b"{")
+        raise exception
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opengl_process, message, interrupt)
+        with pytest.raises(exception):
+            PyrenderRenderer().render(scenes[:4])
+    assert torch.equal(PyrenderRenderer().render(scenes), wanted)
+
+
+def test_a_signal_handler_may_render_while_its_thread_renders(monkeypatch):
+    scenes = [random_scenes(4, seed=seed) for seed in range(2)]
+    wanted = [PyrenderRenderer().render(batch) for batch in scenes]
+    receive, inner = opengl_process.receive, []
+
+    def receive_later(stream):
+        monkeypatch.undo()
+        inner.append(PyrenderRenderer().render(scenes[1]))
+        return receive(stream)
+
+    monkeypatch.setattr(opengl_process, "receive", receive_later)
+    assert torch.equal(PyrenderRenderer().render(scenes[0]), wanted[0])
+    assert torch.equal(inner[0], wanted[1])
+
+
+def test_a_process_that_is_killed_is_replaced():
     scenes = random_scenes(2)
     wanted = PyrenderRenderer().render(scenes)
-    os.kill(opengl._process(os.getpid())._process.pid, signal.SIGKILL)
-    with pytest.raises(OpenGLError, match="ended"):
-        PyrenderRenderer().render(scenes)
+    os.kill(process_id(), signal.SIGKILL)
     assert torch.equal(PyrenderRenderer().render(scenes), wanted)
+
+
+def test_training_goes_on_where_the_process_is_killed():
+    scenes = make_scene("objects3d", renderer="pyrender", image_size=16).dataset("train", 20)
+    recipe = replace(
+        RECIPES.find("objects3d"),
+        batch_size=4,
+        model=SceneConfig(image_size=16, num_steps=1, renderer=ObjectsConfig(renderer="pyrender")),
+        agent=InverseGraphicsConfig(channels=4, glimpse_size=6, hidden=8),
+    )
+    quiet, disturbed = Trainer(recipe, scenes), Trainer(recipe, scenes)
+    elbos = [quiet.step() for _ in range(3)]
+    for elbo in elbos:
+        os.kill(process_id(), signal.SIGKILL)
+        assert torch.equal(disturbed.step(), elbo)
+
+
+@pytest.mark.parametrize(
+    ("program", "remedy"),
+    [
+        ("os._exit(3)", "exit code 3.*apt install"),
+        ("send(answers, {'error': 'no EGL'})", "no EGL.*apt install"),
+        ("send(answers, {'error': None}); os._exit(4)", "exit code 4.*free memory.*'raycast'"),
+    ],
+)
+def test_errors_say_what_helps(monkeypatch, tmp_path, program, remedy):
+    heading = f"""
+import os, sys
+sys.path.append({os.path.dirname(opengl_process.__file__)!r})
+from opengl_process import *
+requests, answers = FileIO(0), FileIO(1, "w")
+receive(requests)
+"""
+    (tmp_path / "program.py").write_text(heading + program)
+    opengl._idle.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(opengl_process, "__file__", str(tmp_path / "program.py"))
+        with pytest.raises(OpenGLError, match=remedy):
+            PyrenderRenderer().render(random_scenes(1))
+    assert why_no_opengl() is None
+
+
+def test_ctrl_c_is_not_for_the_process_that_draws():
+    assert os.getpgid(process_id()) != os.getpgid(0)
+
+
+def test_what_libraries_say_is_no_answer_where_errors_go_nowhere(monkeypatch):
+    scenes = random_scenes(2)
+    wanted = PyrenderRenderer().render(scenes)
+    monkeypatch.setenv("EGL_LOG_LEVEL", "debug")
+    opengl._idle.clear()
+    errors = os.dup(2)
+    os.close(2)
+    try:
+        assert torch.equal(PyrenderRenderer().render(scenes), wanted)
+    finally:
+        os.dup2(errors, 2)
+        os.close(errors)
+        opengl._idle.clear()
 
 
 def test_many_renders_do_not_grow():
     renderer, scenes = PyrenderRenderer(tiled=False), random_scenes(50)
-    for _ in range(20):
+    for _ in range(10):
         renderer.render(scenes)
     before = _memory()
-    for _ in range(100):
+    for _ in range(40):
         renderer.render(scenes)
-    assert _memory() - before < 20
+    assert _memory() - before < 8
 
 
 def _memory():
     """Of the process that draws, in MB."""
-    pid = opengl._process(os.getpid())._process.pid
-    with open(f"/proc/{pid}/statm") as file:
+    with open(f"/proc/{process_id()}/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -16,10 +16,10 @@ from air_agents.commands.summarise import table as summary
 from air_agents.jobs.job import Job
 from air_agents.jobs.schedule import train_all
 from air_agents.pages import Page, means, number, pivot, show
-from air_agents.reproduction import generalisation, study
+from air_agents.reproduction import figure4, study
 from air_agents.reproduction.experiment import Experiment
+from air_agents.reproduction.figure5 import describe
 from air_agents.reproduction.policy import blend, first_attended, heat_maps, predictability
-from air_agents.reproduction.representation import describe
 from air_agents.reproduction.scales import SCALES
 from air_agents.reproduction.studies import STUDIES
 from air_agents.reproduction.study import Case, Measurement, Study
@@ -211,8 +211,8 @@ def test_measurements_are_kept_until_what_they_measure_changes(experiment):
         return [{"accuracy": float("nan"), "maps": [1.0]}, {"accuracy": 0.5, "maps": [2.0]}]
 
     def table(**settings: int) -> pd.DataFrame:
-        measurement = Measurement(lambda _: [Case("cnn_sum_20", 0, task="sum")], count_calls, settings)
-        return Study("title", (measurement,), lambda table: {}, lambda *_: None).measure(experiment)
+        measurement = Measurement([Case("cnn_sum_20", task="sum")], count_calls, settings)
+        return Study("title", lambda scale: [measurement], lambda table: {}, lambda *_: None).measure(experiment)
 
     expected = pd.DataFrame(
         {"run": "cnn_sum_20-0", "task": "sum", "seed": 0, "accuracy": [np.nan, 0.5], "maps": [[1.0], [2.0]]}
@@ -270,7 +270,7 @@ def test_scales_keep_the_recipes_but_for_how_much_is_computed():
 def test_the_crowded_scenes_of_a_scale_fit(name, request):
     scale = SCALES[name]
     data_dir = str(request.getfixturevalue("data_dir")) if scale.scene == "multi_mnist" else None
-    most = max(generalisation.FAR_COUNTS)
+    most = max(figure4.FAR_COUNTS)
     assert len(scale.make_scene(data_dir, counts=(most,), object_size=scale.small_objects).dataset("test", 20)) == 20
     for side, counts in scale.canvases.items():
         assert len(scale.make_scene(data_dir, counts=counts, image_size=side).dataset("test", 20)) == 20
@@ -350,7 +350,7 @@ def test_heat_maps_show_where_each_step_looks(pairs):
 
 def test_shrunk_images_keep_their_mean():
     images = torch.rand(2, 1, 60, 60, generator=torch.Generator().manual_seed(0))
-    shrunk = generalisation.shrink(images, 30)
+    shrunk = figure4.shrink(images, 30)
     assert shrunk.shape == (2, 1, 30, 30)
     assert shrunk.mean().item() == pytest.approx(images.mean().item(), abs=0.01)
 

@@ -16,6 +16,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_checkpoints import Bomb, small_disk
@@ -33,6 +34,8 @@ from air_agents.training.directory import CONFIG_FILE, EVALUATION_FILE, METRICS_
 from air_agents.training.files import read_json
 from air_agents.training.run import TrainingRun
 from air_agents.training.trainer import Trainer
+from air_env.explanation import Explanation
+from air_env.frames import Frame
 from air_env.priors import CountPrior
 
 RECIPE = replace(TINY, evaluate_every=4)
@@ -291,8 +294,12 @@ def test_an_interruption_waits_for_the_end_of_the_iteration_and_is_saved(tmp_pat
 
 def test_training_is_reported_without_exploration(tmp_path, monkeypatch):
     counts = []
-    monkeypatch.setattr(trainer_module, "scenes_beside_reconstructions", lambda images, z, path: counts.append(z.count))
-    monkeypatch.setattr(trainer_module, "write_atomically", lambda path, write: write(path))
+
+    def count(images: object, z: Explanation) -> Frame:
+        counts.append(z.count)
+        return np.zeros((1, 1, 3), np.uint8)
+
+    monkeypatch.setattr(trainer_module, "scenes_beside_reconstructions", count)
     started = TrainingRun.start(tmp_path / "run", replace(RECIPE, learning_rate=1e-9, exploration_steps=100))
     # By itself it finds nothing; the exploration mixed in is all but certain of an object.
     torch.nn.init.constant_(started.trainer.agent.presence.bias, -20.0)

@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils import env_checker as gymnasium_checker
+from PIL import Image
 from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common import env_checker
 from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 from tiny import assert_equal
 
+from air_agents.evaluation import photographs
 from air_agents.sb3 import (
     AIRSceneVecEnv,
     HybridDistribution,
     HybridPolicy,
     SceneExtractor,
     Settings,
+    TrainedPolicy,
     evaluate_policy,
     load_algorithm,
     make_algorithm,
@@ -29,6 +32,7 @@ from air_agents.sb3 import (
 )
 from air_agents.training.run import TrainingRun
 from air_env.flat_actions import LatentBox
+from air_env.scenes import make_scene
 from air_env.world import make_world
 
 WORLDS = {scene: make_world(scene, num_scenes=16) for scene in ("sprites", "digits")}
@@ -445,3 +449,56 @@ def test_a_damaged_run_is_not_resumed(name, tmp_path):
 def test_the_hybrid_policy_refuses_algorithms_that_want_an_actor():
     with pytest.raises(ValueError, match="HybridPolicy is a policy of PPO and A2C"):
         SAC(HybridPolicy, make_envs(2))
+
+
+# The commands that use what was trained
+
+
+@pytest.fixture(scope="module", params=["latents", "posterior"])
+def policy_run(request, tmp_path_factory):
+    """The directory of a short run."""
+    directory = tmp_path_factory.mktemp("sb3") / "run"
+    run = TrainingRun.start(directory, tiny_settings("ppo", action_mode=request.param, seed=3))
+    run.train()
+    run.finish()
+    return directory
+
+
+def test_a_policy_is_evaluated_like_an_agent(policy_run, air_env_command):
+    # By default on the scenes of its final evaluation.
+    status, out, _ = air_env_command("evaluate", policy_run, "--num-scenes", 16, "--json")
+    assert status == 0
+    found, wanted = json.loads(out), json.loads((policy_run / "evaluation.json").read_text())
+    assert (found["scene"], found["seed"], "num_samples" in found) == ("sprites", 4, False)
+    if "latents" in (policy_run / "config.json").read_text():
+        for name in ("count_accuracy", "return", "box_iou"):
+            assert found[name] == pytest.approx(wanted[name], nan_ok=True)
+    status, out, _ = air_env_command("evaluate", policy_run, "--num-scenes", 4)
+    assert status == 0
+    assert "return" in out
+    assert "counted as" not in out
+    status, _, err = air_env_command("evaluate", policy_run, "--num-steps", 5)
+    assert status == 1
+    assert "num_steps must be 3 for this policy of Stable-Baselines3" in err
+
+
+def test_a_policy_explains_pictures_and_is_filmed(policy_run, air_env_command, tmp_path):
+    scenes = WORLDS["sprites"].scenes
+    Image.fromarray(np.moveaxis(scenes.images[0].numpy(), 0, -1)).save(tmp_path / "a.png")
+    status, out, _ = air_env_command("explain", policy_run, tmp_path / "a.png", "--output-dir", tmp_path)
+    assert status == 0
+    (result,) = json.loads((tmp_path / "explanations.json").read_text())
+    z = TrainedPolicy.load(policy_run).explain(
+        photographs.read_picture(tmp_path / "a.png", 40, channels=3).pixels[None]
+    )
+    assert (result["count"], result["count_probability"]) == (int(z.count), None)
+    assert len(result["boxes"]) == result["count"]
+    assert " - " in out
+    film = tmp_path / "demo.gif"
+    status, out, _ = air_env_command("watch", policy_run, "--output", film, "--num-scenes", 3)
+    assert status == 0
+    assert film.is_file()
+    test = make_scene("sprites").dataset("test", 3, 0)
+    counts = [int(line.split()[2]) for line in out.splitlines()[1:4]]
+    assert counts == TrainedPolicy.load(policy_run).explain(test.images).count.tolist()
+    assert "error: num_steps" in air_env_command("explain", policy_run, tmp_path / "a.png", "--num-steps", 1)[2]

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import runpy
 import signal
 import subprocess
 import sys
@@ -142,11 +143,14 @@ def test_the_entry_point_lists_its_commands_and_refuses_others(air_env_command):
     assert (status, err) == (2, f"error: command 'trian' is unknown; choose one of {', '.join(COMMANDS)}\n")
 
 
-def test_scripts_are_the_commands():
+def test_scripts_are_the_commands(monkeypatch):
+    ran = []
+    monkeypatch.setattr("air_agents.commands.main.main", lambda: ran.append(sys.argv[1:]))
     for script in sorted(SCRIPTS.glob("*.py")):
-        (module,) = (line.split()[1] for line in script.read_text().splitlines() if line.startswith("from"))
-        assert module.removeprefix("air_agents.commands.").replace("_", "-") in COMMANDS
-        assert "raise SystemExit(main())" in script.read_text()
+        monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(script), run_name="__main__")
+    assert sorted(ran) == sorted([name, "--help"] for name in COMMANDS)
 
 
 def test_a_script_runs_as_people_run_it():
@@ -256,7 +260,7 @@ def test_a_config_repeats_a_run(train):
     ("arguments", "message"),
     [
         (["tiny", "--model.likelihood", "cauchy"], "likelihood 'cauchy' is unknown; choose one of gaussian"),
-        (["tiny", "--model.num-steps", "0"], "num_steps must be a whole number of at least 1, got 0"),
+        (["tiny", "--model.num-steps", "0"], "num_steps must be a whole number from 1 to 1,000, got 0"),
         (["tiny", "--scene", "digitz"], "scene 'digitz' is unknown; choose one of digits"),
         (["tiny", "--scene-options.counts", "-1"], "counts must be one or more numbers of objects"),
         (["digitz"], "recipe 'digitz' is unknown; choose one of digits, multi_mnist"),
@@ -334,18 +338,30 @@ def test_the_same_command_gives_the_same_agent(train):
     assert metrics[0] == pytest.approx(metrics[1] | {"minutes": metrics[0].get("minutes")}, abs=0, nan_ok=True)
 
 
-def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(train, air_env_command):
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(number, expected, train, air_env_command):
     train("tiny", "--output-dir", "whole")
+    before = signal.getsignal(number)
     # The weights have changed, the rest of the state has not.
-    with after_step(3, lambda: signal.raise_signal(signal.SIGINT)):
+    with after_step(3, lambda: signal.raise_signal(number)):
         status, _, err = air_env_command("train", "tiny", "--output-dir", "parts", "--data-dir", "my data")
-    assert status == 130
+    assert status == expected
     assert err.endswith("\nstopped; continue: air-env train --resume parts --data-dir 'my data'\n")
     assert TrainingRun.resume(Path("parts")).trainer.iteration == 3
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(number) is before
     train("--resume", "parts")
     agents = [dict(load_agent(name).state_dict()) for name in ("whole", "parts")]
     assert_equal(agents[1], agents[0])
+
+
+def test_an_interrupted_measurement_says_how_to_go_on(train, air_env_command, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "evaluate", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+        status, _, err = air_env_command("train", "tiny", "--output-dir", "run")
+    assert status == 143
+    assert err.endswith("\nstopped; continue: air-env train --resume run\n")
+    train("--resume", "run")
+    assert Path("run", "evaluation.json").is_file()
 
 
 def test_an_ignored_interruption_stays_ignored(train):

@@ -22,12 +22,13 @@ from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
 from air_agents.estimators import ESTIMATORS
 from air_agents.jobs import job as job_module
 from air_agents.jobs import worker
-from air_agents.jobs.cluster import Cluster, ThisProcess
+from air_agents.jobs.cluster import Cluster, LocalCluster, ThisProcess
 from air_agents.jobs.job import FAILED_FILE, MACHINE_FILE, Job
 from air_agents.jobs.worker import is_held, train_job
 from air_agents.training.files import read_rows
 from air_agents.training.recipes import RECIPES
 from air_agents.training.run import Probe, TrainingRun
+from air_env.renderers.backends import OpenGLError
 
 ROOT = Path(__file__).parents[1]
 TINY = replace(RECIPE, max_steps=4, evaluate_every=2)
@@ -59,7 +60,7 @@ NOT_A_CLASS = 3
 def quick(monkeypatch):
     """What workers set in their own processes is undone, and so is what is registered."""
     # Drawing it takes longer than the training.
-    monkeypatch.setattr("air_agents.training.trainer.count_accuracy_curve", lambda rows, path: path.write_bytes(b""))
+    monkeypatch.setattr("air_agents.training.run.count_accuracy_curve", lambda rows, path: path.write_bytes(b""))
     before, threads = dict(ESTIMATORS), torch.get_num_threads()
     yield
     ESTIMATORS.clear()
@@ -305,16 +306,77 @@ def test_failed_cells_begin_afresh_when_that_is_asked_for(tmp_path, estimator_fi
     assert sweep_here(sweep, tmp_path / "sweep")[1] == []
 
 
-def test_a_full_disk_is_no_fault_of_the_estimator(tmp_path, monkeypatch):
-    def fail(*args, **kwargs):
-        raise OSError(28, "No space left on device")
+MACHINE_FAULTS = [
+    OSError(28, "No space left on device"),
+    MemoryError(),
+    RuntimeError("can't start new thread"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("CUDA error: no CUDA-capable device is detected"),
+    ImportError("libmpi.so.40: failed to map segment from shared object"),
+    ImportError("libgomp.so.1: cannot open shared object file: No such file or directory"),
+    OpenGLError("the process that draws with OpenGL ended (exit code -9)"),
+]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "train", fail)
-        with pytest.raises(OSError, match="No space left"):
-            sweep_here(Sweep(TINY, ("exact",), (0,)), tmp_path)
+
+@pytest.mark.parametrize("error", MACHINE_FAULTS, ids=lambda error: f"{type(error).__name__} {error}"[:40])
+def test_the_machines_faults_stop_the_sweep_and_are_tried_again(tmp_path, monkeypatch, error):
+    def fail(*args, **kwargs):
+        try:
+            raise error
+        except type(error) as cause:
+            raise ValueError("what came of it") from cause
+
+    sweep = Sweep(TINY, ("exact", "nvil"), (0,))
+    for attribute in ("train", "start"):
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainingRun, attribute, fail)
+            with pytest.raises(OSError, match=r"this machine cannot go on .* mend that, and give"):
+                sweep_here(sweep, tmp_path / attribute)
+        job = Job(tmp_path / attribute / "exact-0", TINY)
+        assert job.status == "unfinished"
+        assert job.failure == "ValueError: what came of it"
+        assert Job(tmp_path / attribute / "nvil-0", TINY).status == "waiting", "the sweep has stopped"
+    statuses, trained = sweep_here(sweep, tmp_path / "train")
+    assert statuses == {"exact-0": "finished", "nvil-0": "finished"}
+    assert trained == ["exact-0", "nvil-0"]
+    assert not (tmp_path / "train" / "exact-0" / FAILED_FILE).exists()
+
+
+def test_the_machines_fault_is_not_laid_on_an_estimator_that_cannot_be_made(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("air_agents.estimator_benchmark.sweep.Trainer", fail)
+    with pytest.raises(OSError, match=r"this machine cannot go on \(RuntimeError: can't start new thread\)"):
+        sweep_here(Sweep(TINY, ("exact",), (0,)), tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+
+
+def lose(trainer):
+    """A probe under which a worker cannot tell what ended it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lack(trainer):
+    """A probe for which the machine has no memory."""
+    raise MemoryError("a petabyte")
+
+
+@pytest.mark.parametrize(
+    ("probe", "reason"),
+    [
+        (lose, "its process ended with SIGKILL, as where memory is short"),
+        (lack, "MemoryError: a petabyte"),
+    ],
+)
+def test_a_worker_that_the_machine_stops_stops_the_sweep_with_the_reason(tmp_path, probe, reason):
+    sweep = Sweep(TINY, ("exact",), (0, 1), probe=probe)
+    with pytest.raises(OSError, match=rf"exact-0 was stopped by the machine, .*: {reason}.*; see .*jobs/exact-0\."):
+        run_sweep(sweep, tmp_path, LocalCluster(tmp_path), workers=1)
     assert Job(tmp_path / "exact-0", TINY).status == "unfinished"
-    assert sweep_here(Sweep(TINY, ("exact",), (0,)), tmp_path)[0] == {"exact-0": "finished"}
+    assert Job(tmp_path / "exact-1", TINY).status == "waiting"
+    assert sweep_here(replace(sweep, probe=None), tmp_path)[0] == {"exact-0": "finished", "exact-1": "finished"}
 
 
 # Coordinator and workers

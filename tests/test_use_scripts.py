@@ -2,6 +2,8 @@
 
 import csv
 import json
+import struct
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -335,18 +337,56 @@ def test_exif_orientation_is_followed(tmp_path):
     np.testing.assert_allclose(picture.pixels[0], expected, atol=0.05)
 
 
+def write_black_png(path: Path, width: int, height: int) -> Path:
+    """Writes a picture of one bit a pixel, which is small however many pixels it has."""
+    rows = zlib.compress(bytes((1 + (width + 7) // 8) * height), 9)
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+             for kind, data in chunks]  # fmt: skip
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "remedy"),
+    [
+        ((1, 60_000), "is 1 x 60000 pixels large, and at most 6,000 a side are looked at; make it smaller, or name a"),
+        ((6_001, 2), "is 6001 x 2 pixels large"),
+        ((9_460, 9_460), "has more than 89,478,485 pixels; make it smaller"),  # of which Pillow only warns
+        ((60_000, 60_000), "has more than 89,478,485 pixels; make it smaller"),
+    ],
+)
+def test_small_files_of_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypatch, size, remedy):
+    path = write_black_png(tmp_path / "bomb.png", *size)
+    with monkeypatch.context() as patch:
+        patch.setattr(photographs.ImageOps, "exif_transpose", lambda file: pytest.fail("it was decoded"))
+        with pytest.raises(ValueError, match=f"bomb.png {remedy}"):
+            photographs.read_picture(path, 50)
+
+
+def test_a_part_of_a_long_picture_is_looked_at(tmp_path):
+    path = write_black_png(tmp_path / "long.png", 50, 20_000)
+    assert photographs.read_picture(path, 50, crop=(0, 100, 50, 150)).size == (50, 20_000)
+    with pytest.raises(ValueError, match="at most 6,000 a side are looked at"):
+        photographs.read_picture(path, 50, crop=(0, 100, 50, 6_101))
+
+
 def test_bad_files_are_named_and_the_others_are_explained(air_env_command, agent_file, tmp_path):
     good = save_png(tmp_path / "good.png", square_picture(0, 255))
     content = good.read_bytes()
     (tmp_path / "truncated.png").write_bytes(content[: len(content) // 2])
     (tmp_path / "foreign.png").write_text("no picture")
     (tmp_path / "folder.png").mkdir()
-    names = ("missing", "truncated", "foreign", "folder")
+    write_black_png(tmp_path / "bomb.png", 1, 60_000)
+    names = ("missing", "truncated", "foreign", "folder", "bomb")
     bad = [tmp_path / f"{name}.png" for name in names]
     status, out, err = air_env_command("explain", agent_file, *bad, good, "--output-dir", tmp_path / "found")
     assert status == 1
     for path, words in zip(
-        bad, ("does not exist", "save or copy it again", "save it as PNG", "cannot be"), strict=True
+        bad,
+        ("does not exist", "save or copy it again", "save it as PNG", "cannot be", "name a part of it"),
+        strict=True,
     ):
         (line,) = (line for line in err.splitlines() if str(path) in line)
         assert line.startswith("error: ")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from . import terminal
+from . import shell, terminal
 
 if TYPE_CHECKING:
     from ..estimator_benchmark.sweep import Sweep
@@ -82,7 +82,11 @@ class Train:
         # First of all: submitit may be missing.
         cluster, sweep = self.make_cluster(), self.sweep()
         num_cells, ended = len(sweep.estimators) * len(sweep.seeds), Counter[str]()
-        with terminal.patient_interrupt() as interrupted, terminal.progress_bar(num_cells, "run") as bar:
+        with (
+            shell.continued_by(shell.SAME_COMMAND),
+            shell.patient() as interrupted,
+            terminal.progress_bar(num_cells, "run") as bar,
+        ):
 
             def show(job: "Job") -> None:
                 ended[job.status] += 1
@@ -189,7 +193,7 @@ class Properties:
                 costs = measure_costs([load_estimator(spec) for spec in estimators], device, bar.update)
         machine = describe_machine()
         how = (
-            f"`{shlex.join(['air-env', 'benchmark-estimators', *sys.argv[1:]])}` in "
+            f"`{shlex.join(['air-env', *sys.argv[1:]])}` in "
             f"{(time.monotonic() - begun) / 60:.1f} minutes, {self.workers} processes of one thread; "
             f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, commit {machine['commit']}. "
             f"Training steps were timed on {device}."

@@ -29,7 +29,7 @@ class Described(TypedDict):
     size: list[int]
     inverted: bool
     count: int
-    count_probability: float
+    count_probability: float | None
     explained: float
     boxes: list[list[float]]
     z_where: list[list[float]]
@@ -61,11 +61,11 @@ def to_file_pixels(boxes: NDArray[np.floating], picture: Picture, side: int) -> 
 def describe(
     pictures: Sequence[Picture],
     z: DrawnExplanation,
-    probabilities: torch.Tensor,
+    probabilities: torch.Tensor | None,
     explained: torch.Tensor,
     kinds: tuple[str, ...] = (),
 ) -> list[Described]:
-    """Plain numbers about each file, for the objects that are there."""
+    """Plain numbers about each file, for the objects that are there; policies know no probabilities of counts."""
     side = z.reconstruction.shape[-1]
     boxes = z.boxes(side).cpu().numpy()
     results: list[Described] = []
@@ -75,7 +75,7 @@ def describe(
             "size": list(picture.size),
             "inverted": picture.inverted,
             "count": count,
-            "count_probability": round(probabilities[i, count].item(), 6),
+            "count_probability": None if probabilities is None else round(probabilities[i, count].item(), 6),
             "explained": round(explained[i].item(), 6),
             "boxes": to_file_pixels(boxes[i, :count], picture, side).round(2).tolist(),
             "z_where": z.z_where[i, :count].tolist(),
@@ -98,7 +98,8 @@ def table(results: Sequence[Described]) -> str:
             f"{kind}({', '.join(f'{edge:.0f}' for edge in box)})"
             for kind, box in zip(result.get("kinds", [""] * result["count"]), result["boxes"], strict=True)
         )
-        shares = f"{result['count_probability']:11.3f}  {result['explained']:9.3f}"
+        probability = result["count_probability"]
+        shares = f"{'-' if probability is None else f'{probability:.3f}':>11s}  {result['explained']:9.3f}"
         lines.append(f"{result['file']:{width}s}  {result['count']:5d}  {shares}  {boxes}")
     return "\n".join(line.rstrip() for line in lines)
 

@@ -4,7 +4,8 @@
     air-env evaluate runs/multi_mnist-half_critic-0 --counts 3 4 --num-steps 6
     air-env evaluate runs/multi_mnist-half_critic-0 --json
 
-The table and the JSON hold the metrics of `air_agents.evaluation.metrics.evaluate`.
+The table and the JSON hold the metrics of `air_agents.evaluation.metrics.evaluate`; of a policy of Stable-Baselines3
+those of `air_agents.sb3.evaluate_policy`, which has no bounds.
 """
 
 import json
@@ -28,6 +29,7 @@ _LINES = (
     ("  of cylinders", "rotation_error_cylinder"),
     ("box IoU", "box_iou"),
     ("  with tight boxes", "box_iou_tight"),
+    ("return", "return"),
     ("ELBO", "elbo"),
     ("  log p(x | z)", "log_likelihood"),
     ("  KL of z_where", "kl_where"),
@@ -91,42 +93,49 @@ def measure(arguments: Arguments) -> Metrics:
     from air_env.scenes import make_scene
 
     from ..evaluation.metrics import evaluate
+    from ..inference.agent import Agent
     from ..jobs.devices import pick_device
-    from ..training.checkpoints import load_agent, scene_of
+    from .trained import load_trained, scene_of_trained
 
     device = pick_device(arguments.machine.device)
-    agent = load_agent(arguments.agent, device)
+    agent = load_trained(arguments.agent, device, arguments.machine.data_dir)
     if arguments.num_steps is not None:
         agent = agent.with_num_steps(arguments.num_steps)
-    name, options, seed = scene_of(arguments.agent, agent, arguments.scene)
+    name, options, seed = scene_of_trained(arguments.agent, agent, arguments.scene)
     if arguments.counts is not None:
         options["counts"] = arguments.counts
     seed = seed + 1 if arguments.seed is None else arguments.seed
     scene = make_scene(name, data_dir=arguments.machine.data_dir, **options)
     with terminal.progress_bar(arguments.num_scenes, "scene", delay=1) as bar:
         scenes = scene.dataset("test", arguments.num_scenes, seed)
-        generator = torch.Generator(device).manual_seed(seed)
-        samples = arguments.num_samples
-        metrics = evaluate(agent, scenes, num_samples=samples, generator=generator, progress=bar.update)
-    setting = {"scene": name, "num_scenes": len(scenes), "seed": seed, "num_samples": arguments.num_samples}
+        if isinstance(agent, Agent):
+            generator, samples = torch.Generator(device).manual_seed(seed), {"num_samples": arguments.num_samples}
+            metrics = evaluate(agent, scenes, generator=generator, progress=bar.update, **samples)
+        else:
+            # It has no bounds: nobody knows its posterior.
+            metrics, samples = agent.evaluate(scenes, seed=seed, progress=bar.update), {}
+    setting = {"scene": name, "num_scenes": len(scenes), "seed": seed, **samples}
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()} | setting
 
 
 def table(metrics: Metrics) -> str:
     """The metrics as lines of text."""
     radians = dict.fromkeys((name for _, name in _LINES if name.startswith("rotation")), "rad")
-    units = radians | {"elbo": "nats", "iwae": f"nats, {metrics['num_samples']} samples"}
+    units = radians | {"return": "nats", "elbo": "nats", "iwae": f"nats, {metrics.get('num_samples')} samples"}
     lines = [f"{metrics['num_scenes']:,} held-out scenes of {metrics['scene']}, seed {metrics['seed']}", ""]
     for label, name in _LINES:
         if name in metrics:
             lines.append(f"{label:24s}{number(metrics[name]):>10s}  {units.get(name, '')}".rstrip())
-    return "\n".join([*lines, "", *confusion_grid(metrics)])
+    return "\n".join([*lines, *confusion_grid(metrics)])
 
 
 def confusion_grid(metrics: Metrics) -> Iterator[str]:
-    """One line for each true count: the shares of its scenes that were counted as 0, 1, 2, ..."""
+    """One line for each true count: the shares of its scenes that were counted as 0, 1, 2, ...; none if unknown."""
     cells = {tuple(map(int, name.split("_")[1:])): metrics[name] for name in metrics if name.startswith("confusion_")}
     columns = sorted({j for _, j in cells})
+    if not cells:
+        return
+    yield ""
     yield "true count | counted as" + "".join(f"{j:8d}" for j in columns)
     for i in sorted({i for i, _ in cells}):
         yield f"{i:10d} |{'':11s}" + "".join(f"{number(cells[i, j]):>8s}" for j in columns)

@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from . import terminal
+from . import shell, terminal
 
 _DOUBTFUL = 0.8
 """Explained share below which a warning is printed: that of 1 in 100 scenes of two digits."""
@@ -44,7 +44,7 @@ class Arguments:
 
     agent: terminal.AgentName
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
-    """PNG or JPEG files (also GIF, BMP, WebP)."""
+    """PNG or JPEG files (also GIF, BMP, WebP), of at most 6,000 pixels a side, or with --crop so large a part."""
     output_dir: Path = Path("explanations")
     """Folder for explanations.png and explanations.json; replaces those of an earlier call."""
     crop: tuple[int, int, int, int] | None = None
@@ -71,12 +71,13 @@ def explain(arguments: Arguments) -> int:
     import torch
 
     from ..evaluation.photographs import explained_shares, read_picture
+    from ..inference.agent import Agent
     from ..jobs.devices import pick_device
-    from ..training.checkpoints import load_agent
     from ..training.files import write_atomically, write_text_atomically
     from .described import contact_sheet, count_probabilities, describe, table
+    from .trained import load_trained
 
-    agent = load_agent(arguments.agent, pick_device(arguments.device))
+    agent = load_trained(arguments.agent, pick_device(arguments.device))
     channels, side, _ = agent.model.image_shape
     solid = not agent.model.config.renderer.windows
     if solid and arguments.invert != "auto":
@@ -92,7 +93,7 @@ def explain(arguments: Arguments) -> int:
     if pictures:
         images = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
         z = agent.explain(images, arguments.num_steps)
-        probabilities = count_probabilities(agent, images, z.z_pres.shape[1])
+        probabilities = count_probabilities(agent, images, z.z_pres.shape[1]) if isinstance(agent, Agent) else None
         results = describe(pictures, z, probabilities, explained_shares(images, z), kinds)
         print(table(results))
         least, remedy = (_DOUBTFUL_TABLE, _REMEDY_TABLE) if agent.model.scene_dim else (_DOUBTFUL, _REMEDY)
@@ -106,4 +107,4 @@ def explain(arguments: Arguments) -> int:
         write_text_atomically(report, json.dumps(results, indent=2) + "\n")
         write_atomically(sheet, lambda path: contact_sheet(images, z, results).save(path, "PNG"))
         print(f"\nwrote {sheet} and {report}")
-    return terminal.failed(*complaints) if complaints else terminal.SUCCESS
+    return shell.failed(*complaints) if complaints else shell.SUCCESS

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from . import shell
+
 COMMANDS = {
     "train": "Trains an agent, or a model to compare it with, by a recipe.",
     "evaluate": "Measures a trained agent on held-out scenes.",
@@ -20,15 +22,37 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status."""
-    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    """Runs a command.
+
+    Args:
+        argv: The command and its arguments; by default those of the process, which is then this command's alone.
+
+    Returns:
+        The exit status.
+    """
+    if argv is not None:
+        return shell.guarded(lambda: _run(*argv))
+    shell.own_streams()
+    status = shell.guarded(_run_process)
+    shell.end_process()
+    return status
+
+
+def _run_process() -> int:
+    status = _run(*sys.argv[1:])
+    # What cannot be written is an error like others.
+    sys.stdout.flush()
+    return status
+
+
+def _run(name: str = "--help", *rest: str) -> int:
     if name in ("-h", "--help"):
         lines = (f"    {command:22s}{what}" for command, what in COMMANDS.items())
         print("usage: air-env COMMAND ...", "", *lines, "", "air-env COMMAND --help says more.", sep="\n")
-        return 0
+        return shell.SUCCESS
     if name == "--version":
         print(version("air-env"))
-        return 0
+        return shell.SUCCESS
     if name not in COMMANDS:
         print(f"error: command {name!r} is unknown; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2

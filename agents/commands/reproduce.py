@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from . import terminal
+from . import shell, terminal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,7 @@ def work(arguments: Arguments) -> None:
 
     torch.set_flush_denormal(True)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    with terminal.patient_interrupt() as interrupted:
+    with shell.continued_by(shell.SAME_COMMAND), shell.patient() as interrupted:
         paths = reproduce(arguments, interrupted)
     print("\n".join(f"wrote {path}" for path in paths))
 

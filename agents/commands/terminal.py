@@ -1,4 +1,4 @@
-"""What commands share: parsing, errors as exit statuses, Ctrl-C, progress bars, settings of the machine.
+"""What commands share: parsing, checks of arguments, progress bars, settings of the machine.
 
 A command imports torch and the packages in the functions that do its work, so that ``--help`` is quick and needs no
 extra.
@@ -6,33 +6,28 @@ extra.
 
 import importlib.util
 import re
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+from .shell import SUCCESS, SettingsError
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
 A = TypeVar("A")
 
-SUCCESS, FAILURE, INTERRUPTED = 0, 1, 130
-"""Exit statuses; wrong usage is 2."""
-ERRORS = (ValueError, OSError, FloatingPointError)
-"""What a user can mend, and need not see a traceback of."""
-
 AgentName = Annotated[
     str,
     tyro.conf.Positional,
     tyro.conf.arg(
-        metavar="AGENT", help="A run directory, an agent.safetensors file, or the name of a shipped agent (digits)."
+        metavar="AGENT",
+        help="A run directory, also of train-sb3, a file of weights in it, or the name of a shipped agent (digits).",
     ),
 ]
 
@@ -57,10 +52,6 @@ OnMachine = Annotated[Machine, tyro.conf.arg(name="")]
 MACHINE = Machine()
 
 
-class SettingsError(Exception):
-    """Settings that are not valid together; tyro leaves it alone, unlike a ValueError."""
-
-
 def run(
     name: str,
     arguments: "TypeForm[A]",
@@ -80,7 +71,7 @@ def run(
     Returns:
         The exit status.
     """
-    return guarded(lambda: work(parse(name, arguments, description, argv)))
+    return work(parse(name, arguments, description, argv)) or SUCCESS
 
 
 def parse(
@@ -105,25 +96,6 @@ def parse(
 def examples(description: str | None) -> str:
     """The text of ``--help``, with examples that tyro leaves on lines of their own."""
     return re.sub("^ +air-env", "    $ air-env", description or "", flags=re.MULTILINE)
-
-
-def guarded(work: Callable[[], int | None]) -> int:
-    """Does the work of a command; errors become a line and an exit status."""
-    try:
-        return work() or SUCCESS
-    except (*ERRORS, SettingsError) as error:
-        return failed(str(error))
-    except KeyboardInterrupt as interruption:
-        what = str(interruption) or "stopped; what was saved last is whole, and the same command continues"
-        print(f"\n{what}", file=sys.stderr)
-        return INTERRUPTED
-
-
-def failed(*messages: str) -> int:
-    """Prints errors; returns the exit status of a failure."""
-    for message in messages:
-        print(f"error: {message}", file=sys.stderr)
-    return FAILURE
 
 
 def at_least(smallest: int, **values: int | None) -> None:
@@ -153,33 +125,6 @@ def require(extra: str, *modules: str, instead: str = "") -> None:
 def progress_bar(total: float | None = None, unit: str = "it", **options) -> tqdm:
     """A progress bar as wide as the terminal."""
     return tqdm(total=total, unit=unit, dynamic_ncols=True, **options)
-
-
-@contextmanager
-def patient_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM wait until all is saved; a second one does not wait.
-
-    Yields:
-        Whether one came.
-    """
-    pressed = False
-
-    def note(*_: object) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt("stopped at once; what was saved last is whole")
-        pressed = True
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        # It is ignored in background jobs, and stays so.
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, note)
-    try:
-        yield lambda: pressed
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def tidy_registry(plain: bool = True) -> ConstructorRegistry:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from . import terminal
+from .shell import SUCCESS
 from .training import Command, RunArguments, execute, short
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Common(Arguments):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `air-env train`; returns the exit status."""
-    return terminal.guarded(lambda: train(*COMMAND.parse(argv)))
+    train(*COMMAND.parse(argv))
+    return SUCCESS
 
 
 def find_recipe(first: Namespace) -> "TrainingSettings":

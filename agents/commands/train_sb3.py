@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from . import terminal
+from .shell import SUCCESS
 from .training import Command, RunArguments, execute
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `air-env train-sb3`; returns the exit status."""
     # The name that iterations have with Stable-Baselines3.
     argv = [re.sub("^--total[-_]steps", "--max-steps", text) for text in (sys.argv[1:] if argv is None else argv)]
-    return terminal.guarded(lambda: train(*COMMAND.parse(argv)))
+    train(*COMMAND.parse(argv))
+    return SUCCESS
 
 
 def find_settings(first: Namespace) -> "TrainingSettings":

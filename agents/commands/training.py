@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Generic, TypeVar, cast, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from . import terminal
+from . import shell, terminal
 
 if TYPE_CHECKING:
+    from ..training.run import TrainingRun
     from ..training.settings import TrainingSettings
 
 _OWN = re.compile(r"((?:--[\w.-]+=)?(?:\w+=)?)([^=]+\.py)(:\w+)")
@@ -206,23 +207,11 @@ def execute(
         run = TrainingRun.resume(
             arguments.resume or "", data_dir=machine.data_dir, device=device, max_minutes=max_minutes, max_steps=steps
         )
-    with terminal.progress_bar(run.recipe.max_steps, "it", initial=run.trainer.iteration) as bar:
-
-        def show(row: Mapping[str, float]) -> None:
-            bar.update(run.trainer.iteration - bar.n)
-            digits = {run.trainer.objective: 1, "count_accuracy": 3}
-            bar.set_postfix({n: f"{row[n]:.{d}f}" for n, d in digits.items() if n in row}, refresh=False)
-
-        with terminal.patient_interrupt() as interrupted:
-            run.train(interrupted=interrupted, progress=show)
-        if interrupted():
-            data = [] if machine.data_dir is None else ["--data-dir", str(machine.data_dir)]
-            again = shlex.join(["air-env", command, "--resume", str(run.directory), *data])
-            raise KeyboardInterrupt(f"stopped; continue: {again}")
-    metrics = run.finished() if arguments.evaluation else None
-    if arguments.evaluation and metrics is None:
-        with terminal.progress_bar(run.recipe.num_final, "scene", desc="evaluation") as bar:
-            metrics = run.finish(progress=bar.update)
+    data = [] if machine.data_dir is None else ["--data-dir", str(machine.data_dir)]
+    again = shlex.join(["air-env", command, "--resume", str(run.directory), *data])
+    with shell.continued_by(f"continue: {again}"):
+        _train(run)
+        metrics = _measured(run) if arguments.evaluation else None
     if metrics is not None:
         print(f"\nheld-out scenes, {run.minutes:.1f} minutes of training:")
         for metric in printed:
@@ -230,6 +219,33 @@ def execute(
                 print(f"  {metric:24s}{metrics[metric]:10.4f}")
     files = sorted(path.name + "/" * path.is_dir() for path in run.directory.iterdir() if path.name[0] != ".")
     print(f"\n{run.directory}/ holds {', '.join(files)}")
+
+
+def _train(run: "TrainingRun") -> None:
+    """Trains to the end, or to the iteration in which it is told to stop.
+
+    Raises:
+        KeyboardInterrupt: It was told to, and all is saved.
+    """
+    with terminal.progress_bar(run.recipe.max_steps, "it", initial=run.trainer.iteration) as bar:
+
+        def show(row: Mapping[str, float]) -> None:
+            bar.update(run.trainer.iteration - bar.n)
+            digits = {run.trainer.objective: 1, "count_accuracy": 3}
+            bar.set_postfix({n: f"{row[n]:.{d}f}" for n, d in digits.items() if n in row}, refresh=False)
+
+        with shell.patient() as interrupted:
+            run.train(interrupted=interrupted, progress=show)
+        if interrupted():
+            raise KeyboardInterrupt
+
+
+def _measured(run: "TrainingRun") -> Mapping[str, float]:
+    """The run's final metrics, which are measured unless they have been."""
+    if (metrics := run.finished()) is not None:
+        return metrics
+    with terminal.progress_bar(run.recipe.num_final, "scene", desc="evaluation") as bar:
+        return run.finish(progress=bar.update)
 
 
 def short(name: str) -> str:

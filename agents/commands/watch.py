@@ -1,4 +1,4 @@
-"""Films an agent that explains held-out scenes, one object at a time.
+"""Films an agent, or a policy of Stable-Baselines3, that explains held-out scenes, one object at a time.
 
     air-env watch digits --output demo.gif
     air-env watch runs/multi_mnist-half_critic-0 --output demo.mp4 --num-scenes 20
@@ -56,11 +56,11 @@ def watch(arguments: Arguments) -> None:
     from air_env.scenes import make_scene
 
     from ..jobs.devices import pick_device
-    from ..training.checkpoints import load_agent, scene_of
     from .film import WRITERS, episode
+    from .trained import load_trained, scene_of_trained
 
-    agent = load_agent(arguments.agent, pick_device(arguments.machine.device))
-    name, options, _ = scene_of(arguments.agent, agent, arguments.scene)
+    agent = load_trained(arguments.agent, pick_device(arguments.machine.device), arguments.machine.data_dir)
+    name, options, _ = scene_of_trained(arguments.agent, agent, arguments.scene)
     scenes = make_scene(name, data_dir=arguments.machine.data_dir, **options)
     dataset = scenes.dataset("test", arguments.num_scenes, arguments.seed)
     env = AIRSceneEnv(world=World(agent.model, dataset), render_mode="rgb_array")

@@ -6,20 +6,17 @@ The encoder halves the image in every layer, the decoder doubles it. Its code is
 objects, and a point, not a distribution.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from air_env.likelihoods import LIKELIHOODS
-from air_env.scenes import SceneDataset
 
-from .convolutions import strided
-from .model import ComparisonModel, ComparisonSettings
-
-_BATCH = 500
+from .convolutions import convolutional
+from .model import ComparisonSettings, ImageModel
 
 Pictures = Float[Tensor, "batch 1 side side"]
 
@@ -53,13 +50,14 @@ class AutoencoderConfig(ComparisonSettings):
         return Autoencoder(self)
 
 
-class Autoencoder(ComparisonModel):
+class Autoencoder(ImageModel):
     """A convolutional autoencoder.
 
     Args:
         config: Settings.
 
     Example:
+        >>> import torch
         >>> Autoencoder(AutoencoderConfig()).features(torch.zeros(2, 1, 50, 50)).shape
         torch.Size([2, 106])
     """
@@ -70,17 +68,11 @@ class Autoencoder(ComparisonModel):
         super().__init__()
         self.config = config
         self.likelihood = LIKELIHOODS["gaussian"](config.likelihood_scale)
-        convolutions, side = strided(config.channels, config.image_size)
-        deepest = config.channels[-1]
-        self.encoder = nn.Sequential(
-            convolutions,
-            nn.Flatten(),
-            nn.Linear(deepest * side**2, config.hidden),
-            nn.ReLU(),
-            nn.Linear(config.hidden, config.code),
-        )
-        layers = [nn.Linear(config.code, config.hidden), nn.ReLU(), nn.Linear(config.hidden, deepest * side**2)]
-        layers += [nn.Unflatten(1, (deepest, side, side)), nn.ReLU()]
+        self.encoder = convolutional(config.channels, config.image_size, config.hidden, config.code)
+        side = -(-config.image_size // 2 ** len(config.channels))
+        deepest = (config.channels[-1], side, side)
+        layers = [nn.Linear(config.code, config.hidden), nn.ReLU(), nn.Linear(config.hidden, math.prod(deepest))]
+        layers += [nn.Unflatten(1, deepest), nn.ReLU()]
         for before, after in zip(config.channels[:0:-1], config.channels[-2::-1], strict=True):
             layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
         last = nn.ConvTranspose2d(config.channels[0], 1, 4, stride=2, padding=1)
@@ -94,34 +86,14 @@ class Autoencoder(ComparisonModel):
         side = self.config.image_size
         return self.decoder(self.encoder(images))[..., :side, :side].sigmoid()
 
-    def log_likelihood(self, images: Pictures) -> Float[Tensor, "batch"]:
+    def bound(self, images: Pictures) -> Float[Tensor, "batch"]:
         """``log p(x | code)`` in nats."""
         return self.likelihood.log_prob(images, self(images))
 
-    @torch.no_grad()
     def reconstruct(self, images: Pictures) -> Pictures:
         """Reconstructions of images from their codes."""
-        return torch.cat([self(part) for part in images.split(_BATCH)])
+        return self.in_batches(self, images)
 
-    @torch.no_grad()
     def features(self, images: Pictures) -> Float[Tensor, "batch code"]:
         """The codes."""
-        return torch.cat([self.encoder(part) for part in images.split(_BATCH)])
-
-    def score(self, scenes: SceneDataset) -> Float[Tensor, "batch"]:
-        """The log-likelihood of the scenes' images, which is what it is trained for."""
-        return self.log_likelihood(scenes.float_images(self.device))
-
-    def measure(self, scenes: SceneDataset) -> dict[str, float]:
-        """The log-likelihood and the squared error, summed over pixels: means over scenes."""
-        images = scenes.float_images(self.device)
-        reconstructions = self.reconstruct(images)
-        return {
-            "log_likelihood_test": self.likelihood.log_prob(images, reconstructions).mean().item(),
-            "squared_error": (reconstructions - images).square().sum((1, 2, 3)).mean().item(),
-        }
-
-    def evaluate(self, scenes: SceneDataset) -> dict[str, float]:
-        """Metrics of `measure`."""
-        figures = self.measure(scenes)
-        return {"log_likelihood": figures["log_likelihood_test"], "squared_error": figures["squared_error"]}
+        return self.in_batches(self.encoder, images)

@@ -6,15 +6,13 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from air_env.scenes import SceneDataset
 
-from .convolutions import strided
+from .convolutions import convolutional
 from .model import ComparisonModel, ComparisonSettings
 from .tasks import TASKS, accuracy
-
-_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,6 @@ class ClassifierConfig(ComparisonSettings):
         """The model."""
         return Classifier(self)
 
-    def adam_decay(self) -> float:
-        """Weight decay of AdamW."""
-        return self.weight_decay
-
 
 class Classifier(ComparisonModel):
     """A convolutional network that answers one question.
@@ -75,15 +69,8 @@ class Classifier(ComparisonModel):
         super().__init__()
         self.config = config
         classes, self.targets = TASKS.find(config.task)
-        convolutions, side = strided(config.channels, config.image_size, normalise=True)
-        self.layers = nn.Sequential(
-            convolutions,
-            nn.Flatten(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.channels[-1] * side**2, config.hidden),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.hidden, classes),
+        self.layers = convolutional(
+            config.channels, config.image_size, config.hidden, classes, normalise=True, dropout=config.dropout
         )
 
     def forward(self, images: Float[Tensor, "batch 1 side side"]) -> Float[Tensor, "batch classes"]:
@@ -97,11 +84,9 @@ class Classifier(ComparisonModel):
             images = self._shifted(images)
         return -F.cross_entropy(self(images), self.targets(scenes).to(images.device), reduction="none")
 
-    @torch.no_grad()
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
         """The share of right answers."""
-        parts = scenes.float_images(self.device).split(_BATCH)
-        logits = torch.cat([self(part) for part in parts])
+        logits = self.in_batches(self, scenes.float_images(self.device))
         return {"accuracy": accuracy(logits, self.targets(scenes).to(logits.device))}
 
     def _shifted(self, images: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ and the ELBO is ``log p(x | sigmoid(c_T)) - sum_t KL(q(z_t) || N(0, 1))`` (Eq. 9
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -20,12 +19,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from air_env.likelihoods import LIKELIHOODS
+from air_env.reading import keep_whole
 from air_env.scenes import SceneDataset
 
 from .attention import WINDOW, Grid, Stroke
-from .model import ComparisonModel, ComparisonSettings
+from .model import ComparisonSettings, ImageModel
 
-_BATCH = 256
 _NUM_IWAE = 1_000
 _FIRST_WRITING, _FIRST_READING = [0.0, 0.0, 0.0, -0.5, 2.0], [0.0, 0.0, -1.0, -0.5, 0.0]
 """Windows before training, of 0.6 of the image (our choice); a stroke that is strong makes black white in few steps."""
@@ -55,10 +54,8 @@ class DRAWConfig(ComparisonSettings):
     """Logit of every pixel before the first step, to begin with; it is learned."""
 
     def __post_init__(self) -> None:
-        for name, least in dict(image_size=2, num_steps=1, latent=1, hidden=1, window=2).items():
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        keep_whole(self, 2, "image_size", "window")
+        keep_whole(self, 1, "num_steps", "latent", "hidden")
 
     def make(self) -> "DRAW":
         """The model."""
@@ -70,7 +67,7 @@ class Painting:
     """Results of one pass over the steps.
 
     Attributes:
-        canvases: Logits of the pixels after the steps that were kept, ``[batch, side, side]`` each; the last is c_T.
+        canvases: Logits of the pixels after every step, ``[batch, side, side]`` each; the last is c_T.
         z: ``[batch, step, latent]``.
         mean: Of ``q(z_t | x, z_1, ..., z_{t-1})``.
         log_sd: Its logarithmic standard deviation.
@@ -91,7 +88,7 @@ class Painting:
         return (0.5 * (noise**2 - self.z**2) + self.log_sd).sum((1, 2))
 
 
-class DRAW(ComparisonModel):
+class DRAW(ImageModel):
     """DRAW with attentive reading and writing.
 
     Deviation: the likelihood is AIR's Gaussian around the picture, not Bernoulli, so that bounds can be compared.
@@ -105,6 +102,7 @@ class DRAW(ComparisonModel):
     """
 
     objective = "elbo"
+    batch_size = 256
 
     def __init__(self, config: DRAWConfig) -> None:
         super().__init__()
@@ -121,7 +119,7 @@ class DRAW(ComparisonModel):
         self.canvas = nn.Parameter(torch.tensor(config.initial_canvas))
         self.grid = Grid(config.image_size, n)
 
-    def elbo(self, images: Pictures, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
+    def bound(self, images: Pictures, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
         """A sample of the ELBO in nats, with the divergences in closed form.
 
         Args:
@@ -148,56 +146,35 @@ class DRAW(ComparisonModel):
             weights.append(self._log_likelihood(images, painting) + painting.log_ratio())
         return torch.stack(weights).logsumexp(0) - math.log(num_samples)
 
-    def score(self, scenes: SceneDataset) -> Float[Tensor, "batch"]:
-        """The ELBO of the scenes' images, which is what it is trained for."""
-        return self.elbo(scenes.float_images(self.canvas.device))
-
-    @torch.no_grad()
-    def measure(self, scenes: SceneDataset) -> dict[str, float]:
-        """The ELBO and the squared error of the reconstructions, summed over pixels: means over scenes."""
-        parts = scenes.float_images(self.canvas.device).split(_BATCH)
-        error = torch.cat([(self.reconstruct(part) - part).square().sum((1, 2, 3)) for part in parts])
-        return {
-            "elbo_test": torch.cat([self.elbo(part) for part in parts]).mean().item(),
-            "squared_error": error.mean().item(),
-        }
-
     def evaluate(self, scenes: SceneDataset, num_samples: int = 20) -> dict[str, float]:
         """Metrics of `measure`, and the importance-weighted bound on the first 1,000 scenes, as it is slow."""
-        figures = self.measure(scenes)
-        parts = scenes[:_NUM_IWAE].float_images(self.canvas.device).split(_BATCH)
-        iwae = torch.cat([self.iwae(part, num_samples) for part in parts])
-        return {"elbo": figures["elbo_test"], "iwae": iwae.mean().item(), "squared_error": figures["squared_error"]}
+        measured, images = super().evaluate(scenes), scenes[:_NUM_IWAE].float_images(self.device)
+        return measured | {"iwae": self.in_batches(lambda part: self.iwae(part, num_samples), images).mean().item()}
 
-    @torch.no_grad()
     def reconstruct(self, images: Pictures) -> Pictures:
         """The pictures that the posterior means paint."""
-        return torch.cat([self.paint(part).canvases[-1] for part in images.split(_BATCH)]).sigmoid()[:, None]
+        return self.in_batches(lambda part: self.paint(part).canvases[-1].sigmoid()[:, None], images)
 
-    @torch.no_grad()
     def features(self, images: Pictures) -> Float[Tensor, "batch features"]:
         """The posterior means of all steps, each step's given the means before it."""
-        return torch.cat([self.paint(part).mean.flatten(1) for part in images.split(_BATCH)])
+        return self.in_batches(lambda part: self.paint(part).mean.flatten(1), images)
 
     @torch.no_grad()
     def trace(self, images: Pictures) -> Float[Tensor, "batch step 1 side side"]:
         """The picture after every step, painted by the posterior means."""
-        return torch.stack(self.paint(images, keep=True).canvases, 1).sigmoid()[:, :, None]
+        return torch.stack(self.paint(images).canvases, 1).sigmoid()[:, :, None]
 
     def noise(self, images: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "step batch latent"]:
         """Standard normal noise for one pass."""
         size = (self.config.num_steps, len(images), self.config.latent)
         return torch.randn(size, generator=generator, dtype=images.dtype, device=images.device)
 
-    def paint(
-        self, images: Pictures, noise: Float[Tensor, "step batch latent"] | None = None, *, keep: bool = False
-    ) -> Painting:
+    def paint(self, images: Pictures, noise: Float[Tensor, "step batch latent"] | None = None) -> Painting:
         """One pass over the steps.
 
         Args:
             images: In [0, 1].
             noise: Of the latents; without it they are the posterior means.
-            keep: Whether to keep the canvases of all steps, or the last one only.
         """
         x = images[:, 0]
         canvas = self.canvas.expand_as(x)
@@ -213,7 +190,7 @@ class DRAW(ComparisonModel):
             h_dec = self.decoder([z[-1]], h_dec)
             stroke = self._stroke(h_dec[0])
             canvas = stroke.write(canvas)
-            canvases = [*canvases, canvas] if keep else [canvas]
+            canvases.append(canvas)
         mean, log_sd = torch.stack(moments, 1).chunk(2, 2)
         return Painting(canvases, torch.stack(z, 1), mean, log_sd)
 

@@ -67,8 +67,8 @@ def objects(agent: AIR, scenes: SceneDataset) -> Float[Tensor, "scene look step 
     """
     device = agent.model.log_p_count.device
     generator = torch.Generator(device).manual_seed(0)
-    parts = [_look_again(agent, scenes[rows].float_images(device), generator) for rows in _chunks(len(scenes))]
-    return torch.cat(parts)
+    parts = [scenes[start : start + _CHUNK] for start in range(0, len(scenes), _CHUNK)]
+    return torch.cat([_look_again(agent, part.float_images(device), generator) for part in parts])
 
 
 @torch.no_grad()
@@ -88,10 +88,6 @@ def _look_again(agent: AIR, images: Images, generator: torch.Generator) -> Float
         latents = torch.cat([window, agent.describe(alone, window).mode], 1).unflatten(0, logits.shape)
         looks.append(torch.cat([present[..., None], latents], 2))
     return torch.stack(looks, 1)
-
-
-def _chunks(num_scenes: int) -> list[slice]:
-    return [slice(start, start + _CHUNK) for start in range(0, num_scenes, _CHUNK)]
 
 
 def around(pictures: Float[Tensor, "batch channel side side"]) -> Float[Tensor, "batch 3"]:
@@ -168,7 +164,8 @@ def _fit(
     generator = torch.Generator(features.device).manual_seed(seed)
     with torch.random.fork_rng([features.device] if features.is_cuda else []):
         torch.manual_seed(seed)  # noqa: TID251 (forked)
-        head = (_Objects if of_objects else _Vector)(inputs.shape[2:], num_classes).to(features.device)
+        head = _Objects(inputs.shape[2:], num_classes) if of_objects else _mlp(inputs.shape[2], num_classes)
+        head.to(features.device)
         optimizer = torch.optim.AdamW(head.parameters(), _LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, steps + 1)
         for _ in range(steps):
@@ -197,15 +194,6 @@ def _fit(
 def _mlp(inputs: int, outputs: int) -> nn.Sequential:
     layers = nn.Linear(inputs, _UNITS), nn.ReLU(), nn.Dropout(_DROPOUT), nn.Linear(_UNITS, _UNITS), nn.ReLU()
     return nn.Sequential(*layers, nn.Dropout(_DROPOUT), nn.Linear(_UNITS, outputs))
-
-
-class _Vector(nn.Module):
-    def __init__(self, shape: torch.Size, num_classes: int) -> None:
-        super().__init__()
-        self.mlp = _mlp(shape[0], num_classes)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.mlp(features)
 
 
 class _Objects(nn.Module):

@@ -11,17 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from air_env.explanation import DrawnExplanation, Explanation
-from air_env.model import Images, SceneConfig, SceneModel
+from air_env.explanation import Explanation
+from air_env.model import Images, SceneConfig
 from air_env.renderers import ObjectsConfig
 from air_env.scenes import SceneDataset
 
-from ..evaluation.metrics import compare, kinds_of
 from ..inference.agent import mode_of
 from ..inference.objects3d import InverseGraphics, InverseGraphicsConfig
-from .model import ComparisonModel, ComparisonSettings
-
-_BATCH = 500
+from .model import ComparisonSettings, SceneRegressor
 
 
 @dataclass(frozen=True)
@@ -44,56 +41,32 @@ class PoseRegressorConfig(ComparisonSettings):
         return PoseRegressor(self)
 
 
-class PoseRegressor(ComparisonModel):
+class PoseRegressor(SceneRegressor):
     """Learns kinds by their log-probability, poses by squared errors; turns by whole circles are the same yaw.
 
     Args:
         config: Settings.
     """
 
-    objective = "log_probability"
-
     def __init__(self, config: PoseRegressorConfig) -> None:
-        super().__init__()
-        self.config = config
-        renderer = ObjectsConfig(renderer="raycast")
-        self.network = InverseGraphics(
-            SceneConfig(image_size=config.image_size, num_steps=1, renderer=renderer), config.network
-        )
+        scene = SceneConfig(image_size=config.image_size, num_steps=1, renderer=ObjectsConfig(renderer="raycast"))
+        network = InverseGraphics(scene, config.network)
+        super().__init__(network.model)
+        self.config, self.network = config, network
 
     def score(self, scenes: SceneDataset) -> Float[Tensor, "batch"]:
         """How well the truth of scenes with one object each is met."""
-        device = self.network.heights.device
-        state = self.network.initial(scenes.float_images(device))
-        rows = torch.arange(len(scenes), device=device)
-        kind, pose = scenes.labels[:, 0].to(device), scenes.poses[:, 0].to(device)
+        scenes = scenes.to(self.device)
+        state = self.network.initial(scenes.float_images(self.device))
+        rows, kind, pose = torch.arange(len(scenes), device=self.device), scenes.labels[:, 0], scenes.poses[:, 0]
         difference = state.mean[rows, kind] - pose
         position = difference[:, :2].square().sum(1) / (2 * self.config.position_sd**2)
         turn = (1 - difference[:, 2].cos()) / self.config.yaw_sd**2
         return state.log_q[rows, kind] - position - turn
 
-    @property
-    def model(self) -> SceneModel:
-        """The generative model, which draws what the network infers."""
-        return self.network.model
-
     @torch.no_grad()
-    def explain(self, images: Images) -> DrawnExplanation:
+    def infer(self, images: Images) -> Explanation:
         """The most probable kind of each image, and its pose."""
-        network, parts = self.network, []
-        for chunk in images.split(_BATCH):
-            state, _, what = network.decide(network.initial(chunk))
-            z = network.describe_object(state, what, mode_of, mode_of)
-            parts.append((z.z_where, z.z_what))
-        z_where, z_what = (torch.cat(values)[:, None] for values in zip(*parts, strict=True))
-        return network.model.drawn(Explanation.of_objects(images.new_ones(len(images), 1), z_where, z_what))
-
-    def reconstruct(self, images: Images) -> Images:
-        """What the explanations draw."""
-        return self.explain(images).reconstruction
-
-    def measure(self, scenes: SceneDataset) -> dict[str, float]:
-        """Accuracy of the kinds, and errors of the poses, as `air_agents.evaluation.metrics.evaluate` has them."""
-        z = self.explain(scenes.float_images(self.network.heights.device))
-        errors = compare(z, scenes, kinds_of(self.network.model))
-        return {name: values.double().mean().item() for name, values in errors.items()}
+        state, _, what = self.network.decide(self.network.initial(images))
+        z = self.network.describe_object(state, what, mode_of, mode_of)
+        return Explanation.of_objects(images.new_ones(len(images), 1), z.z_where[:, None], z.z_what[:, None])

@@ -44,36 +44,24 @@ class ComparisonRecipe(GradientSettings):
 FAMILIES[ComparisonSettings] = COMPARISON_MODELS
 RECIPE_KINDS[ComparisonRecipe.kind] = ComparisonRecipe
 
-_TWO_DIGITS = {"counts": (2,)}
-_TOLD = ComparisonRecipe(
+_CLASSIFIER = ComparisonRecipe(ClassifierConfig("sum"), max_steps=8_000, scene_options={"counts": (2,)})
+_TABLE = ComparisonRecipe(
     TableRegressorConfig(),
     scene="tabletop3d",
     scene_options={"renderer": "raycast"},
     num_train=20_000,
     max_steps=6_000,
-    learning_rate=1e-3,
 )
 COMPARISONS: Registry[ComparisonRecipe] = Registry(
     "comparison",
     {
         "draw": ComparisonRecipe(DRAWConfig(), max_steps=2_500, learning_rate=3e-3),
         "autoencoder": ComparisonRecipe(AutoencoderConfig(), max_steps=2_500, learning_rate=2e-3),
-        "cnn_sum": ComparisonRecipe(
-            ClassifierConfig("sum"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
-        ),
-        "cnn_order": ComparisonRecipe(
-            ClassifierConfig("order"), max_steps=8_000, learning_rate=1e-3, scene_options=_TWO_DIGITS
-        ),
-        "supervised_poses": ComparisonRecipe(
-            PoseRegressorConfig(),
-            scene="objects3d",
-            scene_options={"renderer": "raycast"},
-            num_train=20_000,
-            max_steps=2_200,
-            learning_rate=1e-3,
-        ),
-        "supervised_table": _TOLD,
-        "supervised_table_arbitrary": replace(_TOLD, model=TableRegressorConfig("arbitrary")),
+        "cnn_sum": _CLASSIFIER,
+        "cnn_order": replace(_CLASSIFIER, model=ClassifierConfig("order")),
+        "supervised_poses": replace(_TABLE, model=PoseRegressorConfig(), scene="objects3d", max_steps=2_200),
+        "supervised_table": _TABLE,
+        "supervised_table_arbitrary": replace(_TABLE, model=TableRegressorConfig("arbitrary")),
         "cnn_count": ComparisonRecipe(ClassifierConfig("count"), max_steps=2_000),
     },
 )

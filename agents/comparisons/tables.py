@@ -5,28 +5,25 @@ Labels come in some order. Where that is arbitrary, the same image comes with se
 the network can only learn the mean; an order that can be seen in the image helps.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from air_env.explanation import DrawnExplanation, Explanation
+from air_env.explanation import Explanation
 from air_env.model import Images, SceneConfig, SceneModel, masked
 from air_env.renderers import TabletopConfig
-from air_env.renderers.backends import KINDS
 from air_env.scenes import SceneDataset
 
-from ..evaluation.metrics import compare
 from ..training.settings import refuse_unknown
-from .convolutions import strided
-from .model import ComparisonModel, ComparisonSettings
+from .convolutions import convolutional
+from .model import ComparisonSettings, SceneRegressor
 
 ORDERS = ("arbitrary", "canonical")
 """Order of a scene's items in the labels: as they come, or by kind and, of one kind, from left to right."""
-_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -61,52 +58,32 @@ class TableRegressorConfig(ComparisonSettings):
         """The model."""
         return TableRegressor(self)
 
-    def adam_decay(self) -> float:
-        """Weight decay of AdamW."""
-        return self.weight_decay
 
-
-class TableRegressor(ComparisonModel):
+class TableRegressor(SceneRegressor):
     """Learns counts and kinds by their log-probability, places and the camera by squared errors.
 
     Args:
         config: Settings.
     """
 
-    objective = "log_probability"
-
     def __init__(self, config: TableRegressorConfig) -> None:
-        super().__init__()
+        scene = SceneConfig(image_size=config.image_size, num_steps=config.num_steps, renderer=config.renderer)
+        super().__init__(SceneModel(scene))
         self.config = config
-        self.model = SceneModel(
-            SceneConfig(image_size=config.image_size, num_steps=config.num_steps, renderer=config.renderer)
-        )
-        look, side = strided(config.channels, config.image_size, inputs=3)
-        self.slot = len(config.renderer.kinds) + self.model.where_dim
-        outputs = config.num_steps + 1 + config.num_steps * self.slot + self.model.scene_dim
-        self.network = nn.Sequential(
-            look,
-            nn.Flatten(),
-            nn.Linear(config.channels[-1] * side * side, config.hidden),
-            nn.ReLU(),
-            nn.Linear(config.hidden, outputs),
-        )
+        self.slot = [len(config.renderer.kinds), self.model.where_dim]
+        self.sizes = [config.num_steps + 1, config.num_steps * sum(self.slot), self.model.scene_dim]
+        self.network = convolutional(config.channels, config.image_size, config.hidden, sum(self.sizes), inputs=3)
 
     def forward(self, images: Images) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits of the count and of each item's kind, places and the camera."""
-        config = self.config
-        sizes = [config.num_steps + 1, config.num_steps * self.slot, self.model.scene_dim]
-        count, slots, camera = self.network(images).split(sizes, 1)
-        kinds, places = slots.unflatten(1, (config.num_steps, self.slot)).split(
-            [self.slot - self.model.where_dim, self.model.where_dim], 2
-        )
+        count, slots, camera = self.network(images).split(self.sizes, 1)
+        kinds, places = slots.unflatten(1, (self.config.num_steps, sum(self.slot))).split(self.slot, 2)
         return count, kinds, places, camera
 
     def score(self, scenes: SceneDataset) -> Float[Tensor, "batch"]:
         """How well the truth is met, in the order of the labels."""
-        device = self.model.log_p_count.device
-        count, kinds, places, camera = self(scenes.float_images(device))
-        scenes = scenes.to(device)
+        scenes = scenes.to(self.device)
+        count, kinds, places, camera = self(scenes.float_images(self.device))
         if self.config.order == "canonical":
             scenes = canonical(scenes)
         there = scenes.labels >= 0
@@ -118,30 +95,11 @@ class TableRegressor(ComparisonModel):
         return of_count + torch.where(there, of_kind + of_place, 0.0).sum(1) + of_camera
 
     @torch.no_grad()
-    def explain(self, images: Images) -> DrawnExplanation:
-        """The most probable count and kinds of each image, the places, and what that draws."""
-        return self.model.drawn(self.infer(images))
-
-    @torch.no_grad()
     def infer(self, images: Images) -> Explanation:
-        """What `explain` says, without drawing it."""
-        parts = []
-        for chunk in images.split(_BATCH):
-            count, kinds, places, camera = self(chunk)
-            present = torch.arange(self.config.num_steps, device=chunk.device) < count.argmax(1)[:, None]
-            kinds, places = masked(present, kinds.argmax(2)), masked(present, places)
-            parts.append((present.to(chunk.dtype), places, kinds, camera))
-        return Explanation(*(torch.cat(values) for values in zip(*parts, strict=True)))
-
-    def reconstruct(self, images: Images) -> Images:
-        """What the explanations draw."""
-        return self.explain(images).reconstruction
-
-    def measure(self, scenes: SceneDataset) -> dict[str, float]:
-        """Accuracies and errors, as `air_agents.evaluation.metrics.evaluate` has them."""
-        kinds = tuple(KINDS[name] for name in self.config.renderer.kinds)
-        z = self.explain(scenes.float_images(self.model.log_p_count.device))
-        return {name: values.double().mean().item() for name, values in compare(z, scenes, kinds).items()}
+        """The most probable count and kinds of each image, and the places."""
+        count, kinds, places, camera = self(images)
+        present = torch.arange(self.config.num_steps, device=images.device) < count.argmax(1)[:, None]
+        return Explanation(present.to(images), masked(present, places), masked(present, kinds.argmax(2)), camera)
 
 
 def canonical(scenes: SceneDataset) -> SceneDataset:
@@ -149,11 +107,5 @@ def canonical(scenes: SceneDataset) -> SceneDataset:
     kinds = torch.where(scenes.labels < 0, scenes.labels.max() + 1, scenes.labels)
     order = (kinds * 100.0 + scenes.poses[..., 0].nan_to_num()).argsort(1)
     rows = torch.arange(len(scenes), device=order.device)[:, None]
-    return SceneDataset(
-        scenes.images,
-        scenes.count,
-        scenes.labels[rows, order],
-        scenes.boxes[rows, order],
-        scenes.poses[rows, order],
-        scenes.z_scene,
-    )
+    ordered = {name: getattr(scenes, name)[rows, order] for name in ("labels", "boxes", "poses")}
+    return replace(scenes, **ordered)

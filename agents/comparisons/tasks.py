@@ -52,11 +52,6 @@ TASKS: Registry[tuple[int, Callable[[SceneDataset], Targets]]] = Registry(
 """Name -> number of classes, and the class of each scene."""
 
 
-def get_task(name: str) -> tuple[int, Callable[[SceneDataset], Targets]]:
-    """A registered task."""
-    return TASKS.find(name)
-
-
 def accuracy(logits: Tensor, targets: Tensor) -> float:
     """Share of the scenes whose most probable class is right."""
     return (logits.argmax(1) == targets).float().mean().item()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from air_env.explanation import DrawnExplanation
+from air_env.frames import Frame
 from air_env.scenes import SceneDataset
 
 from ..evaluation.pictures import scenes_beside_reconstructions
-from ..training.files import write_atomically
 from ..training.serialisation import from_json, to_json
-from ..training.settings import Rows, State, TrainingSettings
+from ..training.settings import State, TrainingSettings, Trains
 from ..training.weights import fill, opened_weights, restore, save_weights, weights_path
 from .model import ComparisonModel
 
@@ -38,7 +37,7 @@ def seeded(device: torch.device, purpose: str, *numbers: int) -> Iterator[None]:
         yield
 
 
-class ComparisonTrainer:
+class ComparisonTrainer(Trains):
     """Trains a comparison by a recipe.
 
     All that is random in an iteration follows from the seed and from its number, so that none of it need be saved.
@@ -52,24 +51,17 @@ class ComparisonTrainer:
     def __init__(self, recipe: ComparisonRecipe, train: SceneDataset, device: torch.device | str = "cpu") -> None:
         self.recipe = recipe
         self.device = torch.device(device)
-        self.iteration = 0
         self._train = train.to(self.device)
         with seeded(self.device, "weights", recipe.seed):
-            self.model = recipe.model.make().to(self.device)
+            self.model = self.network = recipe.model.make().to(self.device)
+        self.objective, self.description = self.model.objective, type(self.model).__name__
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), recipe.learning_rate, weight_decay=recipe.model.adam_decay(), fused=True
+            self.model.parameters(), recipe.learning_rate, weight_decay=recipe.model.weight_decay, fused=True
         )
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.long)
 
     def step(self, progress: float | None = None) -> Tensor:
-        """One iteration.
-
-        Args:
-            progress: Share of the training that is done, for the learning rate; by default that of the iterations.
-
-        Returns:
-            The batch's mean score in nats, detached and still on the device.
-        """
+        """One iteration (`Trains.step`); the objective is the model's score in nats."""
         recipe = self.recipe
         share = self.iteration / recipe.max_steps if progress is None else progress
         for group in self.optimizer.param_groups:
@@ -84,29 +76,6 @@ class ComparisonTrainer:
         self.iteration += 1
         return score.detach()
 
-    @property
-    def objective(self) -> str:
-        """Name of the model's score."""
-        return self.model.objective
-
-    @property
-    def learning_rate(self) -> float:
-        """The latest learning rate."""
-        return self.optimizer.param_groups[0]["lr"]
-
-    @property
-    def description(self) -> str:
-        """The model's class."""
-        return type(self.model).__name__
-
-    def parameters(self) -> Iterable[Tensor]:
-        """The model's weights."""
-        return self.model.parameters()
-
-    def objectives(self, mean: float) -> dict[str, float]:
-        """The mean score."""
-        return {self.objective: mean}
-
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
         """The model's columns of metrics."""
         with seeded(self.device, "measuring", self.recipe.seed):
@@ -120,31 +89,15 @@ class ComparisonTrainer:
             progress(len(scenes))
         return metrics
 
-    def picture(self, scenes: SceneDataset, folder: Path) -> None:
-        """Draws scenes beside their reconstructions, if the model makes some."""
+    def picture(self, scenes: SceneDataset) -> Frame | None:
+        """Scenes beside their reconstructions, if the model makes some; without windows."""
         images = scenes.float_images(self.device)
         reconstructions = self.model.eval().reconstruct(images)
-        if reconstructions is None:
-            return
-        # These models find no objects.
-        nothing = images.new_zeros(len(images), 0)
-        z = DrawnExplanation(
-            z_pres=nothing,
-            z_where=nothing[..., None],
-            z_what=nothing[..., None],
-            z_scene=nothing,
-            reconstruction=reconstructions,
-            outlines=images.new_zeros(len(images), 0, 4),
-        )
-        path = folder / f"scenes_{self.iteration:06d}.png"
-        write_atomically(path, lambda temporary: scenes_beside_reconstructions(images, z, temporary))
-
-    def picture_course(self, rows: Rows, folder: Path) -> None:
-        """Draws nothing."""
+        return None if reconstructions is None else scenes_beside_reconstructions(images, reconstructions)
 
     def save(self, directory: Path) -> None:
         """Writes model.safetensors, with the recipe."""
-        save_comparison(self.model, directory / MODEL_FILE, self.recipe)
+        save_weights(directory / MODEL_FILE, self.model.state_dict(), _FORMAT, recipe=to_json(self.recipe))
 
     def _rows(self) -> Tensor:
         """The batch's rows; every epoch is another permutation of the training images."""
@@ -168,11 +121,6 @@ class ComparisonTrainer:
         self.iteration = state["iteration"]
         fill(self.model, state["model"])
         restore(self.optimizer, state["optimizer"])
-
-
-def save_comparison(model: ComparisonModel, path: Path, recipe: ComparisonRecipe) -> None:
-    """Saves a model, with the recipe it was trained by."""
-    save_weights(path, model.state_dict(), _FORMAT, recipe=to_json(recipe))
 
 
 def load_comparison(directory: Path | str, device: torch.device | str = "cpu") -> ComparisonModel:

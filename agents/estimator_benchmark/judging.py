@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 import torch
 
 from ..estimators import ESTIMATORS
 from ..estimators.testing import check_estimator
+from ..jobs.cluster import signals_kept
 from .frozen import STAGES, load_frozen
 from .properties import Properties, measure
 from .scaling import Point, points
@@ -71,19 +72,22 @@ def judge(
                 "reference there; leave the scene out, or add an estimator of one sample"
             )
     with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, ([absolute(spec) for spec in specs],)) as pool:
-        judged = [
-            pool.submit(_judge, scene, stage, [name for name in names if _fits(name, scene)])
-            for scene in scenes
-            for stage in range(len(STAGES))
-        ]
-        scaled = [pool.submit(_scale, name) for name in names if scaling and name in (*SCALED, *own)]
+        with signals_kept():
+            judged = [
+                pool.submit(_judge, scene, stage, [name for name in names if _fits(name, scene)])
+                for scene in scenes
+                for stage in range(len(STAGES))
+            ]
+            scaled = [pool.submit(_scale, name) for name in names if scaling and name in (*SCALED, *own)]
         everything: list[Future] = [*judged, *scaled]
         try:
             for done, future in enumerate(as_completed(everything), 1):
                 future.result()
                 progress(done, len(everything))
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()
             raise
     return [row for one in judged for row in one.result()], [point for one in scaled for point in one.result()]
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from ..jobs.cluster import Cluster
 from ..jobs.job import FAILED, TO_BE_TRAINED, Job
-from ..jobs.machine import describe_machine
+from ..jobs.machine import describe_machine, fault_of_machine
 from ..jobs.schedule import train_on
 from ..training.recipes import Recipe
 from ..training.run import Probe
@@ -92,7 +92,7 @@ class Sweep:
 
         Raises:
             ValueError: It cannot.
-            OSError: The data are not there.
+            OSError: The data are not there, or the machine lacks what it takes.
         """
         few = self.recipe.make_scene(self.data_dir).dataset("train", self.recipe.batch_size, 0)
         for name in self.names():
@@ -101,6 +101,8 @@ class Sweep:
             except ValueError:
                 raise
             except Exception as error:
+                if fault := fault_of_machine(error):
+                    raise fault from error
                 raise ValueError(f"estimator {name!r} cannot be made ({error!r}); correct it") from error
 
     def record(self, jobs: list[Job]) -> Record:
@@ -139,7 +141,7 @@ def run_sweep(
 
     Raises:
         ValueError: Settings make no sense or differ from those in the directory, or the sweep is being run already.
-        OSError: The directory cannot be written.
+        OSError: The directory cannot be written, or the machine cannot train a cell, which counts as unfinished.
     """
     jobs = sweep.jobs(directory)
     if workers is not None and workers < 1:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from air_env.precision import Head
+
 from .problem import StopProblem
 
 RETURN_SCALE = 100.0
@@ -83,7 +85,7 @@ class Estimator(nn.Module):
 
 def value_network(context_dim: int, hidden: int = 128) -> nn.Sequential:
     """A small network from context to a value in units of `RETURN_SCALE`, 0 at first."""
-    output = nn.Linear(hidden, 1)
+    output = Head(hidden, 1)
     nn.init.zeros_(output.weight)
     nn.init.zeros_(output.bias)
     return nn.Sequential(nn.Linear(context_dim, hidden), nn.ReLU(), output, nn.Flatten(-2))

@@ -24,10 +24,9 @@ from ..inference.rollout import Rollout, unstopped_rollout
 _BATCH = 500
 
 
-def count_accuracy(agent: Agent, scenes: SceneDataset) -> float:
-    """Share of images whose most probable count is right."""
-    device = agent.model.log_p_count.device
-    return (agent.explain(scenes.images).count == scenes.count.to(device)).float().mean().item()
+def count_accuracy(agent: Agent, scenes: SceneDataset, num_steps: int | None = None) -> float:
+    """Share of images whose most probable count, of those up to the agent's N or another one, is right."""
+    return (agent.explain(scenes.images, num_steps).count.cpu() == scenes.count.cpu()).float().mean().item()
 
 
 def accuracies(agent: Agent, scenes: SceneDataset) -> dict[str, float]:
@@ -141,6 +140,11 @@ def _measure(
 def kinds_of(model: SceneModel) -> tuple[Kind, ...]:
     """The three-dimensional objects that a model's categories are; none if its scenes are flat."""
     return tuple(KINDS[name] for name in model.renderer.kinds if name in KINDS)
+
+
+def judge(z: DrawnExplanation, scenes: SceneDataset, model: SceneModel) -> dict[str, float]:
+    """Accuracies and errors of explanations in terms of a model: means of what `compare` gives."""
+    return {name: values.double().mean().item() for name, values in compare(z, scenes, kinds_of(model)).items()}
 
 
 def compare(z: DrawnExplanation, scenes: SceneDataset, kinds: tuple[Kind, ...] = ()) -> dict[str, Tensor]:

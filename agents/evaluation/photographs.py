@@ -5,6 +5,7 @@ explains most.
 """
 
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from itertools import product
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from air_env.explanation import DrawnExplanation, Images
 
-from ..inference.agent import Agent
+from ..inference.explainer import Explainer
 
 Invert = Literal["auto", "yes", "no"]
 Pixels = NDArray[np.floating]
@@ -33,8 +34,10 @@ _SCALES, _RIGHT, _DOWN = (1.0, 1.04, 1.08, 1.12, 1.16), (-0.06, -0.03, 0.0, 0.03
 """Sides of squares relative to how wide a table is in its picture, and their middles relative to its own."""
 _COARSE, _BLACK = 100, 0.15
 """Side in pixels of a small picture, and the brightness above which something is seen in it."""
+MOST_PIXELS_A_SIDE = 6_000
+"""Of what is looked at, as of photographs of 24 megapixels: a square of it takes 2 GB (our choice)."""
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def read_picture(
     channels: int = 1,
     solid: bool = False,
     crop: Crop | None = None,
-    agent: Agent | None = None,
+    agent: Explainer | None = None,
 ) -> Picture:
     """Reads a file: turned upright, bright on black, padded to a square and scaled.
 
@@ -77,18 +80,9 @@ def read_picture(
         agent: Looks for the table in the picture; by default that is all of it.
 
     Raises:
-        ValueError: The file is missing, damaged or not a picture, or has no such part.
+        ValueError: The file is missing, damaged, too large or not a picture, or has no such part.
     """
-    try:
-        with Image.open(path, formats=_FORMATS) as file:
-            image = ImageOps.exif_transpose(file)
-            image.load()
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist; check its name") from error
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture that can be read; save it as PNG or JPEG") from error
-    except _UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read ({error}); save or copy it again as PNG or JPEG") from error
+    image = load_picture(path, crop)
     if crop is not None and not (0 <= crop[0] < crop[2] <= image.width and 0 <= crop[1] < crop[3] <= image.height):
         raise ValueError(
             f"{path} is {image.width} pixels wide and {image.height} high, which does not hold the part {crop} (left, "
@@ -99,8 +93,39 @@ def read_picture(
     height, width, _ = pixels.shape
     left, top = (0, 0) if crop is None else crop[:2]
     x, y, square = around(width, height) if agent is None else window_of_table(agent, pixels)
-    view = fit(look_at(pixels, (x, y, square)), side)
+    view = look_at(pixels, (x, y, square), side)
     return Picture(path, image.size, (x + left, y + top, square), inverted, view)
+
+
+def load_picture(path: Path, crop: Crop | None = None) -> Image.Image:
+    """Reads a file, turned upright, of which all or a part is to be looked at.
+
+    Raises:
+        ValueError: The file is missing, damaged or not a picture, or so large that it is not decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as file:
+                width, height = file.size
+                left, top, right, bottom = crop or (0, 0, width, height)
+                if max(right - left, bottom - top) <= MOST_PIXELS_A_SIDE:
+                    image = ImageOps.exif_transpose(file)
+                    image.load()
+                    return image
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist; check its name") from error
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not a picture that can be read; save it as PNG or JPEG") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        most = f"{Image.MAX_IMAGE_PIXELS:,}"
+        raise ValueError(f"{path} has more than {most} pixels; make it smaller, or cut out what it shows") from error
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read ({error}); save or copy it again as PNG or JPEG") from error
+    raise ValueError(
+        f"{path} is {width} x {height} pixels large, and at most {MOST_PIXELS_A_SIDE:,} a side are looked at; make it "
+        "smaller, or name a part of it by --crop"
+    )
 
 
 def colour_and_alpha(image: Image.Image, channels: int) -> tuple[Pixels, Pixels]:
@@ -156,20 +181,15 @@ def around(width: int, height: int) -> Window:
     return -(max(height - width, 0) // 2), -(max(width - height, 0) // 2), max(width, height)
 
 
-def look_at(pixels: Pixels, window: Window) -> Pixels:
-    """A square of a picture, black beyond its borders."""
-    x, y, side = window
-    bands = (Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0))
-    return np.stack([np.asarray(band.crop((x, y, x + side, y + side))) for band in bands], -1)
+def look_at(pixels: Pixels, window: Window, side: int) -> Pixels:
+    """A square of a picture, black beyond its borders, scaled with antialiasing: ``[channel, side, side]``."""
+    x, y, square = window
+    bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0)]
+    views = [band.crop((x, y, x + square, y + square)).resize((side, side), Image.Resampling.BICUBIC) for band in bands]
+    return np.stack([np.asarray(view) for view in views]).clip(0, 1)
 
 
-def fit(pixels: Pixels, side: int) -> Pixels:
-    """Scales a square picture with antialiasing: ``[channel, side, side]``."""
-    bands = (Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0))
-    return np.stack([np.asarray(band.resize((side, side), Image.Resampling.BICUBIC)) for band in bands]).clip(0, 1)
-
-
-def window_of_table(agent: Agent, pixels: Pixels) -> Window:
+def window_of_table(agent: Explainer, pixels: Pixels) -> Window:
     """The square of a picture in which a table lies as in the agent's scenes.
 
     Of squares around what is not black, of several sizes and places, that of which the agent explains most.
@@ -177,7 +197,7 @@ def window_of_table(agent: Agent, pixels: Pixels) -> Window:
     height, width, _ = pixels.shape
     left, top, square = whole = around(width, height)
     # Single pixels that differ from the background are lost in the mean.
-    rows, columns = (fit(look_at(pixels, whole), _COARSE).max(0) > _BLACK).nonzero()
+    rows, columns = (look_at(pixels, whole, _COARSE).max(0) > _BLACK).nonzero()
     if len(rows) == 0:
         return whole
     (x0, x1), (y0, y1) = (
@@ -190,7 +210,7 @@ def window_of_table(agent: Agent, pixels: Pixels) -> Window:
         x, y = (x0 + x1) / 2 + right * side, (y0 + y1) / 2 + down * side
         windows.append((round(x - side / 2), round(y - side / 2), max(1, round(side))))
     image_side = agent.model.image_shape[-1]
-    images = torch.from_numpy(np.stack([fit(look_at(pixels, window), image_side) for window in windows]))
+    images = torch.from_numpy(np.stack([look_at(pixels, window, image_side) for window in windows]))
     return windows[int(explained_shares(images, agent.explain(images)).argmax())]
 
 

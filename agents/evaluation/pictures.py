@@ -1,29 +1,26 @@
-"""Pictures of what an agent sees (Figure 3)."""
+"""Pictures of what an agent sees (Figure 3): small images in rows, with windows on them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
+from torch import Tensor
 
+from air_env import pictured
 from air_env.explanation import DrawnExplanation, Images
-from air_env.frames import draw_windows
-
-_SCALE, _GAP = 3, 4
+from air_env.frames import Frame
 
 
-def scenes_beside_reconstructions(images: Images, z: DrawnExplanation, path: Path) -> None:
-    """Writes a PNG: images with their windows (red, green, blue, ...) above, reconstructions below."""
-    boxes = z.boxes(images.shape[-1]).cpu().numpy()
-    rows = []
-    for pictures in (images.cpu().numpy(), z.reconstruction.clamp(0, 1).cpu().numpy()):
-        tiles = [
-            np.pad(draw_windows(picture, box, _SCALE), ((0, _GAP), (0, _GAP), (0, 0)), constant_values=255)
-            for picture, box in zip(pictures, boxes, strict=True)
-        ]
-        rows.append(np.concatenate(tiles, 1))
-    Image.fromarray(np.concatenate(rows, 0)).save(path, "PNG")
+def scenes_beside_reconstructions(images: Images, explained: DrawnExplanation | Images) -> Frame:
+    """Images above their reconstructions, with windows (red, green, blue, ...) on both where they are explained."""
+    if isinstance(explained, DrawnExplanation):
+        return explained.beside(images)
+    return pictured.stack([strip(images, scale=pictured.SCALE), strip(explained, scale=pictured.SCALE)])
+
+
+def strip(images: Tensor, z: DrawnExplanation | None = None, scale: int = 2) -> Frame:
+    """Images in a row (`air_env.pictured.strip`), with their windows where there is an explanation."""
+    return pictured.strip(images.cpu(), None if z is None else z.boxes(images.shape[-1]).cpu(), scale)
 
 
 def count_accuracy_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:

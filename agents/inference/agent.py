@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from air_env.explanation import DrawnExplanation, Explanation, Images, masked
 from air_env.model import SceneConfig, SceneModel
+from air_env.reading import read_whole
+from air_env.scene_config import MOST_STEPS
 from air_env.spaces import to_images
 
+from .explainer import Explainer
 from .posteriors import Categorical, Gaussian, Posterior
 
 _EXPLAIN_BATCH = 1024
@@ -147,7 +150,7 @@ class AgentSettings(ABC):
         """Makes the agent, for scenes of a generative model."""
 
 
-class Agent(nn.Module, ABC, Generic[S, First]):
+class Agent(nn.Module, Explainer, Generic[S, First]):
     """An inference network ``q(z, n | x)`` and the scene model that it infers with.
 
     Args:
@@ -265,14 +268,11 @@ class Agent(nn.Module, ABC, Generic[S, First]):
             ValueError: The images are not of that form (`to_images`), or so many objects cannot be drawn.
         """
         num_steps = self.model.config.num_steps if num_steps is None else num_steps
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        num_steps = read_whole("num_steps", num_steps, 1, MOST_STEPS)
         if num_steps > (most := self.model.renderer.max_steps):
             raise ValueError(f"num_steps must be at most {most} for this renderer, got {num_steps}")
         chunks = to_images(images, self.model).split(_EXPLAIN_BATCH)
-        parts = [self._explain(chunk, num_steps) for chunk in chunks]
-        names = [field.name for field in fields(DrawnExplanation)]
-        return DrawnExplanation(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        return DrawnExplanation.joined([self._explain(chunk, num_steps) for chunk in chunks])
 
     def _explain(self, images: Images, num_steps: int) -> DrawnExplanation:
         nothing = self.model.nothing(images, num_steps)

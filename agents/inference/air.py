@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from air_env import geometry
 from air_env.explanation import Explanation, Images
 from air_env.model import SceneConfig
+from air_env.precision import Head
 
 from .agent import Agent, AgentSettings, Choose, Exploration, Latents, State
 from .cores import CORES
@@ -108,7 +109,7 @@ class AIR(Agent[AgentState, Gaussian]):
         self.embed = CORES.find(config.core)(self.model.image_shape, config.embedding)
         num_latents = self.latent_dim if self.embed.reads_latents else 0
         self.core = nn.LSTMCell(self.embed.features + num_latents, config.hidden)
-        self.presence = nn.Linear(config.hidden, 1)
+        self.presence = Head(config.hidden, 1)
         first_window = torch.tensor([math.log(config.initial_scale), 0.0, 0.0])
         prior = self.model.prior_where
         initial_mean = (first_window - prior.mean) / prior.sd

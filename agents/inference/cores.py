@@ -35,6 +35,8 @@ class ImageEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         channels, image_size, _ = image_shape
+        if image_size < (least := self.patch - 2 * self.padding):
+            raise ValueError(f"this core wants images of at least {least} pixels a side, got {image_size}; take larger")
         side = len(self.centres(image_size))
         self.patches = nn.Sequential(
             nn.Linear(channels * self.patch**2, hidden),

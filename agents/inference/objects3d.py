@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from air_env import geometry
 from air_env.explanation import Images
 from air_env.model import SceneConfig
+from air_env.precision import Head, exact
 from air_env.renderers import ObjectRenderer, ObjectsConfig
 from air_env.renderers.backends import KINDS
 from air_env.renderers.backends.camera import CAMERA, unproject
@@ -113,7 +114,7 @@ class InverseGraphics(Agent[ObjectState, Categorical]):
         )
         # For every kind: an offset, a direction, three standard deviations and how likely it is.
         self.heads = nn.Parameter(torch.randn(kinds, config.hidden, 8) / math.sqrt(config.hidden))
-        self.presence = nn.Linear(config.hidden, 1)
+        self.presence = Head(config.hidden, 1)
         heights = [KINDS[name].height / 2 for name in renderer.kinds]
         self.register_buffer("heights", torch.tensor(heights), persistent=False)
         self.register_buffer("camera", torch.tensor(CAMERA), persistent=False)
@@ -124,10 +125,10 @@ class InverseGraphics(Agent[ObjectState, Categorical]):
         # What is black is background; pixels of the maps are two of the image wide.
         brightness = F.avg_pool2d(images.amax(1, keepdim=True), 2, ceil_mode=True)
         heat = (self.maps(images) + self.config.sharpness * brightness).flatten(2).softmax(-1)
-        seen = heat @ self.places
+        seen = exact(torch.matmul)(heat, self.places)
         glimpses = glimpses_at(images, seen.detach(), self.config.glimpse_size, self.config.glimpse_scale)
         hidden = self.look(glimpses.flatten(0, 1)).unflatten(0, seen.shape[:2])
-        offset, turn, sd, likely = torch.einsum("bkh,kho->bko", hidden, self.heads).split([2, 2, 3, 1], -1)
+        offset, turn, sd, likely = heads_of_kinds(hidden, self.heads).split([2, 2, 3, 1], -1)
         position = unproject(seen, self.heights, self.camera, self.field_of_view) + 0.3 * offset
         yaw = torch.atan2(turn[..., 1], turn[..., 0])
         largest = sd.new_tensor([self.config.position_sd, self.config.position_sd, self.config.yaw_sd])
@@ -175,6 +176,14 @@ def glimpses_at(
     windows = torch.cat([torch.full_like(places[..., :1], math.log(scale)), places], -1).flatten(0, 1)
     glimpses = geometry.attend(images.repeat_interleave(kinds, 0), windows, size)
     return glimpses.unflatten(0, (len(images), kinds))
+
+
+@exact
+def heads_of_kinds(
+    hidden: Float[Tensor, "batch kind hidden"], heads: Float[Tensor, "kind hidden value"]
+) -> Float[Tensor, "batch kind value"]:
+    """What a head for each kind says of what is seen of it."""
+    return torch.einsum("bkh,kho->bko", hidden, heads)
 
 
 def of_kind(values: Float[Tensor, "batch kind value"], kind: Int[Tensor, "row"]) -> Float[Tensor, "row value"]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from air_env.precision import Head
 from air_env.priors import GaussianPrior, Prior, gaussian_log_prob
 
 
@@ -107,7 +108,7 @@ class GaussianHead(nn.Module):
 
     def __init__(self, in_features: int, dim: int, initial_sd: float, initial_mean: Tensor | None = None) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_features, 2 * dim)
+        self.linear = Head(in_features, 2 * dim)
         with torch.no_grad():
             self.linear.bias[:dim] = 0.0 if initial_mean is None else initial_mean
             self.linear.bias[dim:] = torch.tensor(initial_sd).expm1().log()  # softplus(bias) = initial_sd
@@ -123,7 +124,7 @@ class CategoricalHead(nn.Module):
 
     def __init__(self, in_features: int, num_categories: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_features, num_categories)
+        self.linear = Head(in_features, num_categories)
 
     def forward(self, features: Float[Tensor, "batch feature"], prior: Prior) -> Categorical:
         """The posterior of a batch of features."""

@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from air_env.explanation import Explanation, Images
 from air_env.model import SceneConfig
+from air_env.precision import Head, exact
 from air_env.renderers import TabletopConfig, TabletopRenderer
 from air_env.renderers.backends import KINDS
 from air_env.renderers.backends.camera import unproject
 
 from .agent import Agent, AgentSettings, Choose, Latents, SceneLatent, State
-from .objects3d import glimpses_at, of_kind, pixel_centres
+from .objects3d import glimpses_at, heads_of_kinds, of_kind, pixel_centres
 from .posteriors import Categorical, Gaussian
 
 
@@ -125,7 +126,7 @@ class TabletopAgent(Agent[TabletopState, Categorical]):
             nn.Flatten(),
             nn.Linear(32 * side * side, config.camera_hidden),
             nn.ReLU(),
-            nn.Linear(config.camera_hidden, 2),
+            Head(config.camera_hidden, 2),
         )
         self.features = nn.Sequential(
             nn.Conv2d(9, width, 5, stride=2, padding=2),
@@ -142,7 +143,7 @@ class TabletopAgent(Agent[TabletopState, Categorical]):
         # For every kind: an offset, two standard deviations and how likely it is.
         self.heads = nn.Parameter(torch.randn(kinds, hidden, 5) * (0.3 / math.sqrt(hidden)))
         self.decision = nn.Sequential(nn.Linear(hidden + width + 4, hidden), nn.ReLU())
-        self.presence = nn.Linear(hidden, 1)
+        self.presence = Head(hidden, 1)
         nn.init.zeros_(self.presence.weight)
         nn.init.constant_(self.presence.bias, -1.0)
         # How much kinds and presence go by what proposals explain; softplus keeps it positive.
@@ -183,12 +184,12 @@ class TabletopAgent(Agent[TabletopState, Categorical]):
         features = self.features(inputs)
         error = F.avg_pool2d(unexplained.abs().sum(1, keepdim=True), 2, ceil_mode=True)
         heat = self._focused((self.heat(features) + self.config.sharpness * error).flatten(2))
-        seen = heat @ self.places
+        seen = exact(torch.matmul)(heat, self.places)
         glimpses = glimpses_at(inputs, seen.detach(), self.config.glimpse_size, self.config.glimpse_scale).flatten(2)
         features, error = features.flatten(2), error.flatten(2).transpose(1, 2)
         around = features.amax(2)[:, None].expand(-1, len(self.heights), -1)
         hidden = self.look(torch.cat([glimpses, heat @ features.transpose(1, 2), around, heat @ error], 2))
-        offset, sd, likely = torch.einsum("bkh,kho->bko", hidden, self.heads).split([2, 2, 1], -1)
+        offset, sd, likely = heads_of_kinds(hidden, self.heads).split([2, 2, 1], -1)
         camera = self.renderer.camera(state.z_scene)[:, None]
         mean = unproject(seen, self.heights, camera, self.renderer.drawer.field_of_view).clamp(-4, 4) + 0.3 * offset
         sd = (self.config.position_sd * sd.sigmoid()).clamp_min(1e-3)

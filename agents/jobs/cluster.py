@@ -56,6 +56,10 @@ class Cluster(ABC):
     def stop(self) -> None:
         """Asks all that runs to save and end; `running` says when it has."""
 
+    def why_lost(self, name: str) -> str | None:
+        """Why a job ended that is neither finished nor failed; None where it saved and left, or that is unknown."""
+        del name
+
     def __enter__(self) -> Self:
         return self
 
@@ -102,9 +106,10 @@ class LocalCluster(Cluster):
 
     def submit(self, job: Job) -> None:  # noqa: D102
         arguments = (job, Path(self._lock.lock_file))
-        self._processes[job.name] = process = get_context("spawn").Process(target=_work, args=arguments)
-        with _signals_kept():
+        process = get_context("spawn").Process(target=_work, args=arguments)
+        with signals_kept():
             process.start()
+            self._processes[job.name] = process
 
     def running(self) -> set[str]:  # noqa: D102
         return {name for name, process in self._processes.items() if process.is_alive()}
@@ -112,6 +117,17 @@ class LocalCluster(Cluster):
     def stop(self) -> None:  # noqa: D102
         for process in self._processes.values():
             process.terminate()
+
+    def why_lost(self, name: str) -> str | None:
+        """How its process ended, and the last line that it printed."""
+        process = self._processes[name]
+        if not process.exitcode:
+            return None
+        log = self.folder / name / f"{process.pid}.log"
+        printed = log.read_text(errors="replace").split("\n") if log.exists() else []
+        code = process.exitcode
+        how = f"exit code {code}" if code > 0 else f"{signal.Signals(-code).name}, as where memory is short"
+        return ": ".join([f"its process ended with {how}", *[line for line in printed if line.strip()][-1:]])
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -178,7 +194,7 @@ class SlurmCluster(Cluster):
         try:
             executor = self._make(folder=self.folder / job.name, cluster="slurm")
             executor.update_parameters(**self._settings, name=job.name + self._mark)
-            with _signals_kept():
+            with signals_kept():
                 self._jobs[job.name] = executor.submit(train_job, job).job_id
         except (RuntimeError, OSError) as error:
             raise ValueError(f"slurm does not take the job {job.name}: {error}; see --help for its options") from error
@@ -209,7 +225,7 @@ class SlurmCluster(Cluster):
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
+def signals_kept() -> Iterator[None]:
     """What is started does not get the terminal's Ctrl-C and hang-up; here they arrive afterwards.
 
     Both go to every process of the terminal, while only the coordinator knows how to stop a worker.

@@ -2,7 +2,7 @@
 
 FOLDER/NAME-SEED/               the run, and beside its files
     machine.json                what it was last trained with
-    failed.json                 in place of evaluation.json: why there is none
+    failed.json                 in place of evaluation.json: why there is none, and whether the machine is to blame
 FOLDER/jobs/NAME-SEED/          its lock, and what its workers printed
 """
 
@@ -10,6 +10,7 @@ import hashlib
 import logging
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from ..training.run import Probe, TrainingRun
 from ..training.serialisation import from_json, to_json
 from ..training.settings import Options, TrainingSettings
 from ..training.weights import read_tensors
-from .machine import describe_machine
+from .machine import describe_machine, fault_of_machine
 
 FAILED_FILE, MACHINE_FILE, JOBS_FOLDER = "failed.json", "machine.json", "jobs"
 
@@ -83,16 +84,17 @@ class Job:
 
     @property
     def status(self) -> Status:
-        """How far it has come."""
+        """How far it has come; what the machine's faults stopped is unfinished."""
         if self.finished:
             return "finished"
-        if failure := _read(self.directory / FAILED_FILE):
+        failure = _read(self.directory / FAILED_FILE)
+        if failure and not failure.get("machine"):
             return "diverged" if failure.get("diverged") else "crashed"
         return "unfinished" if self.directory.exists() else "waiting"
 
     @property
     def failure(self) -> str | None:
-        """Why its last training failed."""
+        """Why its last training failed, or what the machine lacked for it."""
         return _read(self.directory / FAILED_FILE).get("error")
 
     def check(self) -> None:
@@ -164,7 +166,7 @@ class Job:
 
         Raises:
             ValueError: The directory holds something else.
-            OSError: The run cannot be written, which is no failure of what is trained.
+            OSError: The machine cannot train it or write the run, which is no failure of what is trained.
         """
         self.notes.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.notes / "lock")
@@ -186,16 +188,20 @@ class Job:
     def _train_recorded(self, interrupted: Callable[[], bool], progress: Callable[[int], object]) -> None:
         try:
             self._train(interrupted, progress)
-        except (OSError, MemoryError):
-            raise
         except Exception as error:
             _LOG.error("%s failed: %s", self.name, error)
+            fault = fault_of_machine(error)
             failure = {
                 "error": f"{type(error).__name__}: {error}",
                 "diverged": isinstance(error, FloatingPointError),
+                "machine": fault is not None,
                 "traceback": traceback.format_exc(),
             }
-            write_results(self.directory / FAILED_FILE, failure)
+            # Where the disk is full, this cannot be told in a file either.
+            with nullcontext() if fault is None else suppress(OSError):
+                write_results(self.directory / FAILED_FILE, failure)
+            if fault is not None:
+                raise fault from error
 
     def _train(self, interrupted: Callable[[], bool], progress: Callable[[int], object]) -> None:
         options = {"data_dir": self.data_dir, "max_minutes": self.max_minutes, "probe": self.probe}

@@ -1,12 +1,37 @@
-"""What numbers were made with: code, machine, libraries."""
+"""What numbers were made with: code, machine, libraries; and which errors are the machine's."""
 
 import functools
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
 import torch
+
+from air_env.renderers.backends import OpenGLError
+
+_FAULTS = re.compile(
+    "can.t start new thread|can(.t|not) allocate memory|(out of|not enough) memory|alloc_failed|no space left"
+    "|failed to map segment|cannot open shared object|no cuda gpus|cuda-capable device|nvidia driver|ecc error",
+    re.IGNORECASE,
+)
+"""How the machine's faults are worded where their type does not tell them, which is RuntimeError or ImportError."""
+
+
+def fault_of_machine(error: BaseException) -> OSError | None:
+    """An error as what the machine lacks: memory, threads, a library, OpenGL, a GPU, disk.
+
+    It says nothing about what is trained. None where neither the error nor what led to it is the machine's.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        worded = isinstance(cause, RuntimeError | ImportError) and _FAULTS.search(str(cause))
+        if worded or isinstance(cause, OSError | MemoryError | OpenGLError):
+            what = f"{type(error).__name__}: {error}"
+            return OSError(f"this machine cannot go on ({what}); mend that, and give the same command again")
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return None
 
 
 def describe_machine() -> dict[str, str | int | None]:

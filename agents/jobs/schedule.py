@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from .cluster import Cluster, LocalCluster, ThisProcess
-from .job import Job
+from .job import TO_BE_TRAINED, Job
 
 Progress = Callable[[float, str], object]
 """Called with the number of runs that are done, in parts of one, and what goes on."""
@@ -33,7 +33,7 @@ def train_on(
 
     Raises:
         ValueError: A directory holds a run with other settings, or the cluster does not take a job.
-        OSError: The runs cannot be written.
+        OSError: The runs cannot be written, or the machine cannot train one: all others are saved and stopped.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
@@ -52,7 +52,13 @@ def train_on(
                 cluster.submit(job)
             running = cluster.running()
             for name in [name for name in begun if name not in running]:
-                ended(begun.pop(name))
+                job = begun.pop(name)
+                ended(job)
+                if job.status in TO_BE_TRAINED and (reason := job.failure or cluster.why_lost(name)):
+                    raise OSError(
+                        f"{name} was stopped by the machine, not by a fault of its own: {reason}; see {job.notes}. "
+                        "Mend that, and give the same command again: it goes on where it was"
+                    )
             if begun:
                 waits(begun)
                 time.sleep(cluster.poll_seconds)
@@ -83,7 +89,7 @@ def train_all(
     Raises:
         ValueError: A directory holds a run with other settings; nothing is trained then.
         ChildProcessError: A training failed; the others are finished.
-        OSError: The runs cannot be written.
+        OSError: The runs cannot be written, or the machine cannot train one: all others are saved and stopped.
     """
     for job in jobs:
         job.check()

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from .job import Job
 
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 _SECONDS_BETWEEN_LOOKS, _SECONDS_TO_STOP = 1.0, 60.0
 
 
@@ -51,8 +52,8 @@ def stop_request(coordinator: Path | None) -> Iterator[StopRequest]:
         coordinator: A lock that is held for as long as the process is wanted.
 
     Yields:
-        The request; it is made by SIGTERM, by the signal of Slurm's time limit, and when the lock is free or the
-        parent is gone.
+        The request; it is made by what stops a command, by the signal of Slurm's time limit (SIGUSR2), and when the
+        lock is free or the parent is gone.
     """
     request, left, parent = StopRequest(), threading.Event(), os.getppid()
 
@@ -69,7 +70,7 @@ def stop_request(coordinator: Path | None) -> Iterator[StopRequest]:
             # It hangs; what was saved last is whole.
             os._exit(1)
 
-    before = {number: signal.signal(number, make) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    before = {number: signal.signal(number, make) for number in _STOPS}
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield request

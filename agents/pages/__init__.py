@@ -1,6 +1,6 @@
 """Pages: tables as Markdown and CSV, matplotlib figures and animations beside them."""
 
 from .markdown import means, number, pivot, show, table
-from .page import DPI, Page, Picture
+from .page import DPI, Page
 
-__all__ = ["DPI", "Page", "Picture", "means", "number", "pivot", "show", "table"]
+__all__ = ["DPI", "Page", "means", "number", "pivot", "show", "table"]

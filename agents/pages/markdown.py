@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -44,13 +45,17 @@ def pivot(
         frame: Tidy rows.
         titles: Column that tells lines apart -> heading.
         column: Column whose values become headings.
-        values: Column of the numbers; means are shown where several rows meet.
+        values: Column of the numbers; means are shown where several rows meet. Or of texts, of which the first is.
         heading: Format of the headings.
         digits: Decimals.
     """
-    wide = frame.groupby([*titles, column], sort=False)[values].mean().to_dict()
+    groups = frame.groupby([*titles, column], sort=False)[values]
+    if is_numeric_dtype(frame[values]):
+        texts = {place: number(value, digits) for place, value in groups.mean().to_dict().items()}
+    else:
+        texts = groups.first().to_dict()
     lines, columns = frame[list(titles)].drop_duplicates().itertuples(index=False), frame[column].unique()
-    rows = [[*line, *(number(wide.get((*line, name)), digits) for name in columns)] for line in lines]
+    rows = [[*line, *(texts.get((*line, name), "-") for name in columns)] for line in lines]
     return table([*titles.values(), *(heading.format(name) for name in columns)], rows)
 
 

@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from PIL import Image
+
+from air_env.frames import Frame
 
 from ..training.files import write_atomically, write_text_atomically
 
 DPI = 110
 """Pixels per inch of all pictures."""
-Picture = UInt8[np.ndarray, "_ _ 3"]
-"""Rows, columns, RGB."""
 _PALETTE = 128
 
 
@@ -31,15 +29,15 @@ class Page:
         self.folder, self.name = folder, name
         self.paths: list[Path] = []
         self._parts: list[str] = []
-        self._tables: list[pd.DataFrame] = []
+        self._table: pd.DataFrame | None = None
 
     def add(self, *paragraphs: str) -> None:
         """Adds paragraphs, headings or tables in Markdown; empty ones are left out."""
         self._parts += [text for text in paragraphs if text]
 
     def add_table(self, table: pd.DataFrame) -> None:
-        """Adds rows to the CSV file; tables need not have the same columns."""
-        self._tables.append(table)
+        """Makes a table the CSV file."""
+        self._table = table
 
     def add_picture(self, name: str, figure: Figure, caption: str) -> None:
         """Writes a figure as NAME_PICTURE.png, or as NAME.png where the picture has no name, and shows it."""
@@ -52,7 +50,7 @@ class Page:
         write_atomically(path, lambda temporary: picture.save(temporary, "PNG", optimize=True))
         self._show(path, caption)
 
-    def add_animation(self, name: str, frames: Sequence[Picture], milliseconds: int, caption: str) -> None:
+    def add_animation(self, name: str, frames: Sequence[Frame], milliseconds: int, caption: str) -> None:
         """Writes a GIF that repeats for ever, and shows it.
 
         Args:
@@ -72,11 +70,9 @@ class Page:
         page = self.folder / f"{self.name}.md"
         write_text_atomically(page, "\n\n".join(self._parts) + "\n")
         written = [page]
-        if self._tables:
-            sheet = self.folder / f"{self.name}.csv"
-            table = pd.concat(self._tables, ignore_index=True)
-            write_atomically(sheet, lambda path: table.to_csv(path, index=False))
-            written.append(sheet)
+        if (table := self._table) is not None:
+            written.append(self.folder / f"{self.name}.csv")
+            write_atomically(written[-1], lambda path: table.to_csv(path, index=False))
         return [*written, *self.paths]
 
     def _file(self, name: str) -> str:

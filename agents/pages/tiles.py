@@ -1,44 +1,22 @@
-"""Pictures made of small images: scenes, reconstructions with windows, strips of them."""
+"""Figures made of pictures that are made of small images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
 
-from air_env.explanation import DrawnExplanation
-from air_env.frames import draw_windows
+from air_env.frames import Frame
+from air_env.pictured import stack
 
-from .page import DPI, Picture
+from .page import DPI
 
-_GAP = 3
 _LABELS, _TITLE = 140, 26
 """Room for the names of rows and for a title, in pixels."""
-_WHITE = 255
 
 
-def strip(images: Tensor, z: DrawnExplanation | None = None, scale: int = 2) -> Picture:
-    """Images in a row, with their windows where there is an explanation.
-
-    Args:
-        images: ``[image, channel, side, side]`` in [0, 1].
-        z: Explanations of them.
-        scale: Pixels per pixel of the images.
-    """
-    side = images.shape[-1]
-    boxes = np.empty((len(images), 0, 4)) if z is None else z.boxes(side).cpu().numpy()
-    tiles = [draw_windows(image, box, scale) for image, box in zip(images.cpu().numpy(), boxes, strict=True)]
-    return np.concatenate([np.pad(tile, ((0, 0), (0, _GAP), (0, 0)), constant_values=_WHITE) for tile in tiles], 1)
-
-
-def stack(rows: Sequence[Picture]) -> Picture:
-    """Strips of one width below each other."""
-    return np.concatenate([np.pad(row, ((0, _GAP), (0, 0), (0, 0)), constant_values=_WHITE) for row in rows], 0)
-
-
-def read_picture(path: Path, width: int) -> Picture:
+def read_picture(path: Path, width: int) -> Frame:
     """The left part of a PNG that a run left.
 
     Args:
@@ -49,8 +27,13 @@ def read_picture(path: Path, width: int) -> Picture:
         return np.asarray(picture.convert("RGB"))[:, :width]
 
 
-def figure_of(pictures: Sequence[Picture], titles: Sequence[str], labels: Sequence[str]) -> Figure:
-    """Pictures below each other, about pixel by pixel.
+def sheet(rows: Mapping[str, Frame]) -> Figure:
+    """Pictures of one size below each other, with their names."""
+    return figure_of([stack(list(rows.values()))], [""], list(rows))
+
+
+def figure_of(pictures: Sequence[Frame], titles: Sequence[str], labels: Sequence[str]) -> Figure:
+    """Frames below each other, about pixel by pixel.
 
     Args:
         pictures: Of one width.

@@ -1,14 +1,16 @@
 """Experiments: the scale, the seeds and the place of a study's runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from air_env.scenes import SceneDataset
+from air_env.renderers.backends import PyrenderRenderer, RaycastRenderer
+from air_env.scenes import SceneDataset, SolidScene, make_scene
 
 from ..jobs.job import Job
 from .scales import SCALES, Scale
 
+Drawer = RaycastRenderer | PyrenderRenderer
 TEST_SEED = 100_000
 """Seed of the held-out scenes, which are the same for all models and seeds, and of no run."""
 
@@ -52,12 +54,28 @@ class Experiment:
 
     def held_out(self, num_scenes: int, **options: object) -> SceneDataset:
         """Scenes of objects that no run was trained on."""
-        return _held_out(self.scale_name, self.data_dir, num_scenes, tuple(sorted(options.items())))
+        return held_out(self.scale.scene, num_scenes, data_dir=self.data_dir, **{**self.scale.options, **options})
+
+
+def held_out(scene: str, num_scenes: int, drawer: Drawer | None = None, **options: object) -> SceneDataset:
+    """Scenes of objects that no run was trained on.
+
+    Args:
+        scene: One of `SCENES`.
+        num_scenes: How many.
+        drawer: Draws three-dimensional objects; by default what the generative model draws with.
+        options: Of the scene.
+    """
+    return _held_out(scene, num_scenes, drawer, tuple(sorted(options.items())))
 
 
 @lru_cache(maxsize=16)
 def _held_out(
-    scale_name: str, data_dir: str | None, num_scenes: int, options: tuple[tuple[str, object], ...]
+    scene_name: str, num_scenes: int, drawer: Drawer | None, options: tuple[tuple[str, object], ...]
 ) -> SceneDataset:
-    # Every model is measured on them, and crowded scenes take long to compose.
-    return SCALES.find(scale_name).make_scene(data_dir, **dict(options)).dataset("test", num_scenes, TEST_SEED)
+    # Every model is measured on them, and they take long to make.
+    scene = make_scene(scene_name, **dict(options))
+    if drawer is not None:
+        assert isinstance(scene, SolidScene)
+        scene = replace(scene, drawer=drawer)
+    return scene.dataset("test", num_scenes, TEST_SEED)

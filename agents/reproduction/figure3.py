@@ -1,12 +1,11 @@
 """Figure 3: counting and scanning policy, learned without labels."""
 
-from collections.abc import Iterable
-
 import matplotlib.patches
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
+
+from air_env.pictured import GAP, SCALE
 
 from ..evaluation.metrics import count_accuracy
 from ..jobs.job import Job
@@ -14,14 +13,11 @@ from ..pages import Page, number, show
 from ..pages.tiles import figure_of, read_picture
 from .experiment import Experiment
 from .policy import CUES, blend, heat_maps, predictability
-from .provenance import how_it_was_made
 from .study import Case, Measurement, Metrics, Study
 
 CHANCE = 0.25
 """Accuracy of a random guess of counts from 0 to 3 (paper: 25 %)."""
 _NUM_STAGES, _NUM_PICTURED, _NUM_MAPS = 4, 7, 3
-_PICTURE_SCALE, _PICTURE_GAP = 3, 4
-"""Pixels per pixel, and the gap between tiles, of the pictures that training left."""
 
 _TITLES = {
     "seed": "seed",
@@ -56,7 +52,6 @@ def measure_agent(job: Job, case: Case, experiment: Experiment) -> Metrics:
     }
 
 
-@torch.no_grad()
 def measure_classifier(job: Job, case: Case, experiment: Experiment) -> Metrics:
     """Held-out count accuracy of a classifier trained with the true counts."""
     scenes = experiment.held_out(experiment.scale.num_test, counts=(0, 1, 2))
@@ -71,14 +66,6 @@ def measure_course(job: Job, case: Case, experiment: Experiment) -> list[Metrics
     ]
 
 
-def _agents(experiment: Experiment) -> Iterable[Case]:
-    return (Case("air_012", seed) for seed in experiment.seeds)
-
-
-def _classifiers(experiment: Experiment) -> Iterable[Case]:
-    return (Case("cnn_count_012", seed) for seed in experiment.seeds)
-
-
 def tables(table: pd.DataFrame) -> dict[str, str]:
     """The table of all seeds."""
     return {"seeds": show(table[table.elbo.notna()], _TITLES, _DIGITS)}
@@ -91,7 +78,7 @@ def write(page: Page, table: pd.DataFrame, experiment: Experiment) -> None:
         "AIR is trained on images of 0, 1 or 2 digits, without a label. Shown are held-out scenes with its windows "
         "and its reconstructions at stages of training, how well it counts held-out scenes, and where its first "
         "and second window lie. Count accuracy is of the most probable n.",
-        how_it_was_made("figure3", experiment, STUDY.jobs(experiment)),
+        STUDY.how_it_was_made(page.name, experiment),
         "## Count accuracy",
         f"Paper: a curve without numbers, and the sentence that counts are identified correctly; chance "
         f"{CHANCE:.0%}. Here: {', '.join(map(number, agents.count_accuracy))} by seed, on "
@@ -137,7 +124,7 @@ def _stages(agent: Job) -> Figure:
     chosen = sorted({round(i) for i in np.linspace(0, len(pictures) - 1, _NUM_STAGES)})
     stages = [pictures[i] for i in chosen]
     side = agent.agent().model.config.image_size
-    width = _NUM_PICTURED * (side * _PICTURE_SCALE + _PICTURE_GAP)
+    width = _NUM_PICTURED * (side * SCALE + GAP)
     iterations = [int(path.stem.rpartition("_")[2]) for path in stages]
     titles = [f"after {iteration:,} iterations" if iteration else "before training" for iteration in iterations]
     return figure_of([read_picture(path, width) for path in stages], titles, ("scenes", "reconstructions"))
@@ -158,10 +145,10 @@ def _heat_maps(agents: pd.DataFrame) -> Figure:
 
 STUDY = Study(
     "Figure 3: learning to count multi-MNIST digits",
-    (
-        Measurement(_agents, measure_agent),
-        Measurement(_classifiers, measure_classifier),
-        Measurement(_agents, measure_course),
+    lambda scale: (
+        Measurement([Case("air_012")], measure_agent),
+        Measurement([Case("cnn_count_012")], measure_classifier),
+        Measurement([Case("air_012")], measure_course),
     ),
     tables,
     write,

@@ -1,28 +1,28 @@
 """Figure 6, left: kinds and poses of one object by inverse graphics, and by the methods it is compared with."""
 
-from collections.abc import Iterator
-
-import matplotlib.figure
 import pandas as pd
+import torch
+from matplotlib.figure import Figure
 
+from air_env.scenes import SceneDataset
+
+from ..comparisons.descent import explain_directly, refine
+from ..evaluation.pictures import strip
+from ..jobs.job import Job
 from ..pages import Page, means, pivot, show
-from ..pages.tiles import figure_of, stack, strip
+from ..pages.tiles import sheet
 from .experiment import Experiment
-from .objects import (
-    CONDITIONS,
-    DIRECT,
-    REFINED,
-    RUNS,
-    direct,
-    explain,
-    held_out,
-    measure_direct,
-    measure_network,
-    measure_refined,
-    measure_transfer,
-)
-from .provenance import how_it_was_made
-from .study import Case, Measurement, Study
+from .objects import AS_TRAINED, CONDITIONS, Method, errors, images_of, prepared, timed
+from .study import Case, Measurement, Metrics, Study
+
+RUNS = {
+    "exact": "AIR, exact",
+    "score": "AIR, score function",
+    "pyrender": "AIR, exact, through pyrender",
+    "supervised": "supervised",
+}
+"""Run -> what a table calls it."""
+DIRECT, REFINED = "direct descent", "AIR, exact, then descent"
 
 _TRAININGS = {"exact": "as they are", "perturbed": "with other colours, sizes and light"}
 _ERRORS = {
@@ -46,21 +46,36 @@ _DEVIATIONS = """\
 - The network is ours: a map of attention for each kind, whose place is projected back onto the plane by the camera."""
 
 
-def _networks(experiment: Experiment) -> Iterator[Case]:
-    for run, method in RUNS.items():
-        for seed in experiment.seeds:
-            yield Case(f"objects3d_{run}", seed, method=method)
+def measure_network(job: Job, case: Case, experiment: Experiment) -> Metrics:
+    """Measures an agent or the supervised network, perhaps on images that another renderer draws."""
+    condition = str(case.about.get("condition", AS_TRAINED))
+    return _measure(job.load("cpu").explain, images_of(experiment, experiment.scale.num_test, condition), job)
 
 
-def _descents(method: str, experiment: Experiment) -> Iterator[Case]:
-    return (Case("objects3d_exact", seed, method=method) for seed in experiment.seeds)
+def measure_direct(job: Job, case: Case, experiment: Experiment) -> Metrics:
+    """Measures descent from random starts, which uses nothing of the agent but its generative model."""
+    return _measure(direct(job, experiment), images_of(experiment, experiment.scale.num_direct), job)
 
 
-def _transfers(experiment: Experiment) -> Iterator[Case]:
-    for condition in CONDITIONS:
-        for training in _TRAININGS:
-            for seed in experiment.seeds:
-                yield Case(f"objects3d_{training}", seed, condition=condition, training=training)
+def measure_refined(job: Job, case: Case, experiment: Experiment) -> Metrics:
+    """Measures descent started at the agent's inference."""
+    agent, steps = prepared(job), max(1, experiment.scale.descent[1] // 5)
+    scenes = images_of(experiment, experiment.scale.num_direct)
+    return _measure(lambda images: refine(agent, images, agent.explain(images), steps=steps), scenes, job)
+
+
+def direct(job: Job, experiment: Experiment) -> Method:
+    """Descent from random starts."""
+    model, (starts, steps) = prepared(job).model, experiment.scale.descent
+    return lambda images: explain_directly(
+        model, images, starts=starts, steps=steps, generator=torch.Generator().manual_seed(job.recipe.seed)
+    )
+
+
+def _measure(method: Method, scenes: SceneDataset, job: Job) -> Metrics:
+    """Accuracies and errors, and the time that an image takes on one thread."""
+    z, seconds = timed(method, scenes.float_images(), num_threads=1)
+    return errors(z, scenes, job.load("cpu").model) | {"ms_per_image": 1e3 * seconds / len(scenes)}
 
 
 def tables(table: pd.DataFrame) -> dict[str, str]:
@@ -88,7 +103,7 @@ def write(page: Page, table: pd.DataFrame, experiment: Experiment) -> None:
         f"true kinds and poses. `{DIRECT}` has no network: for every image, {starts} random poses of each kind are "
         f"improved by {steps} steps of Adam, and the best is taken. `{REFINED}` improves what the agent infers by "
         f"{max(1, steps // 5)} steps.",
-        how_it_was_made("figure6", experiment, STUDY.jobs(experiment)),
+        STUDY.how_it_was_made(page.name, experiment),
         f"Errors of positions are in the scene's unit (a cube is 0.9 wide), of turns in radians up to the object's "
         f"symmetry: chance is 0.39 for cubes and 1.57 for cylinders. {experiment.scale.num_test:,} held-out "
         f"images, {experiment.scale.num_direct:,} of them for descent; times on one thread.",
@@ -111,26 +126,33 @@ def write(page: Page, table: pd.DataFrame, experiment: Experiment) -> None:
     )
 
 
-def _picture(experiment: Experiment) -> matplotlib.figure.Figure:
+def _picture(experiment: Experiment) -> Figure:
     """Images above every method's reconstructions."""
-    images, seed = held_out(experiment, _NUM_PICTURED).float_images(), experiment.seeds[0]
+    images, seed = images_of(experiment, _NUM_PICTURED).float_images(), experiment.seeds[0]
     exact = experiment.job("objects3d_exact", seed)
     methods = {
-        "AIR": explain(exact),
-        "supervised": explain(experiment.job("objects3d_supervised", seed)),
+        "AIR": exact.load("cpu").explain,
+        "supervised": experiment.job("objects3d_supervised", seed).load("cpu").explain,
         "direct": direct(exact, experiment),
     }
-    drawn = [images, *(method(images).reconstruction for method in methods.values())]
-    return figure_of([stack([strip(part, scale=_PIXELS) for part in drawn])], [""], ["image", *methods])
+    drawn = {"image": images, **{name: method(images).reconstruction for name, method in methods.items()}}
+    return sheet({name: strip(part, scale=_PIXELS) for name, part in drawn.items()})
 
 
 STUDY = Study(
     "Figure 6, left: inverse graphics of one object",
-    (
-        Measurement(_networks, measure_network),
-        Measurement(lambda experiment: _descents(DIRECT, experiment), measure_direct),
-        Measurement(lambda experiment: _descents(REFINED, experiment), measure_refined),
-        Measurement(_transfers, measure_transfer),
+    lambda scale: (
+        Measurement([Case(f"objects3d_{run}", method=method) for run, method in RUNS.items()], measure_network),
+        Measurement([Case("objects3d_exact", method=DIRECT)], measure_direct),
+        Measurement([Case("objects3d_exact", method=REFINED)], measure_refined),
+        Measurement(
+            [
+                Case(f"objects3d_{training}", condition=condition, training=training)
+                for condition in CONDITIONS
+                for training in _TRAININGS
+            ],
+            measure_network,
+        ),
     ),
     tables,
     write,

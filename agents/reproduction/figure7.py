@@ -1,33 +1,13 @@
 """Figures 6, right, and 7: crockery on a table and the camera, by agents and by supervised networks."""
 
-from collections.abc import Iterator
-
 import pandas as pd
 
 from ..pages import Page, means, number, pivot, show, table
+from . import crockery
 from .experiment import Experiment
 from .objects import CONDITIONS
 from .policy import CUES
-from .provenance import how_it_was_made
 from .study import Case, Measurement, Study
-from .table_pictures import frames, plans, policy_maps, reconstructions
-from .tables import (
-    AGENTS,
-    KINDS_ON_TABLE,
-    MARGINS,
-    NUM_SEEDS_SUPERVISED,
-    NUM_THREADS,
-    RUNS,
-    SCENARIOS,
-    agents,
-    cases,
-    job_name,
-    measure_phases,
-    measure_photographs,
-    measure_policy,
-    measure_tables,
-    measure_transfer,
-)
 
 _ERRORS = {
     "count_accuracy": "count accuracy",
@@ -90,36 +70,19 @@ all counted and named right by `tabletop3d_sleep`, seed 0, without a crop. Squar
 hand, with a scale that was off by up to 8 %, gave 3, 0, 3 and 2 of their 3 items each. No real photograph was tried."""
 
 
-def _repeated(experiment: Experiment) -> Iterator[Case]:
-    """The agents of the scenario that is looked at more closely."""
-    for run in AGENTS:
-        for seed in experiment.seeds:
-            yield Case(job_name(_SCENARIO, run), seed, method=RUNS[run])
-
-
-def _transfers(experiment: Experiment) -> Iterator[Case]:
-    for condition in CONDITIONS:
-        for case in _repeated(experiment):
-            yield Case(case.run, case.seed, condition=condition, **case.about)
-
-
 def tables(rows: pd.DataFrame) -> dict[str, str]:
     """Means, every seed, counts one by one, transfer; and phases, policy and photographs, where they are known."""
     scored = rows[rows.scenario.notna() & rows.count_accuracy.notna()]
     counts = sorted(name for name in map(str, rows) if name.startswith("count_accuracy_"))
     transfer = rows[rows.condition.notna()]
-    pairs = [
-        f"{number(count)}, {number(identity)}"
-        for count, identity in zip(transfer.count_accuracy, transfer.identity_accuracy, strict=True)
-    ]
-    wide = transfer.assign(pair=pairs).pivot(index=["condition", "method"], columns="seed", values="pair")
-    wide = wide.reindex(pd.MultiIndex.from_frame(transfer[["condition", "method"]].drop_duplicates()))
-    seeds = [f"seed {seed}" for seed in wide]
+    pairs = transfer.count_accuracy.map(number) + ", " + transfer.identity_accuracy.map(number)
     found = {
         "means": means(scored, _GROUP, _COLUMNS, _DIGITS),
         "seeds": show(scored, _GROUP | {"seed": "seed"} | _ERRORS),
         "counts": means(scored, _GROUP, {name: name.rpartition("_")[2] for name in counts}),
-        "transfer": table(["images", "method", *seeds], wide.reset_index().to_numpy().tolist()),
+        "transfer": pivot(
+            transfer.assign(pair=pairs), {"condition": "images", "method": "method"}, "seed", "pair", "seed {}"
+        ),
     }
     if "phase" in rows:
         phases, policies = rows[rows.phase.notna()], rows[rows.position.notna() | rows.step_1_plate.notna()]
@@ -132,32 +95,33 @@ def tables(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def _policy(rows: pd.DataFrame) -> str:
-    steps = range(1, 1 + sum(name.endswith(KINDS_ON_TABLE[0]) for name in map(str, rows) if name.startswith("step_")))
+    steps = range(1, 1 + sum(name.endswith(crockery.KINDS[0]) for name in map(str, rows) if name.startswith("step_")))
     lines = [
         [row["scenario"], row["method"], row["seed"]]
-        + [" ".join(number(row[f"step_{step}_{kind}"], 2) for kind in KINDS_ON_TABLE) for step in steps]
+        + [" ".join(number(row[f"step_{step}_{kind}"], 2) for kind in crockery.KINDS) for step in steps]
         + [number(row[cue], 2) for cue in CUES]
         for row in rows.to_dict("records")
     ]
-    headings = [f"step {step}: {', '.join(KINDS_ON_TABLE)}" for step in steps]
+    headings = [f"step {step}: {', '.join(crockery.KINDS)}" for step in steps]
     return table([*_GROUP.values(), "seed", *headings, *CUES], lines)
 
 
 def write(page: Page, rows: pd.DataFrame, experiment: Experiment) -> None:
     """Fills the page."""
     texts, seed = tables(rows), experiment.seeds[0]
-    about = f"{SCENARIOS[_SCENARIO]}, seed {seed}"
+    about = f"{crockery.SCENARIOS[_SCENARIO]}, seed {seed}"
     page.add(
         "Up to three plates, bowls and cups stand on a table; the camera is somewhere around it. The agents learn "
         "from images alone how many there are, which, where, and where the camera is, by drawing what they infer. "
         "One recipe maximises the ELBO on all images; the other starts with a sleep phase, on scenes sampled from its "
         "own generative model. The supervised networks are trained with all labels; they are trained with the first "
-        f"{NUM_SEEDS_SUPERVISED} seeds.",
-        how_it_was_made("figure7", experiment, STUDY.jobs(experiment)),
+        f"{crockery.NUM_SEEDS['canonical']} seeds.",
+        STUDY.how_it_was_made(page.name, experiment),
         f"{experiment.scale.num_test:,} held-out images of 32 pixels a side. Identity is of the items of correctly "
         f"counted images, matched by their outlines; position of those of them whose kind is right, too, in the "
         f"scene's unit (the table is 4.2 wide, a plate 1.4). The camera's error is in radians. Speed on "
-        f"{NUM_THREADS} threads, with the drawing of the reconstruction; of agents, whose renderer is compiled.",
+        f"{crockery.NUM_THREADS} threads, with the drawing of the reconstruction; of agents, whose renderer is "
+        "compiled.",
         "## Means over the seeds",
         texts["means"],
         "## Every seed",
@@ -169,18 +133,19 @@ def write(page: Page, rows: pd.DataFrame, experiment: Experiment) -> None:
         "5,000 other images for the finished agent.",
         texts["phases"],
     )
-    page.add_picture("reconstructions", reconstructions(experiment, _SCENARIO), f"Held-out images; {about}")
-    page.add_picture("plans", plans(experiment, _SCENARIO), f"From above: true items, inferred ones in red; {about}")
+    page.add_picture("reconstructions", crockery.reconstructions(experiment, _SCENARIO), f"Held-out images; {about}")
+    caption = f"From above: true items, inferred ones in red; {about}"
+    page.add_picture("plans", crockery.plans(experiment, _SCENARIO), caption)
     caption = "Held-out images above, explanations below"
-    page.add_animation("growing", frames(experiment, _SCENARIO), _MILLISECONDS, caption)
+    page.add_animation("growing", crockery.frames(experiment, _SCENARIO), _MILLISECONDS, caption)
     page.add(
         "## Order of explanation",
         f"Share of each kind at each step of {experiment.scale.num_far:,} scenes with three items, and accuracy of "
         "predicting which of two items is explained first (chance 0.5) from position, kind or apparent size.",
         texts["policy"],
     )
-    policies = rows[rows.maps.notna() & (rows.scenario == SCENARIOS[_SCENARIO]) & (rows.seed == seed)]
-    page.add_picture("policy", policy_maps(policies), f"Where and what at each step; {about}")
+    policies = rows[rows.maps.notna() & (rows.scenario == crockery.SCENARIOS[_SCENARIO]) & (rows.seed == seed)]
+    page.add_picture("policy", crockery.policy_maps(policies), f"Where and what at each step; {about}")
     page.add(
         "## Transfer",
         "Agents of the ray caster, shown images that pyrender makes, with colours, sizes, light and materials that "
@@ -198,14 +163,29 @@ def write(page: Page, rows: pd.DataFrame, experiment: Experiment) -> None:
     )
 
 
+_RUNS = [
+    Case(crockery.job_name(scenario, run), crockery.NUM_SEEDS.get(run), scenario=scenes, method=method)
+    for scenario, scenes in crockery.SCENARIOS.items()
+    for run, method in crockery.RUNS.items()
+]
+_AGENTS = [case for case in _RUNS if case.run.endswith(crockery.AGENTS)]
+_REPEATED = {crockery.job_name(_SCENARIO, run): crockery.RUNS[run] for run in crockery.AGENTS}
+"""The agents of the scenario that is looked at more closely."""
 STUDY = Study(
     "Figure 7: crockery on a table, and the camera",
-    (
-        Measurement(cases, measure_tables),
-        Measurement(agents, measure_policy),
-        Measurement(_repeated, measure_photographs, {"margins": MARGINS}),
-        Measurement(_transfers, measure_transfer),
-        Measurement(agents, measure_phases),
+    lambda scale: (
+        Measurement(_RUNS, crockery.measure_tables),
+        Measurement(_AGENTS, crockery.measure_policy),
+        Measurement(
+            [Case(run, method=method) for run, method in _REPEATED.items()],
+            crockery.measure_photographs,
+            {"margins": crockery.MARGINS},
+        ),
+        Measurement(
+            [Case(run, condition=name, method=method) for name in CONDITIONS for run, method in _REPEATED.items()],
+            crockery.measure_transfer,
+        ),
+        Measurement(_AGENTS, crockery.measure_phases),
     ),
     tables,
     write,

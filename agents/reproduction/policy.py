@@ -42,13 +42,20 @@ def heat_maps(z: Explanation, num_steps: int = 2) -> NDArray[np.float64]:
         ``[step, row, column]``, shares of the step's windows; 0 where a step has none, and windows whose centre is
         outside the image are counted at its border.
     """
-    maps = np.zeros((num_steps, _BINS, _BINS))
-    present, centres = z.z_pres.cpu().numpy() > 0, z.z_where[..., 1:3].cpu().numpy()
-    for step in range(min(num_steps, present.shape[1])):
-        x, y = centres[present[:, step], step].clip(-1, 1).T
-        counts, _, _ = np.histogram2d(y, x, _BINS, ((-1, 1), (-1, 1)))
-        maps[step] = counts / max(1, counts.sum())
-    return maps
+    return histograms(z.z_pres, z.z_where[..., 1:3], 1, _BINS)[:num_steps]
+
+
+def histograms(
+    z_pres: Float[Tensor, "scene step"], places: Float[Tensor, "scene step 2"], reach: float, bins: int
+) -> Float[np.ndarray, "step row column"]:
+    """Where the objects of each step are, as shares of them; those out of reach are counted at the border."""
+    # Doubles: in single precision the border may lie beyond itself.
+    maps, places = [], places.double().clamp(-reach, reach).cpu()
+    for step, present in enumerate(z_pres.cpu().unbind(1)):
+        x, y = places[present > 0, step].numpy().T
+        counts, _, _ = np.histogram2d(y, x, bins, ((-reach, reach), (-reach, reach)))
+        maps.append(counts / max(1, counts.sum()))
+    return np.stack(maps)
 
 
 def blend(maps: Float[np.ndarray, "2 row column"]) -> Float[np.ndarray, "row column 3"]:

@@ -36,23 +36,25 @@ Options = Mapping[str, Any]
 
 _AGENTS = {"air": "multi_mnist_wide", "air_sharp": "multi_mnist_sharp", "dair": "multi_mnist_dair"}
 """Family of runs -> recipe of `RECIPES`; the others are those of `COMPARISONS`."""
-_OBJECTS: dict[str, AnyRecipe] = {
-    "exact": RECIPES.find("objects3d"),
-    "score": replace(RECIPES.find("objects3d"), categories="score_function"),
-    "pyrender": RECIPES.find("objects3d_pyrender"),
-    "perturbed": RECIPES.find("objects3d_perturbed"),
-    "supervised": COMPARISONS.find("supervised_poses"),
-}
-"""Run of Figure 6 -> recipe."""
 _TABLES: dict[str, AnyRecipe] = {
     "elbo": RECIPES.find("tabletop3d"),
     "sleep": RECIPES.find("tabletop3d_sleep"),
     "canonical": COMPARISONS.find("supervised_table"),
     "arbitrary": COMPARISONS.find("supervised_table_arbitrary"),
 }
-"""Run of Figure 7 -> recipe."""
-_SCENARIOS = {"repeated": True, "distinct": False}
-"""Scenario of Figure 7 -> whether there may be several items of a kind."""
+_SOLIDS: dict[str, AnyRecipe] = {
+    "objects3d_exact": RECIPES.find("objects3d"),
+    "objects3d_score": replace(RECIPES.find("objects3d"), categories="score_function"),
+    "objects3d_pyrender": RECIPES.find("objects3d_pyrender"),
+    "objects3d_perturbed": RECIPES.find("objects3d_perturbed"),
+    "objects3d_supervised": COMPARISONS.find("supervised_poses"),
+} | {
+    # Whether there may be several items of a kind.
+    f"tabletop3d_{scenario}_{run}": replace(recipe, scene_options=recipe.scene_options | {"repetitions": repetitions})
+    for scenario, repetitions in {"repeated": True, "distinct": False}.items()
+    for run, recipe in _TABLES.items()
+}
+"""Run of Figures 6 and 7 -> recipe."""
 _FEW_LABELS = 1_000
 _NUM_TEST = 60
 """Held-out scenes on which the smallest runs measure themselves."""
@@ -114,46 +116,35 @@ class Scale:
             seed: Of the recipe.
         """
         family, _, last = name.rpartition("_")
-        if family == "objects3d":
-            return self._object_recipe(_OBJECTS[last], seed)
-        if family.startswith("tabletop3d_"):
-            recipe, repetitions = _TABLES[last], _SCENARIOS[family.removeprefix("tabletop3d_")]
-            options = recipe.scene_options | {"repetitions": repetitions}
-            return self._object_recipe(replace(recipe, scene_options=options), seed)
-        for recipes in (RECIPES, COMPARISONS):
-            if name in recipes.names():
-                return self._plain_recipe(recipes.find(name), seed)
-        recipe = RECIPES.find(_AGENTS[family]) if family in _AGENTS else COMPARISONS.find(family or name)
-        changes: dict[str, object] = {"seed": seed, "scene": self.scene}
         iterations = self.iterations.get(family, self.default_iterations)
-        if family in ("cnn_sum", "cnn_order"):
-            counts, labels = (2,), int(last)
-            changes |= {"num_train": labels, "batch_size": min(recipe.batch_size, labels)}
-            if labels <= _FEW_LABELS:
-                # Which are learned by heart long before.
-                iterations /= 4
+        changes: dict[str, object] = {"seed": seed}
+        options: Options = {}
+        if name in _SOLIDS:
+            recipe, options = _SOLIDS[name], self.object_options
+        elif name in RECIPES.names():
+            recipe = RECIPES.find(name)
+        elif name in COMPARISONS.names():
+            recipe = COMPARISONS.find(name)
         else:
-            counts = tuple(map(int, last))
-        changes["scene_options"] = {**recipe.scene_options, **self.options, "counts": counts}
+            recipe = RECIPES.find(_AGENTS[family]) if family in _AGENTS else COMPARISONS.find(family or name)
+            changes["scene"] = self.scene
+            if family in ("cnn_sum", "cnn_order"):
+                counts, labels = (2,), int(last)
+                changes |= {"num_train": labels, "batch_size": min(recipe.batch_size, labels)}
+                if labels <= _FEW_LABELS:
+                    # Which are learned by heart long before.
+                    iterations /= 4
+            else:
+                counts = tuple(map(int, last))
+            options = {**self.options, "counts": counts}
+        changes["scene_options"] = {**recipe.scene_options, **options}
         changes["max_steps"] = round(recipe.max_steps * iterations)
         recipe = replace(recipe, **changes)
-        return recipe if self.max_steps is None else _tiny(recipe, self.max_steps, self.options["image_size"])
-
-    def _plain_recipe(self, recipe: AnyRecipe, seed: int) -> AnyRecipe:
-        recipe = replace(recipe, seed=seed)
-        if self.max_steps is None:
-            return replace(recipe, max_steps=round(recipe.max_steps * self.default_iterations))
-        return _short(recipe, self.max_steps)
-
-    def _object_recipe(self, recipe: AnyRecipe, seed: int) -> AnyRecipe:
-        recipe = replace(recipe, seed=seed, scene_options=recipe.scene_options | dict(self.object_options))
-        if self.max_steps is None:
-            return replace(recipe, max_steps=round(recipe.max_steps * self.default_iterations))
-        return _tiny(recipe, self.max_steps, self.object_options["image_size"])
+        return recipe if self.max_steps is None else _tiny(recipe, self.max_steps)
 
 
-def _short(recipe: AnyRecipe, max_steps: int) -> AnyRecipe:
-    """The recipe with few iterations on few images."""
+def _tiny(recipe: AnyRecipe, max_steps: int) -> AnyRecipe:
+    """A recipe of the same kind with few iterations on few images; where their side is given, with small networks."""
     num_train = min(recipe.num_train, 64)
     recipe = replace(
         recipe,
@@ -164,8 +155,13 @@ def _short(recipe: AnyRecipe, max_steps: int) -> AnyRecipe:
         num_test=_NUM_TEST,
         num_final=_NUM_TEST,
     )
+    if "image_size" in recipe.scene_options:
+        recipe = replace(recipe, model=replace(_small(recipe.model), image_size=recipe.scene_options["image_size"]))
     if not isinstance(recipe, Recipe):
         return recipe
+    if "image_size" in recipe.scene_options:
+        model = replace(recipe.model, renderer=_small(recipe.model.renderer))
+        recipe = replace(recipe, model=model, agent=_small(recipe.agent))
     return replace(
         recipe,
         exploration_steps=min(recipe.exploration_steps, max_steps // 2),
@@ -173,16 +169,6 @@ def _short(recipe: AnyRecipe, max_steps: int) -> AnyRecipe:
         sleep_steps=min(recipe.sleep_steps, max_steps // 4),
         compile=False,
     )
-
-
-def _tiny(recipe: AnyRecipe, max_steps: int, side: int) -> AnyRecipe:
-    """A recipe of the same kind with few iterations, small images and small networks."""
-    recipe = _short(recipe, max_steps)
-    recipe = replace(recipe, model=replace(_small(recipe.model), image_size=side))
-    if not isinstance(recipe, Recipe):
-        return recipe
-    model = replace(recipe.model, renderer=_small(recipe.model.renderer))
-    return replace(recipe, model=model, agent=_small(recipe.agent))
 
 
 def _small(settings: Settings) -> Settings:

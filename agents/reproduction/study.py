@@ -1,7 +1,7 @@
 """Studies: a table of cases, measured of trained runs, and a page about it.
 
-A `Case` is a run with a seed, and what else tells its row from others. Measuring it gives more columns of that row, or
-several rows. Results are kept on disk:
+A `Case` is a run with every seed, and what else tells its rows from others. Measuring it gives more columns of the row
+of a seed, or several rows. Results are kept on disk:
 
 RUNS/SCALE/measured/KEY.json    what was measured, of which weights and with which settings, and the rows
 """
@@ -15,9 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from ..jobs.job import Job
-from ..pages import Page
+from ..pages import Page, number, table
 from ..training.files import read_json, write_results
 from .experiment import Experiment
+from .scales import Scale
 
 MEASURED_FOLDER = "measured"
 
@@ -27,16 +28,16 @@ Progress = Callable[[int, str], object]
 
 
 class Case:
-    """A row of a study's table, or several.
+    """A row of a study's table for every seed, or several.
 
     Args:
         run: Name of a run; `Scale.recipe` has the names.
-        seed: Its seed.
-        about: Columns that tell the row from others.
+        num_seeds: How many of the seeds are measured; by default all.
+        about: Columns that tell the rows from others.
     """
 
-    def __init__(self, run: str, seed: int, **about: object) -> None:
-        self.run, self.seed, self.about = run, seed, about
+    def __init__(self, run: str, num_seeds: int | None = None, **about: object) -> None:
+        self.run, self.num_seeds, self.about = run, num_seeds, about
 
     def __getitem__(self, column: str) -> str:
         return str(self.about[column])
@@ -46,10 +47,10 @@ class Case:
 class Measurement:
     """What is measured of some cases."""
 
-    cases: Callable[[Experiment], Iterable[Case]]
+    cases: Iterable[Case]
     """The cases."""
     measure: Callable[[Job, Case, Experiment], Metrics | Sequence[Metrics]]
-    """Metrics of a case whose run is finished, or a sequence of them for as many rows; depends on nothing else."""
+    """Metrics of a case's finished run, or a sequence of them for as many rows; depends on nothing else."""
     settings: Metrics = field(default_factory=dict)
     """Constants that the metrics depend on, beyond the case and the scale."""
 
@@ -60,8 +61,8 @@ class Study:
 
     title: str
     """Title of its page."""
-    measurements: tuple[Measurement, ...]
-    """Their rows, one below the other, are the study's table."""
+    measurements: Callable[[Scale], Iterable[Measurement]]
+    """What is measured at a scale; the rows, one below the other, are the study's table."""
     tables: Callable[[pd.DataFrame], dict[str, str]]
     """The tables of the page in Markdown by name, from what the CSV file has of the study's table."""
     write: Callable[[Page, pd.DataFrame, Experiment], None]
@@ -73,12 +74,14 @@ class Study:
 
     def jobs(self, experiment: Experiment) -> list[Job]:
         """The runs of all cases: all with the first seed, then with the second, ..."""
-        runs = dict.fromkeys((case.run, case.seed) for _, case in self.cases(experiment))
+        runs = dict.fromkeys((case.run, seed) for _, case, seed in self.cases(experiment))
         return [experiment.job(*run) for run in sorted(runs, key=lambda run: experiment.seeds.index(run[1]))]
 
-    def cases(self, experiment: Experiment) -> list[tuple[Measurement, Case]]:
-        """All cases, each with its measurement, in the order of the table."""
-        return [(measurement, case) for measurement in self.measurements for case in measurement.cases(experiment)]
+    def cases(self, experiment: Experiment) -> list[tuple[Measurement, Case, int]]:
+        """All cases, each with its measurement and a seed, in the order of the table."""
+        measurements = self.measurements(experiment.scale)
+        cases = [(measurement, case) for measurement in measurements for case in measurement.cases]
+        return [(*both, seed) for both in cases for seed in experiment.seeds[: both[1].num_seeds]]
 
     def measure(self, experiment: Experiment, progress: Progress = lambda done, what: None) -> pd.DataFrame:
         """The study's table; what is known is read from disk.
@@ -93,14 +96,28 @@ class Study:
         rows: list[Metrics] = []
         cases = self.cases(experiment)
         fingerprints = {job.name: job.fingerprint() for job in self.jobs(experiment)}
-        for done, (measurement, case) in enumerate(cases):
-            job = experiment.job(case.run, case.seed)
+        for done, (measurement, case, seed) in enumerate(cases):
+            job = experiment.job(case.run, seed)
             progress(done, job.name)
-            about = {"run": job.name, **case.about, "seed": case.seed}
-            found = _measured(measurement, case, about, experiment, fingerprints[job.name])
+            about = {"run": job.name, **case.about, "seed": seed}
+            found = _measured(measurement, job, case, about, experiment, fingerprints[job.name])
             rows += [{**about, **metrics} for metrics in found]
         progress(len(cases), "")
         return pd.DataFrame(rows)
+
+    def how_it_was_made(self, name: str, experiment: Experiment) -> str:
+        """The command, the scale, the seeds, and what the trainings took and where, in Markdown."""
+        jobs, seeds = self.jobs(experiment), list(map(str, experiment.seeds))
+        data = ["--data-dir D"] if any(job.recipe.scene == "multi_mnist" for job in jobs) else []
+        command = ["air-env reproduce", name, "--scale", experiment.scale_name, "--seeds", *seeds, *data]
+        return "\n\n".join(
+            [
+                f"```bash\n{' '.join(command)}\n```",
+                f"Scale `{experiment.scale_name}`: {experiment.scale.title}. Seeds {', '.join(seeds)}.",
+                _minutes(jobs),
+                _machines(jobs),
+            ]
+        )
 
     def read(self, path: Path) -> pd.DataFrame:
         """The study's table as its CSV file has it."""
@@ -113,7 +130,7 @@ def scalars(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _measured(
-    measurement: Measurement, case: Case, about: Metrics, experiment: Experiment, weights: str
+    measurement: Measurement, job: Job, case: Case, about: Metrics, experiment: Experiment, weights: str
 ) -> list[Metrics]:
     """Rows of a case: read, or measured and written."""
     scale = {name: value for name, value in asdict(experiment.scale).items() if name != "title"}
@@ -129,16 +146,34 @@ def _measured(
             return known["rows"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass  # Nothing was measured, or the file is damaged.
-    found = measurement.measure(experiment.job(case.run, case.seed), case, experiment)
-    found = json.loads(json.dumps(_without_nan([found] if isinstance(found, Mapping) else found)))
+    found = measurement.measure(job, case, experiment)
+    found = json.loads(json.dumps([found] if isinstance(found, Mapping) else found))
     write_results(path, {"of": signature, "rows": found})
     return found
 
 
-def _without_nan(value: object) -> object:
-    """The value with None in place of NaN, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {name: _without_nan(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(part) for part in value]
-    return None if isinstance(value, float) and value != value else value
+def _minutes(jobs: Sequence[Job]) -> str:
+    runs = pd.DataFrame(
+        {"run": job.kind, "iterations": job.recipe.max_steps, "minutes": job.evaluation()["minutes"] or 0.0}
+        for job in jobs
+    )
+    rows = [
+        [f"`{kind}`", len(own), f"{own.iterations.iloc[-1]:,}", number(own.minutes.median(), 1), _sum(own)]
+        for kind, own in runs.groupby("run", sort=False)
+    ]
+    rows.append(["all", len(jobs), "", "", _sum(runs)])
+    return table(["runs", "seeds", "iterations", "median minutes", "minutes in all"], rows)
+
+
+def _sum(runs: pd.DataFrame) -> str:
+    return number(runs.minutes.sum(), 1)
+
+
+def _machines(jobs: Sequence[Job]) -> str:
+    machines = {
+        f"{m['cpu'] if m['device'] == 'cpu' else m['device']}, {m['threads']} thread(s) each, torch {m['torch']}, "
+        f"commit {m['commit'] or 'unknown'}"
+        for m in (job.machine() for job in jobs)
+        if m
+    }
+    return f"Trained on: {'; '.join(sorted(machines)) or 'unknown'}."

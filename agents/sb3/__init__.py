@@ -7,6 +7,7 @@ from .algorithms import ALGORITHMS, load_algorithm, make_algorithm, save_algorit
 from .evaluation import evaluate_policy
 from .policy import HybridDistribution, HybridPolicy, SceneExtractor
 from .settings import Settings, make_settings
+from .trained import TrainedPolicy
 from .trainer import PolicyTrainer
 from .vec_env import AIRSceneVecEnv
 
@@ -18,6 +19,7 @@ __all__ = [
     "PolicyTrainer",
     "SceneExtractor",
     "Settings",
+    "TrainedPolicy",
     "evaluate_policy",
     "load_algorithm",
     "make_algorithm",

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from air_env.registry import Registry
 
+from ..training.checkpoints import POLICY_FILE
 from ..training.serialisation import from_json, to_json
 from ..training.settings import Options, TrainingSettings
 from ..training.weights import fill, opened_weights, save_weights, weights_path
@@ -31,7 +32,6 @@ from .vec_env import AIRSceneVecEnv
 if TYPE_CHECKING:
     from .settings import Settings
 
-POLICY_FILE = "policy.safetensors"
 Optimizers = dict[str, torch.optim.Optimizer]
 _FORMAT = "air-env stable-baselines3 1"
 
@@ -159,3 +159,9 @@ def load_algorithm(
         algorithm = make_algorithm(settings, envs, device)
         fill(algorithm.policy, weights.tensors)
     return algorithm
+
+
+def load_settings(source: str | Path) -> Settings:
+    """The settings that a saved policy was trained by, from where `load_algorithm` loads it."""
+    with opened_weights(weights_path(source, POLICY_FILE, "policy"), _FORMAT) as weights:
+        return cast("Settings", from_json(TrainingSettings, weights.settings("settings")))

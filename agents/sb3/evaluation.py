@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from air_env.explanation import DrawnExplanation
+from air_env.explanation import DrawnExplanation, Images
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
 
@@ -45,12 +45,15 @@ def evaluate_policy(
     return {name: torch.cat([part[name].cpu() for part in parts]).double().mean().item() for name in parts[0]}
 
 
-def explain(act: Act, world: World, action_mode: str, *, seed: int = 0) -> tuple[DrawnExplanation, Tensor]:
-    """One episode on every scene of a world: what was drawn, and the returns ``[scene]``."""
-    num_scenes = len(world.scenes)
-    envs = AIRSceneVectorEnv(num_scenes, action_mode=action_mode, byte_images=True, grad_enabled=False, world=world)
-    observation, _ = envs.reset(seed=seed, options={"scenes": np.arange(num_scenes)})
-    total = torch.zeros(num_scenes, device=envs.device)
+def explain(
+    act: Act, world: World, action_mode: str, *, images: Images | None = None, seed: int = 0
+) -> tuple[DrawnExplanation, Tensor]:
+    """One episode on every scene of a world, or on images of one's own: what was drawn, and the returns ``[scene]``."""
+    chosen = {"scenes": np.arange(len(world.scenes))} if images is None else {"images": images}
+    num_envs = len(world.scenes if images is None else images)
+    envs = AIRSceneVectorEnv(num_envs, action_mode=action_mode, byte_images=True, grad_enabled=False, world=world)
+    observation, _ = envs.reset(seed=seed, options=chosen)
+    total = torch.zeros(num_envs, device=envs.device)
     for _ in range(world.model.config.num_steps):
         action = act({name: part.numpy(force=True) for name, part in observation.items()})
         observation, rewards, _, _, _ = envs.step(action)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,14 +15,15 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from torch import Tensor
 
+from air_env.frames import Frame
 from air_env.scenes import Scene, SceneDataset
 from air_env.world import World, make_world
 
 from ..evaluation.pictures import scenes_beside_reconstructions
-from ..training.files import write_atomically
-from ..training.settings import Rows, State
+from ..training.checkpoints import POLICY_FILE
+from ..training.settings import State, Trains
 from ..training.weights import fill, restore
-from .algorithms import ALGORITHMS, POLICY_FILE, make_algorithm, save_algorithm
+from .algorithms import ALGORITHMS, make_algorithm, save_algorithm
 from .evaluation import act_at_random, evaluate_policy, explain, stop_at_once
 from .policy import HybridPolicy
 from .vec_env import AIRSceneVecEnv
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 
-class PolicyTrainer:
+class PolicyTrainer(Trains):
     """Trains a policy by a Stable-Baselines3 algorithm, a rollout at a time.
 
     A restored trainer continues with the weights, optimisers, schedules and normalisation of the saved one; its noise,
@@ -46,7 +47,7 @@ class PolicyTrainer:
     objective = "return"
 
     def __init__(self, settings: Settings, scene: Scene, device: torch.device | str = "cpu") -> None:
-        self.settings = settings
+        self.settings, self.description = settings, settings.algorithm
         self.device = torch.device(device)
         self.images = 0
         world = make_world(scene, num_scenes=settings.num_train, scene_seed=settings.seed)
@@ -57,29 +58,17 @@ class PolicyTrainer:
         # Only rewards are normalised: networks divide the pixels by 255 themselves.
         self._normalised = VecNormalize(VecMonitor(envs), norm_obs=False, gamma=1.0)
         self.algorithm = make_algorithm(settings, self._normalised, device)
+        self.network = self.algorithm.policy
         self.algorithm.set_logger(Logger(None, []))
         self.algorithm.lr_schedule = lambda remaining: self.learning_rate
         self._share = 0.0
 
     @property
-    def iteration(self) -> int:
-        """Environment steps so far."""
-        return self.algorithm.num_timesteps
-
-    @property
     def learning_rate(self) -> float:
         """The learning rate, which falls linearly to 0."""
-        done = max(self._share, self.iteration / self.settings.max_steps)
+        # In the middle of a step, too.
+        done = max(self._share, self.algorithm.num_timesteps / self.settings.max_steps)
         return self.settings.learning_rate * max(0.0, 1 - done)
-
-    @property
-    def description(self) -> str:
-        """The algorithm, which training may diverge with."""
-        return self.settings.algorithm
-
-    def parameters(self) -> Iterable[Tensor]:
-        """The policy's weights."""
-        return self.algorithm.policy.parameters()
 
     def step(self, progress: float | None = None) -> Tensor:
         """One rollout and what is learned from it; returns 0, as `objectives` knows the mean return."""
@@ -88,6 +77,7 @@ class PolicyTrainer:
             self.algorithm.policy.exploration = self.settings.exploration_at(self._share)
         steps = ALGORITHMS.find(self.settings.algorithm).rollout * self.settings.num_envs
         self.algorithm.learn(steps, callback=self._count_images, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+        self.iteration = self.algorithm.num_timesteps
         return torch.zeros((), device=self.device)
 
     def objectives(self, mean: float) -> dict[str, float]:
@@ -116,14 +106,10 @@ class PolicyTrainer:
             metrics[f"return_{name}"] = evaluate_policy(act, world, "latents")["return"]
         return metrics | {"steps": self.iteration, "images": self.images}
 
-    def picture(self, scenes: SceneDataset, folder: Path) -> None:
-        """Draws scenes with windows beside what the policy draws."""
+    def picture(self, scenes: SceneDataset) -> Frame:
+        """Scenes with windows beside what the policy draws."""
         z, _ = explain(self.act, World(self.model, scenes), self.settings.action_mode)
-        path = folder / f"scenes_{self.iteration:08d}.png"
-        write_atomically(path, lambda temporary: scenes_beside_reconstructions(scenes.float_images(), z, temporary))
-
-    def picture_course(self, rows: Rows, folder: Path) -> None:
-        """Draws nothing."""
+        return scenes_beside_reconstructions(scenes.float_images(), z)
 
     def act(self, observation: dict[str, NDArray]) -> NDArray:
         """The policy's most probable actions."""
@@ -154,7 +140,8 @@ class PolicyTrainer:
             entropy.data.copy_(state["log_ent_coef"])
         returns = self._normalised.ret_rms
         returns.mean, returns.var, returns.count = state["returns"]
-        self.algorithm.num_timesteps, self.images = state["steps"], state["images"]
+        self.iteration, self.images = state["steps"], state["images"]
+        self.algorithm.num_timesteps = self.iteration
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """The algorithm's optimisers by name."""

@@ -10,16 +10,18 @@ from air_env.model import SceneConfig
 from air_env.scenes import scene_options
 
 from ..inference.agent import Agent, AgentSettings
+from ..inference.explainer import Explainer
 from .recipes import Recipe
 from .serialisation import from_json, to_json
-from .settings import Options
+from .settings import Options, TrainingSettings
 from .weights import fill, opened_weights, save_weights
 
 AGENT_FILE = "agent.safetensors"
 _FORMAT = "air-env agent 1"
+POLICY_FILE = "policy.safetensors"
 _OTHER_RUNS = {
-    "policy.safetensors": "a run of Stable-Baselines3. Its metrics are in evaluation.json; continue it with air-env "
-    "train-sb3 --resume, load its policy with air_agents.sb3.load_algorithm",
+    POLICY_FILE: "a run of Stable-Baselines3. Load its policy with air_agents.sb3.TrainedPolicy.load; air-env "
+    "evaluate, explain and watch take it, and air-env train-sb3 --resume continues it",
     "model.safetensors": "a model to compare agents with. Its metrics are in evaluation.json; continue it with air-env "
     "train --resume, load it with air_agents.comparisons.load_comparison",
 }
@@ -71,13 +73,16 @@ def load_recipe(source: str | Path) -> Recipe:
     raise ValueError(f"{path} does not say by which recipe it was trained")
 
 
-def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tuple[str, Options, int]:
-    """Scenes a saved agent was trained on.
+def scene_of(
+    source: str | Path, agent: Explainer, scene: str | None = None, recipe: TrainingSettings | None = None
+) -> tuple[str, Options, int]:
+    """Scenes that something was trained on.
 
     Args:
         source: Where it was loaded from.
-        agent: The agent.
+        agent: The agent, or whatever else explains scenes.
         scene: Name of a scene; by default the one that it was trained on.
+        recipe: What it was trained by; by default what the agent's file says.
 
     Returns:
         Name and options of the scene, as in training where it is the same; and the seed of training.
@@ -86,7 +91,7 @@ def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tupl
         ValueError: The file does not say what the agent was trained on, and no scene is named.
     """
     try:
-        recipe = load_recipe(source)
+        recipe = recipe or load_recipe(source)
     except ValueError as error:
         if scene is None:
             raise ValueError(f"{error}; name a scene with --scene") from error
@@ -95,7 +100,7 @@ def scene_of(source: str | Path, agent: Agent, scene: str | None = None) -> tupl
     return name, _image_size(agent, name) | (recipe.scene_options if name == recipe.scene else {}), recipe.seed
 
 
-def _image_size(agent: Agent, scene: str) -> Options:
+def _image_size(agent: Explainer, scene: str) -> Options:
     """The option that makes a scene as large as the agent's images, where the scene has it."""
     return {"image_size": agent.model.config.image_size} if "image_size" in scene_options(scene) else {}
 

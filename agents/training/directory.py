@@ -26,6 +26,7 @@ from .serialisation import from_json, to_json
 from .settings import State, TrainingSettings
 
 CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, RESUME_FILE = "config.json", "metrics.csv", "evaluation.json", "resume.pt"
+PICTURES_FOLDER = "pictures"
 
 
 def refuse_occupied(directory: Path) -> None:
@@ -55,7 +56,7 @@ def nascent(directory: Path) -> Iterator[Path]:
     folder = temporary_path(directory)
     try:
         remove_leftovers(directory.parent, directory.name)
-        (folder / "pictures").mkdir(parents=True)
+        (folder / PICTURES_FOLDER).mkdir(parents=True)
         yield folder
         folder.rename(directory)
     except OSError as error:
@@ -91,7 +92,7 @@ def occupied(directory: Path, seen: tuple[int, int], threads: int) -> Iterator[N
     try:
         if stamp(directory) != seen:
             raise BlockingIOError(f"the run in {directory} was trained on by another process; --resume it anew")
-        for folder in (directory, directory / "pictures"):
+        for folder in (directory, directory / PICTURES_FOLDER):
             remove_leftovers(folder)
         torch.set_num_threads(threads)
         yield

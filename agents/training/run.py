@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Generic, Self, TypeVar
 
 import torch
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from air_env.scenes import SceneDataset
 
+from ..evaluation.pictures import count_accuracy_curve
 from .directory import (
     CONFIG_FILE,
     EVALUATION_FILE,
     METRICS_FILE,
+    PICTURES_FOLDER,
     RESUME_FILE,
     nascent,
     occupied,
@@ -63,8 +66,7 @@ class TrainingRun(Generic[R]):
         minutes: Minutes of training so far.
         rows: The metrics so far.
         save_every: Seconds between checkpoints, at least.
-        threads: Torch's threads in training and measuring, by default those that the run was begun with: with another
-            number of them sums are rounded otherwise, and the numbers are others.
+        threads: Torch's threads, as many as the run was begun with: other numbers of them round sums otherwise.
     """
 
     save_every = 30.0
@@ -143,8 +145,7 @@ class TrainingRun(Generic[R]):
 
         Raises:
             FileNotFoundError: The directory holds no run.
-            ValueError: Its files are damaged or do not belong together, it was trained on another type of device, or
-                it is past ``max_steps``.
+            ValueError: Its files are damaged or not of one run, of another type of device, or past ``max_steps``.
             BlockingIOError: It is to be extended, and another process trains it.
         """
         directory = Path(directory)
@@ -194,7 +195,6 @@ class TrainingRun(Generic[R]):
 
         Raises:
             BlockingIOError: Another process trains it, or has done so since it was read.
-            FloatingPointError: Training has diverged; the last checkpoint stays.
         """
         trainer, begun, saved = self.trainer, time.monotonic() - 60 * self.minutes, time.monotonic()
         max_steps, evaluate_every = self.recipe.max_steps, self.recipe.evaluate_every
@@ -228,7 +228,6 @@ class TrainingRun(Generic[R]):
             "max_minutes": self.max_minutes,
             "minutes": self.minutes,
             "rows": self.rows,
-            "recipes": [to_json(self.recipe)],
             f"{self.trainer.objective}_sum": self._sum,
         }
 
@@ -240,8 +239,7 @@ class TrainingRun(Generic[R]):
             OSError: They cannot be written; the last checkpoint stays.
         """
         self._check_finite()
-        state = self.state_dict()
-        state["recipes"] = [*map(to_json, former), *state["recipes"]]
+        state = self.state_dict() | {"recipes": [to_json(recipe) for recipe in (*former, self.recipe)]}
         write_atomically(self.directory / RESUME_FILE, lambda path: torch.save(state, path))
         self._seen = stamp(self.directory)
         self.trainer.save(self.directory)
@@ -267,7 +265,9 @@ class TrainingRun(Generic[R]):
             metrics = self.trainer.evaluate(self.final_scenes(), progress)
             metrics |= {"iterations": self.trainer.iteration, "minutes": self.minutes}
             self._picture()
-            self.trainer.picture_course(self.rows, self.directory / "pictures")
+            if "count_accuracy" in metrics:
+                curve = self.directory / PICTURES_FOLDER / "count_accuracy.png"
+                write_atomically(curve, lambda path: count_accuracy_curve(self.rows, path))
             # JSON has no NaN, which an IoU is where no count is right.
             defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
             write_results(self.directory / EVALUATION_FILE, defined)
@@ -280,11 +280,13 @@ class TrainingRun(Generic[R]):
     def _picture(self) -> None:
         # Empty scenes are explained, but nothing to look at.
         scenes = self.test[self.test.count > 0][: self.recipe.num_pictured]
-        self.trainer.picture(scenes, self.directory / "pictures")
+        if (picture := self.trainer.picture(scenes)) is not None:
+            path = self.directory / PICTURES_FOLDER / f"scenes_{self.trainer.iteration:06d}.png"
+            write_atomically(path, lambda temporary: Image.fromarray(picture).save(temporary, "PNG"))
 
     def _check_finite(self) -> None:
         trainer = self.trainer
-        if not (self._sum.isfinite() and all(part.isfinite().all() for part in trainer.parameters())):
+        if not (self._sum.isfinite() and all(part.isfinite().all() for part in trainer.network.parameters())):
             raise FloatingPointError(
                 f"the {trainer.objective.replace('elbo', 'ELBO')} or a weight is not finite at iteration "
                 f"{trainer.iteration} with {trainer.description}: training diverged; lower the learning rate. The "

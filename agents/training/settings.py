@@ -2,15 +2,16 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from air_env.frames import Frame
 from air_env.scenes import SCENES, Scene, SceneDataset, make_scene
 
 Rows = Sequence[Mapping[str, float]]
@@ -20,70 +21,68 @@ State = Options
 """What a checkpoint holds of a trainer: tensors, numbers and containers of them."""
 
 
-class Trains(Protocol):
-    """Trains one iteration at a time; measures, draws and saves what it trains."""
+class Trains(ABC):
+    """Trains one iteration at a time; measures, draws and saves what it trains.
 
+    Attributes:
+        network: The weights, which must stay finite.
+        device: Where they are.
+        iteration: Iterations so far.
+        objective: Column of metrics of the training objective.
+        description: Name of the model in the error message if training diverges.
+        optimizer: Changes the weights.
+    """
+
+    network: nn.Module
     device: torch.device
-
-    @property
-    def iteration(self) -> int:
-        """Iterations so far."""
-        ...
-
-    @property
-    def objective(self) -> str:
-        """Column of metrics of the training objective."""
-        ...
+    iteration: int = 0
+    objective: str
+    description: str
+    optimizer: torch.optim.Optimizer
 
     @property
     def learning_rate(self) -> float:
         """The latest learning rate."""
-        ...
+        return self.optimizer.param_groups[0]["lr"]
 
-    @property
-    def description(self) -> str:
-        """Name of the model in the error message if training diverges."""
-        ...
-
-    def parameters(self) -> Iterable[Tensor]:
-        """The weights, which must stay finite."""
-        ...
-
+    @abstractmethod
     def step(self, progress: float | None = None) -> Tensor:
-        """One iteration at a share of the training; returns the batch's mean objective, detached, on the device."""
-        ...
+        """One iteration.
+
+        Args:
+            progress: Share of the training that is done, for the learning rate; by default that of the iterations.
+
+        Returns:
+            The batch's mean objective, detached and still on the device.
+        """
 
     def objectives(self, mean: float) -> dict[str, float]:
         """Columns of metrics of the training objective, from its mean since the last row."""
-        ...
+        return {self.objective: mean}
 
+    @abstractmethod
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
         """Columns of metrics of held-out scenes."""
-        ...
 
+    @abstractmethod
     def evaluate(self, scenes: SceneDataset, progress: Callable[[int], object] | None = None) -> dict[str, float]:
         """Final metrics of held-out scenes; ``progress`` is called with the number of scenes of every batch."""
-        ...
 
-    def picture(self, scenes: SceneDataset, folder: Path) -> None:
-        """Writes pictures of the current model to a folder."""
-        ...
+    @abstractmethod
+    def picture(self, scenes: SceneDataset) -> Frame | None:
+        """Scenes beside their reconstructions; None if the model makes none."""
 
-    def picture_course(self, rows: Rows, folder: Path) -> None:
-        """Writes pictures of the course of training to a folder."""
-        ...
-
+    @abstractmethod
     def save(self, directory: Path) -> None:
         """Writes the file of weights, with the recipe in it, to a run directory."""
-        ...
 
+    @abstractmethod
     def state_dict(self) -> State:
         """All that the next iteration depends on."""
-        ...
 
+    @abstractmethod
     def load_state_dict(self, state: State) -> None:
         """Restores the state saved by a trainer of the same recipe."""
-        ...
 
 
 def refuse_unknown(what: str, name: str, known: Collection[str]) -> None:

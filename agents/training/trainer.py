@@ -8,7 +8,7 @@ run that is killed and resumed computes the same numbers as one that is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,25 +16,26 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from air_env.frames import Frame
 from air_env.scenes import SceneDataset
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
 
 from ..estimators import StopProblem, make_estimator
 from ..evaluation.metrics import accuracies, evaluate
-from ..evaluation.pictures import count_accuracy_curve, scenes_beside_reconstructions
+from ..evaluation.pictures import scenes_beside_reconstructions
 from ..inference.agent import Agent, Exploration
 from ..inference.episodes import dream
 from ..inference.rollout import context_dim, unstopped_rollout
-from .files import write_atomically
+from .settings import Trains
 from .weights import fill, restore
 
 if TYPE_CHECKING:
     from .recipes import Recipe
-    from .settings import Rows, State
+    from .settings import State
 
 
-class Trainer:
+class Trainer(Trains):
     """Trains an agent by a recipe.
 
     Args:
@@ -48,11 +49,11 @@ class Trainer:
     def __init__(self, recipe: Recipe, train: SceneDataset, device: torch.device | str = "cpu") -> None:
         self.recipe = recipe
         self.device = torch.device(device)
-        self.iteration = 0
+        self.description = f"estimator {recipe.estimator}"
         # Weights are drawn from the recipe's seed without touching the caller's global generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)  # noqa: TID251 (forked)
-            self.agent = recipe.agent.make(recipe.model).to(self.device)
+            self.agent = self.network = recipe.agent.make(recipe.model).to(self.device)
             self.estimator = make_estimator(recipe.estimator, context_dim(self.agent)).to(self.device)
         differentiable = self.agent.model.renderer.differentiable
         self.estimator.refuse_impossible(
@@ -73,7 +74,7 @@ class Trainer:
         )
 
     def step(self, progress: float | None = None) -> Tensor:
-        """One iteration; returns the batch's mean ELBO in nats (`Trains.step`)."""
+        """One iteration (`Trains.step`); the objective is the ELBO in nats."""
         recipe = self.recipe
         share = self.iteration / recipe.max_steps if progress is None else progress
         factor = recipe.learning_rate_factor(share)
@@ -129,20 +130,6 @@ class Trainer:
         """Whether there is a path for each sequence of categories, rather than sampled ones."""
         return self.agent.categorical and self.recipe.categories == "exact"
 
-    @property
-    def learning_rate(self) -> float:
-        """The latest learning rate of the agent."""
-        return self.optimizer.param_groups[0]["lr"]
-
-    @property
-    def description(self) -> str:
-        """The estimator, which training may diverge with."""
-        return f"estimator {self.recipe.estimator}"
-
-    def parameters(self) -> Iterable[Tensor]:
-        """The agent's weights."""
-        return self.agent.parameters()
-
     def objectives(self, mean: float) -> dict[str, float]:
         """``elbo``, or ``log_q_dream`` during the sleep phase, which has no ELBO: that is of images."""
         return {self.objective if self.iteration > self.recipe.sleep_steps else "log_q_dream": mean}
@@ -162,17 +149,11 @@ class Trainer:
             self.agent, scenes, num_samples=self.recipe.iwae_samples, generator=generator, progress=progress
         )
 
-    def picture(self, scenes: SceneDataset, folder: Path) -> None:
-        """Draws scenes with windows beside their reconstructions."""
+    def picture(self, scenes: SceneDataset) -> Frame:
+        """Scenes with windows beside their reconstructions."""
         images = scenes.float_images()
         with self._without_exploration() as agent:
-            z = agent.explain(images)
-        path = folder / f"scenes_{self.iteration:06d}.png"
-        write_atomically(path, lambda temporary: scenes_beside_reconstructions(images, z, temporary))
-
-    def picture_course(self, rows: Rows, folder: Path) -> None:
-        """Draws the count accuracy over the course of training."""
-        write_atomically(folder / "count_accuracy.png", lambda path: count_accuracy_curve(rows, path))
+            return scenes_beside_reconstructions(images, agent.explain(images))
 
     def save(self, directory: Path) -> None:
         """Writes agent.safetensors, with the recipe."""

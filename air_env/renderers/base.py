@@ -1,5 +1,6 @@
 """The interface of everything that draws, and what renderers of windows share."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,8 +14,6 @@ from air_env import geometry
 from air_env.explanation import Explanation, Images
 from air_env.priors import GaussianPrior, Prior
 
-MOST_STEPS = 1_000
-"""The most objects of a scene, where a renderer sets no limit of its own (our choice)."""
 WHERE_MEAN, WHERE_SD = (-1.3, 0.0, 0.0), (0.25, 0.5, 0.5)
 """Prior of windows, unless a scene's settings say otherwise: log of the size relative to the image, centre x and y."""
 
@@ -82,7 +81,7 @@ class WindowRenderer(nn.Module, ABC):
     """A renderer that draws object by object, each into a window; a scene has no latent of its own."""
 
     kinds: tuple[str, ...] = ()
-    max_steps = MOST_STEPS
+    max_steps = sys.maxsize
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,14 +120,17 @@ class WindowRenderer(nn.Module, ABC):
         return geometry.outlines(z.z_where)
 
 
-def check_kinds(kinds: Collection[str], known: Collection[str]) -> None:
-    """Checks what a renderer of fixed kinds is to draw.
+def read_kinds(kinds: Collection[str], known: Collection[str]) -> tuple[str, ...]:
+    """What a renderer of fixed kinds is to draw.
 
     Raises:
         ValueError: There is none, or one is unknown or named twice.
     """
+    if isinstance(kinds, str) or not isinstance(kinds, Collection):
+        raise ValueError(f"kinds must be one or more names, such as {tuple(known)[:2]}, got {kinds!r}")
     unknown = [kind for kind in kinds if kind not in known]
     if unknown or not kinds:
         raise ValueError(f"kinds {unknown} are unknown; choose one or more from {', '.join(known)}")
     if len(set(kinds)) < len(kinds):
         raise ValueError(f"kinds must differ from each other, got {', '.join(kinds)}")
+    return tuple(kinds)

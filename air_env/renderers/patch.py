@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from air_env import geometry
 from air_env.explanation import Explanation, Images
+from air_env.precision import exact
 from air_env.priors import GaussianPrior, Prior
+from air_env.reading import keep_whole
 from air_env.renderers.base import RendererSettings, WindowRenderer
 
 _INITIAL_BIAS = -2.0
@@ -35,9 +37,7 @@ class PatchConfig(RendererSettings):
     """Units of the decoder's hidden layer."""
 
     def __post_init__(self) -> None:
-        for name in ("what_dim", "patch_size", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        keep_whole(self, 1, "what_dim", "patch_size", "hidden")
 
     def make(self) -> "PatchRenderer":
         """The renderer, with fresh weights."""
@@ -58,6 +58,7 @@ class PatchRenderer(WindowRenderer):
         self.decoder = nn.Sequential(nn.Linear(config.what_dim, config.hidden), nn.ReLU(), output)
         nn.init.constant_(output.bias, _INITIAL_BIAS)
 
+    @exact
     def patch(self, z_what: Float[Tensor, "batch what"]) -> Float[Tensor, "batch 1 h w"]:
         """What the object looks like, in [0, 1]."""
         return torch.sigmoid(self.decoder(z_what)).view(-1, 1, self.patch_size, self.patch_size)

@@ -1,17 +1,21 @@
 """Where images come from: the interface of scenes, and their ground truth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor
+
+from air_env.frames import Frame
+from air_env.pictured import SHOWN, Pictured, strip
+from air_env.reading import read_whole
 
 Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
-class SceneDataset:
+class SceneDataset(Pictured):
     """Images with the truth about them, for evaluation only.
 
     Attributes:
@@ -56,12 +60,23 @@ class SceneDataset:
         parts = {name: part for name, part in vars(self).items() if name != "images"}
         return {name: part for name, part in parts.items() if part.shape[-1] > 0}
 
+    def unknown_truth(self, num_images: int) -> dict[str, Tensor]:
+        """The truth of images of which nothing is known: -1, or NaN."""
+        return {
+            name: part.new_full((num_images, *part.shape[1:]), torch.nan if part.is_floating_point() else -1)
+            for name, part in self.truth.items()
+        }
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> "SceneDataset":
         return SceneDataset(**{name: function(part) for name, part in vars(self).items()})
 
     def float_images(self, device: torch.device | str = "cpu") -> Tensor:
         """The images in [0, 1], float32."""
         return self.images.to(device).float() / 255
+
+    def picture(self) -> Frame:
+        """The first images with their true boxes."""
+        return strip(self[:SHOWN].float_images(), self.boxes[:SHOWN].cpu())
 
 
 class Scene(Protocol):
@@ -83,9 +98,23 @@ def check_request(split: str, num_scenes: int, seed: int) -> None:
     Raises:
         ValueError: The split is unknown, or a number is too small.
     """
-    if split not in ("train", "test"):
+    if not isinstance(split, str) or split not in ("train", "test"):
         raise ValueError(f"split {split!r} is unknown; choose train or test")
-    if num_scenes < 1:
-        raise ValueError(f"num_scenes must be at least 1, got {num_scenes}")
-    if seed < 0:
-        raise ValueError(f"the seed of scenes must be at least 0, got {seed}")
+    read_whole("num_scenes", num_scenes, 1)
+    read_whole("the seed of scenes", seed)
+
+
+def read_counts(counts: object, most: int | None = None) -> tuple[int, ...]:
+    """Numbers of objects, equally probable.
+
+    Raises:
+        ValueError: There is none, or one is no whole number of 0 to the most there may be.
+    """
+    try:
+        numbers = tuple(read_whole("counts", count, 0, most) for count in cast(Iterable[object], counts))
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers:
+        limits = ", such as (0, 1, 2)" if most is None else f" from 0 to {most}, the most of these scenes"
+        raise ValueError(f"counts must be one or more numbers of objects{limits}, got {counts!r}")
+    return numbers

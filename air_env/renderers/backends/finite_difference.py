@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from air_env.precision import exact
 from air_env.renderers.backends.scene import SceneBatch
 
 
@@ -72,7 +73,14 @@ class _FiniteDifference(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (jacobian,) = ctx.saved_tensors
         gradient = grads[0].new_zeros(len(grads[0]), sum(ctx.widths))
-        gradient[:, ctx.columns] = torch.einsum("pbchw,bchw->bp", jacobian, grads[0])
+        gradient[:, ctx.columns] = _contracted(jacobian, grads[0])
         parts = gradient.split(ctx.widths, 1)
         needed = ctx.needs_input_grad[3:]
         return None, None, None, *(part if wanted else None for part, wanted in zip(parts, needed, strict=True))
+
+
+@exact
+def _contracted(
+    jacobian: Float[Tensor, "parameter batch 3 height width"], gradient: Float[Tensor, "batch 3 height width"]
+) -> Float[Tensor, "batch parameter"]:
+    return torch.einsum("pbchw,bchw->bp", jacobian, gradient)

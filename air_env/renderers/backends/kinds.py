@@ -9,6 +9,7 @@ closed by discs above and below; the others are boxes. Lengths are in the scene'
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from air_env.registry import Registry
 
@@ -30,7 +31,7 @@ class Kind:
     yaw_symmetry: float = 2 * math.pi
     """The smallest turn in radians after which it looks the same; 0 where every turn does."""
 
-    @property
+    @cached_property
     def width(self) -> float:
         """Half of the largest extent along its own x-axis."""
         return self.half_width or max(self.radius_at(self.height * i / 64) for i in range(65))

@@ -11,16 +11,14 @@ import json
 import math
 import os
 import sys
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-OBJECT_NUMBERS = 8
-"""Numbers of an object: kind, x, y, yaw, scale, red, green, blue."""
-SCENE_NUMBERS = 6
-"""Numbers of a scene: position of the camera, direction towards the light."""
 _TILED_SIDE = 1024
 """Largest side of a viewport in pixels."""
 
@@ -28,24 +26,33 @@ Header = dict[str, Any]
 """What a message says beside its arrays."""
 
 
-def send(stream: BinaryIO, header: Header, *arrays: NDArray) -> None:
+def send(stream: FileIO, header: Header, *arrays: NDArray) -> None:
     """Writes a message."""
     header = header | {"arrays": [(array.dtype.str, array.shape) for array in arrays]}
-    stream.write(json.dumps(header).encode() + b"\n")
-    for array in arrays:
-        stream.write(np.ascontiguousarray(array).tobytes())
-    stream.flush()
+    for part in (json.dumps(header).encode() + b"\n", *(array.tobytes() for array in arrays)):
+        rest = memoryview(part)
+        while rest:
+            rest = rest[stream.write(rest) :]
 
 
-def receive(stream: BinaryIO) -> tuple[Header, list[NDArray]] | None:
-    """Reads a message; None where there are no more."""
+def receive(stream: FileIO) -> tuple[Header, list[NDArray]]:
+    """Reads a message.
+
+    Raises:
+        EOFError: There are no more.
+    """
     line = stream.readline()
-    if not line:
-        return None
+    if not line.endswith(b"\n"):
+        raise EOFError
     header = json.loads(line)
     arrays = []
     for dtype, shape in header["arrays"]:
-        content = stream.read(math.prod(shape) * np.dtype(dtype).itemsize)
+        content = bytearray(math.prod(shape) * np.dtype(dtype).itemsize)
+        rest = memoryview(content)
+        while rest:
+            if not (count := stream.readinto(rest)):
+                raise EOFError
+            rest = rest[count:]
         arrays.append(np.frombuffer(content, dtype).reshape(shape))
     return header, arrays
 
@@ -74,7 +81,13 @@ class _Painter:
         }
 
     def draw(self, settings: Header, objects: NDArray, views: NDArray) -> NDArray[np.uint8]:
-        """Images ``[batch, side, side, 3]`` of scenes ``[batch, object, 8]`` and ``[batch, 6]``."""
+        """Images ``[batch, side, side, 3]``.
+
+        Args:
+            settings: The fields of a `PyrenderRenderer`.
+            objects: ``[batch, object, 8]``: kind, x, y, yaw, scale, red, green, blue.
+            views: ``[batch, 6]``: position of the camera, direction towards the light.
+        """
         mode, side = "tiled" if settings["tiled"] else "single", settings["resolution"]
         self.renderer._program_cache = self.programs[mode]
         for i in range(4):
@@ -154,26 +167,29 @@ def _pose(back: NDArray, place: NDArray | None = None) -> NDArray:
     return pose
 
 
-def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answers requests until there are no more."""
-    first = receive(requests)
-    if first is None:
-        return
-    _, arrays = first
+def _serve(requests: FileIO, answers: FileIO) -> None:
+    """Answers requests until one fails, or who asks is no more."""
+    _, arrays = receive(requests)
     meshes = [arrays[i : i + 4] for i in range(0, len(arrays), 4)]
     try:
         painter = _Painter(meshes)
         send(answers, {"error": None})
-        while (request := receive(requests)) is not None:
-            settings, (objects, views) = request
+        while True:
+            settings, (objects, views) = receive(requests)
             send(answers, {"error": None}, painter.draw(settings, objects, views))
+    except (EOFError, BrokenPipeError):
+        raise
     except Exception as error:
         # Whatever goes wrong is told to who asked, and not to the terminal.
         send(answers, {"error": f"{type(error).__name__}: {error}"})
 
 
 if __name__ == "__main__":
+    if sys.stderr is None:
+        # Nobody reads errors; without this, the next file would be taken for that of errors.
+        os.open(os.devnull, os.O_WRONLY)
     # Libraries print what they like; only messages may go where the answers go.
-    pipe = os.fdopen(os.dup(1), "wb")
+    pipe = FileIO(os.dup(1), "w")
     os.dup2(2, 1)
-    _serve(sys.stdin.buffer, pipe)
+    with suppress(EOFError, BrokenPipeError):
+        _serve(FileIO(0), pipe)
