@@ -66,8 +66,7 @@ class TrainingRun(Generic[R]):
         minutes: Minutes of training so far.
         rows: The metrics so far.
         save_every: Seconds between checkpoints, at least.
-        threads: Torch's threads in training and measuring, by default those that the run was begun with: with another
-            number of them sums are rounded otherwise, and the numbers are others.
+        threads: Torch's threads, as many as the run was begun with: other numbers of them round sums otherwise.
     """
 
     save_every = 30.0
@@ -146,8 +145,7 @@ class TrainingRun(Generic[R]):
 
         Raises:
             FileNotFoundError: The directory holds no run.
-            ValueError: Its files are damaged or do not belong together, it was trained on another type of device, or
-                it is past ``max_steps``.
+            ValueError: Its files are damaged or not of one run, of another type of device, or past ``max_steps``.
             BlockingIOError: It is to be extended, and another process trains it.
         """
         directory = Path(directory)
@@ -197,7 +195,6 @@ class TrainingRun(Generic[R]):
 
         Raises:
             BlockingIOError: Another process trains it, or has done so since it was read.
-            FloatingPointError: Training has diverged; the last checkpoint stays.
         """
         trainer, begun, saved = self.trainer, time.monotonic() - 60 * self.minutes, time.monotonic()
         max_steps, evaluate_every = self.recipe.max_steps, self.recipe.evaluate_every
@@ -231,7 +228,6 @@ class TrainingRun(Generic[R]):
             "max_minutes": self.max_minutes,
             "minutes": self.minutes,
             "rows": self.rows,
-            "recipes": [to_json(self.recipe)],
             f"{self.trainer.objective}_sum": self._sum,
         }
 
@@ -243,8 +239,7 @@ class TrainingRun(Generic[R]):
             OSError: They cannot be written; the last checkpoint stays.
         """
         self._check_finite()
-        state = self.state_dict()
-        state["recipes"] = [*map(to_json, former), *state["recipes"]]
+        state = self.state_dict() | {"recipes": [to_json(recipe) for recipe in (*former, self.recipe)]}
         write_atomically(self.directory / RESUME_FILE, lambda path: torch.save(state, path))
         self._seen = stamp(self.directory)
         self.trainer.save(self.directory)
