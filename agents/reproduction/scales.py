@@ -94,6 +94,8 @@ class Scale:
     """Options of the scenes of Figures 6 and 7."""
     num_direct: int = 200
     """Held-out scenes of Figure 6 that are explained by descent."""
+    num_photographs: int = 50
+    """Large pictures of Figure 7 in which the table has to be found."""
     descent: tuple[int, int] = (4, 150)
     """Starts for every kind, and steps of each."""
     canvases: Mapping[int, tuple[int, ...]] = field(default_factory=lambda: {60: (2, 4), 75: (2, 5), 100: (2, 5)})
@@ -208,6 +210,7 @@ SCALES: Registry[Scale] = Registry(
             small_objects=(4, 5),
             object_options={"image_size": 16},
             num_direct=4,
+            num_photographs=3,
             descent=(1, 3),
             canvases={24: (2, 4), 30: (2, 5)},
         ),
