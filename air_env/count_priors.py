@@ -11,12 +11,12 @@ whose product over an episode is p(n) again (paper, Section 2: "p_N(n)", Figure 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from air_env.reading import is_between, keep_whole
 from air_env.registry import Registry
 
 
@@ -62,10 +62,9 @@ class CountPrior:
     def __post_init__(self) -> None:
         COUNT_PRIORS.find(self.name)
         for parameter in (self.parameter, self.initial_parameter):
-            if parameter is not None and not 0 < parameter < 1:
-                raise ValueError(f"a count prior's parameter must lie in (0, 1), got {parameter}")
-        if not isinstance(self.anneal_steps, Integral) or self.anneal_steps < 0:
-            raise ValueError(f"anneal_steps must be a whole number of at least 0, got {self.anneal_steps!r}")
+            if parameter is not None and not is_between(parameter, 0, 1):
+                raise ValueError(f"a count prior's parameter must lie in (0, 1), got {parameter!r}")
+        keep_whole(self, 0, "anneal_steps")
 
     def log_p(self, num_steps: int, iteration: int | None = None) -> Float[Tensor, "counts"]:
         """The table ``log p(n)`` in float64 at an iteration of training; None means the final one."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from air_env.reading import is_between
 from air_env.registry import Registry
 
 Images = Float[Tensor, "*batch channel height width"]
@@ -59,8 +60,8 @@ class Gaussian:
 
 
 def _check_scale(scale: float, limit: float = math.inf) -> None:
-    if not 0 < scale < limit:
-        raise ValueError(f"a likelihood's scale (likelihood_scale) must lie between 0 and {limit}, got {scale}")
+    if not is_between(scale, 0, limit):
+        raise ValueError(f"a likelihood's scale (likelihood_scale) must lie between 0 and {limit}, got {scale!r}")
 
 
 def _num_pixels(image: Tensor) -> int:

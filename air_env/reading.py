@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 import torch
@@ -30,9 +31,43 @@ def read_options(options: object, names: Sequence[str]) -> dict[str, object]:
     return options
 
 
+def read_whole(name: str, value: object, least: int = 0, most: int | None = None) -> int:
+    """A whole number of a range, of Python's, numpy's or torch's types.
+
+    Raises:
+        ValueError: It is none, or out of the range.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # pyright: ignore
+    except TypeError:
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        wanted = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+        raise ValueError(f"{name} must be a whole number {wanted}, got {value!r}")
+    return number
+
+
+def keep_whole(settings: object, least: int, *names: str, most: int | None = None) -> None:
+    """Reads settings of a frozen dataclass that are whole numbers of a range, and keeps them as int (`read_whole`)."""
+    for name in names:
+        object.__setattr__(settings, name, read_whole(name, getattr(settings, name), least, most))
+
+
+def is_between(value: object, low: float, high: float) -> bool:
+    """Whether it is a real number between two others, which it is not itself."""
+    return isinstance(value, Real) and low < float(value) < high
+
+
 def read_numbers(name: str, value: object) -> Tensor:
-    """A tensor as it is, anything else as a new tensor (uint8, bool, float32 or float64)."""
+    """A tensor as it is, anything else as a new tensor (uint8, bool, float32 or float64).
+
+    Raises:
+        ValueError: They are not real numbers, or a tensor does not hold one for each of its places.
+    """
     if isinstance(value, Tensor):
+        kinds = {"sparse": value.layout != torch.strided, "meta": value.is_meta, "quantized": value.is_quantized}
+        if found := [kind for kind, is_so in {"nested": value.is_nested, **kinds}.items() if is_so]:
+            raise ValueError(f"{name} is a {found[0]} tensor, wanted a dense one, such as torch.zeros makes")
         if value.is_complex():
             raise ValueError(f"{name} holds complex numbers, wanted real ones")
         return value

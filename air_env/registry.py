@@ -54,6 +54,8 @@ class Registry(dict[str, T]):
         Raises:
             ValueError: There is none; the message lists the names there are. Or the plug-in or the file is broken.
         """
+        if not isinstance(name, str):
+            raise ValueError(f"{self.noun} must be a name, one of {', '.join(self.names())}; got {name!r}")
         if name not in self:
             if (plugin := _plugins(self.noun).get(name)) is not None:
                 self[name] = cast(T, _from_plugin(self.noun, plugin))

@@ -1,14 +1,18 @@
 """The settings of a scene model."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from numbers import Integral
 
 from air_env import geometry
 from air_env.likelihoods import LIKELIHOODS, Likelihood
 from air_env.priors import CountPrior, GaussianPrior
+from air_env.reading import is_between, keep_whole
 from air_env.renderers import RENDERERS, PatchConfig, Renderer, RendererSettings
 from air_env.renderers.base import WHERE_MEAN, WHERE_SD
+
+MOST_PIXELS_A_SIDE, MOST_STEPS = 4_096, 1_000
+"""Largest images and N (our choice): a damaged file that asks for more is refused before memory is taken for it."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,16 @@ class SceneConfig:
     def __post_init__(self) -> None:
         if isinstance(self.renderer, str):
             object.__setattr__(self, "renderer", RENDERERS.find(self.renderer)())
-        for name, smallest in (("image_size", 1), ("num_steps", 1), ("likelihood_anneal_steps", 0)):
-            if not isinstance(getattr(self, name), Integral) or getattr(self, name) < smallest:
-                raise ValueError(f"{name} must be a whole number of at least {smallest}, got {getattr(self, name)!r}")
+        for name, kind in (("renderer", RendererSettings), ("count_prior", CountPrior)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} must be a {kind.__name__}, or the name of one, got {getattr(self, name)!r}")
+        keep_whole(self, 1, "image_size", most=MOST_PIXELS_A_SIDE)
+        keep_whole(self, 1, "num_steps", most=MOST_STEPS)
+        keep_whole(self, 0, "likelihood_anneal_steps")
         for name, smallest in (("where_mean", -math.inf), ("where_sd", 0.0)):
             values = getattr(self, name)
-            if len(values) != geometry.WHERE_DIM or not all(smallest < value < math.inf for value in values):
+            whole = isinstance(values, Collection) and len(values) == geometry.WHERE_DIM
+            if not whole or not all(is_between(value, smallest, math.inf) for value in values):
                 raise ValueError(f"{name} must be {geometry.WHERE_DIM} numbers above {smallest}, got {values}")
         for iteration in (0, None):
             self.make_likelihood(iteration)

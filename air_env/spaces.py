@@ -11,9 +11,9 @@ from gymnasium import spaces
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from air_env.explanation import Images
+from air_env.explanation import Explanation, Images
 from air_env.model import SceneModel, SceneState
-from air_env.reading import read_numbers
+from air_env.reading import read_numbers, read_whole
 
 _ROUNDING = 1e-5
 
@@ -48,8 +48,7 @@ class Observer:
     def __init__(
         self, model: SceneModel, *, byte_images: bool = False, min_side: int = 1, raw_latents: bool = False
     ) -> None:
-        if min_side < 1:
-            raise ValueError(f"min_side must be at least 1 pixel, got {min_side}")
+        min_side = read_whole("min_side", min_side, 1)
         (channels, *sides), num_steps = model.image_shape, model.config.num_steps
         self._model, self._byte_images, self._raw_latents = model, byte_images, raw_latents
         self._repeats = math.ceil(min_side / min(sides))
@@ -127,6 +126,29 @@ def to_images(values: object, model: SceneModel, num_images: int | None = None) 
                 "pass uint8 images, or divide by the largest value and clip"
             )
     return images.clamp_(0, 1)
+
+
+def to_plans(z: object, model: SceneModel, num_images: int, *, check: bool = True) -> Explanation:
+    """Reads plans, N objects each that are all present: for each image one, or several, which follow each other.
+
+    Args:
+        z: An `Explanation`, whose ``z_pres`` does not matter.
+        model: The model that is to draw them.
+        num_images: Number of images.
+        check: False skips the checks of values, which on a GPU wait for it.
+
+    Raises:
+        ValueError: It is no explanation, or its latents are not valid.
+    """
+    if not isinstance(z, Explanation):
+        raise ValueError(f"a plan is an Explanation of {model.config.num_steps} objects for each image, got {z!r}")
+    num_plans = num_images * max(1, math.prod(read_numbers("z_where", z.z_where).shape[:1]) // num_images)
+    plans = (num_plans, model.config.num_steps)
+    latents = {
+        name: prior.read(name, getattr(z, name), plans[:1] if name == "z_scene" else plans, check=check)
+        for name, prior in model.priors.items()
+    }
+    return Explanation(latents["z_where"].new_ones(plans), **latents)
 
 
 def where_rows(mask: Bool[Tensor, "batch"], new: T, old: T) -> T:

@@ -12,6 +12,7 @@ from safetensors.torch import load_model
 
 from air_env.model import SceneConfig, SceneModel
 from air_env.priors import CountPrior
+from air_env.reading import read_whole
 from air_env.renderers import PatchConfig, RendererSettings
 from air_env.scenes import Scene, SceneDataset, Split, make_scene
 from air_env.scenes import scene_options as options_of
@@ -76,8 +77,7 @@ def make_world(
             f"unexpected keyword argument {', '.join(map(repr, sorted(unknown)))}; make_world takes {', '.join(own)}"
             + (f"; this scene {', '.join(sorted(known))}" if known else "")
         )
-    if num_scenes < 1:
-        raise ValueError(f"num_scenes must be at least 1, got {num_scenes}")
+    num_scenes, scene_seed = read_whole("num_scenes", num_scenes, 1), read_whole("scene_seed", scene_seed)
     settings = {
         "num_steps": num_steps,
         "likelihood": likelihood,
@@ -85,6 +85,8 @@ def make_world(
         "count_prior": CountPrior(count_prior) if isinstance(count_prior, str) else count_prior,
         "renderer": renderer,
     }
+    if not isinstance(scene_options, Mapping | None):
+        raise ValueError(f"scene_options must be a dict of {', '.join(known) or 'nothing'}; got {scene_options!r}")
     changes = {name: value for name, value in settings.items() if value is not None}
     if model is not None and changes:
         raise ValueError(f"{', '.join(changes)} cannot change a model that is given; make the model with them")
@@ -138,7 +140,7 @@ def _make_scenes(
     folder = None if data_dir is None else str(data_dir)
     config = getattr(make_scene(scene, data_dir=folder, **frozen), "model", None)
     try:
-        hash(tuple(frozen.values()))
+        hash((split, *frozen.values()))
     except TypeError:
         return _pool.__wrapped__(scene, split, num_scenes, seed, folder, **frozen), config
     return _pool(scene, split, num_scenes, seed, folder, **frozen), config

@@ -152,13 +152,13 @@ def test_an_agent_of_more_steps_is_the_same_network(agent, images):
     assert_equal(longer.with_num_steps(NUM_STEPS).state_dict(), agent.state_dict())
     metrics = evaluate(longer.float(), make_scenes(8), num_samples=1)
     assert f"confusion_0_{NUM_STEPS + 2}" in metrics
-    with pytest.raises(ValueError, match="num_steps must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_steps must be a whole number from 1 to 1,000, got 0"):
         agent.with_num_steps(0)
 
 
-@in_turn("num_steps", [(0,), (-1,)])
+@in_turn("num_steps", [(0,), (-1,), ("3",), (1.5,), (10**7,)])
 def test_explain_refuses_a_number_of_steps_without_meaning(agent, images, num_steps):
-    with pytest.raises(ValueError, match=f"num_steps must be at least 1, got {num_steps}"):
+    with pytest.raises(ValueError, match=f"num_steps must be a whole number from 1 to 1,000, got {num_steps}"):
         agent.explain(images, num_steps=num_steps)
 
 

@@ -83,7 +83,7 @@ def test_every_recipe_trains_and_explains_under_autocast_as_without(name):
         z = trainers[1].agent.explain(scenes.images)
     assert after.dtype == z.z_where.dtype == z.reconstruction.dtype == torch.float32
     assert after.item() == pytest.approx(before.item(), rel=0.05)
-    assert all(weight.isfinite().all() for weight in trainers[1].parameters())
+    assert all(weight.isfinite().all() for weight in trainers[1].network.parameters())
 
 
 @in_turn("changes", [({"estimator": name},) for name in ESTIMATORS]

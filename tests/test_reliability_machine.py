@@ -20,7 +20,7 @@ from air_agents.estimator_benchmark.sweep import Sweep, run_sweep
 from air_agents.jobs.cluster import LocalCluster, ThisProcess
 from air_agents.training.trainer import Trainer
 
-TRIALS = 30
+TRIALS = 24
 ITERATIONS = 12
 SWEEP = Sweep(replace(RECIPE, max_steps=ITERATIONS, evaluate_every=1), ("nvil",), (0, 1))
 

@@ -213,7 +213,7 @@ def test_an_impossible_arrangement_is_refused_with_the_remedy():
         ({"counts": ("one",)}, r"counts must be one or more numbers of objects, such as \(0, 1, 2\), got \('one',\)"),
         ({"counts": np.array([[1, 2]])}, "counts must be one or more"),
         ({"object_size": ("a", "b")}, "object_size must be"),
-        ({"image_size": 12.5}, "image_size must be a whole number of pixels, got 12.5"),
+        ({"image_size": 12.5}, "image_size must be a whole number from 1 to 4,096, got 12.5"),
         ({"gap": -1.0}, "gap must be"),
         ({"objct_size": (4, 6)}, "option.* 'objct_size' .*unknown; choose .*object_size"),
     ],
@@ -236,12 +236,12 @@ def test_an_unknown_split_is_refused(split):
 
 @in_turn("num_scenes", [(0,), (-1,)])
 def test_no_scenes_are_no_dataset(num_scenes):
-    with pytest.raises(ValueError, match=f"num_scenes must be at least 1, got {num_scenes}"):
+    with pytest.raises(ValueError, match=f"num_scenes must be a whole number of at least 1, got {num_scenes}"):
         tiny_scene().dataset("train", num_scenes)
 
 
 def test_a_negative_seed_is_refused():
-    with pytest.raises(ValueError, match="seed of scenes must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="seed of scenes must be a whole number of at least 0, got -1"):
         tiny_scene().dataset("train", 2, seed=-1)
 
 

@@ -259,7 +259,7 @@ def test_a_config_repeats_a_run(train):
     ("arguments", "message"),
     [
         (["tiny", "--model.likelihood", "cauchy"], "likelihood 'cauchy' is unknown; choose one of gaussian"),
-        (["tiny", "--model.num-steps", "0"], "num_steps must be a whole number of at least 1, got 0"),
+        (["tiny", "--model.num-steps", "0"], "num_steps must be a whole number from 1 to 1,000, got 0"),
         (["tiny", "--scene", "digitz"], "scene 'digitz' is unknown; choose one of digits"),
         (["tiny", "--scene-options.counts", "-1"], "counts must be one or more numbers of objects"),
         (["digitz"], "recipe 'digitz' is unknown; choose one of digits, multi_mnist"),

@@ -9,8 +9,8 @@ from tiny import assert_equal
 from air_agents.comparisons import COMPARISONS, TableRegressor, TableRegressorConfig
 from air_agents.comparisons.tables import canonical
 from air_agents.comparisons.training import ComparisonTrainer
+from air_agents.reproduction.crockery import REACH, kind_shares, place_maps
 from air_agents.reproduction.scales import SCALES
-from air_agents.reproduction.tables import REACH, kind_shares, place_maps
 from air_env.explanation import Explanation
 from air_env.scenes import make_scene
 

@@ -153,7 +153,7 @@ def test_perturbations_leave_the_truth_and_the_table_as_they_are():
 @in_turn(
     "options message",
     [
-        ({"counts": (0, 4)}, "counts must be of 0 to 3"),
+        ({"counts": (0, 4)}, "counts must be one or more numbers of objects from 0 to 3"),
         ({"turn": 1.0}, "turn must lie between 0 and 0.75"),
         ({"reach": 2.0}, "reach must lie between 0 and 1.5"),
         ({"repetitions": False, "num_steps": 4}, "counts must be at most 3, of which each kind is one"),

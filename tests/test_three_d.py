@@ -109,7 +109,7 @@ def test_bad_scenes_are_refused():
         scenes_of(7)
     with pytest.raises(ValueError, match="samples must be one of 1, 4"):
         RaycastRenderer(samples=2)
-    with pytest.raises(ValueError, match="resolution must be at least 1"):
+    with pytest.raises(ValueError, match="resolution must be a whole number of at least 1"):
         RaycastRenderer(resolution=0)
 
 

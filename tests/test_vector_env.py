@@ -494,7 +494,7 @@ def test_worlds_refuse_what_does_not_fit_together(monkeypatch):
         make_world(num_scenes=1, model=model, num_steps=2, likelihood="laplace")
     with pytest.raises(ValueError, match="50 pixels a side, the model wants 12"):
         make_world(num_scenes=1, model=model)
-    with pytest.raises(ValueError, match="num_scenes must be at least 1"):
+    with pytest.raises(ValueError, match="num_scenes must be a whole number of at least 1"):
         make_world(num_scenes=0)
     with pytest.raises(ValueError, match="count prior 'poisson' is unknown"):
         make_world(num_scenes=1, count_prior="poisson")
@@ -610,5 +610,5 @@ def test_small_images_are_enlarged_by_repeating_pixels():
     assert observation["canvas"].shape == large.shape
     assert torch.autograd.grad(observation["canvas"].sum(), step["z_where"])[0].any()
     assert enlarged.single_observation_space["image"].shape == large.shape[1:]  # type: ignore[index]
-    with pytest.raises(ValueError, match="min_side must be at least 1"):
+    with pytest.raises(ValueError, match="min_side must be a whole number of at least 1"):
         make_envs(1, min_side=0)

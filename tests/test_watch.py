@@ -145,7 +145,7 @@ def test_bad_arguments_get_a_clear_error_and_write_nothing(air_env_command, tiny
         (["--output", "demo.gif", "--num-scenes", 0], "--num-scenes must be at least 1, got 0"),
         (["--output", "demo.gif", "--fps", "nan"], "--fps must be above 0 and at most 50, got nan"),
         (["--output", "demo.gif", "--scene", "cats"], "scene 'cats' is unknown"),
-        (["--output", "demo.gif", "--seed", -1], "seed of scenes must be at least 0"),
+        (["--output", "demo.gif", "--seed", -1], "seed of scenes must be a whole number of at least 0"),
     ]:
         status, _, err = air_env_command("watch", tiny_agent, *arguments)
         assert status == 1

@@ -12,7 +12,6 @@ and the ELBO is ``log p(x | sigmoid(c_T)) - sum_t KL(q(z_t) || N(0, 1))`` (Eq. 9
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -20,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from air_env.likelihoods import LIKELIHOODS
+from air_env.reading import keep_whole
 from air_env.scenes import SceneDataset
 
 from .attention import WINDOW, Grid, Stroke
@@ -54,10 +54,8 @@ class DRAWConfig(ComparisonSettings):
     """Logit of every pixel before the first step, to begin with; it is learned."""
 
     def __post_init__(self) -> None:
-        for name, least in dict(image_size=2, num_steps=1, latent=1, hidden=1, window=2).items():
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        keep_whole(self, 2, "image_size", "window")
+        keep_whole(self, 1, "num_steps", "latent", "hidden")
 
     def make(self) -> "DRAW":
         """The model."""

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from air_env.explanation import DrawnExplanation, Explanation, Images, masked
 from air_env.model import SceneConfig, SceneModel
+from air_env.reading import read_whole
+from air_env.scene_config import MOST_STEPS
 from air_env.spaces import to_images
 
 from .explainer import Explainer
@@ -266,8 +268,7 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
             ValueError: The images are not of that form (`to_images`), or so many objects cannot be drawn.
         """
         num_steps = self.model.config.num_steps if num_steps is None else num_steps
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        num_steps = read_whole("num_steps", num_steps, 1, MOST_STEPS)
         if num_steps > (most := self.model.renderer.max_steps):
             raise ValueError(f"num_steps must be at most {most} for this renderer, got {num_steps}")
         chunks = to_images(images, self.model).split(_EXPLAIN_BATCH)

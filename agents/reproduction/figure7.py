@@ -3,26 +3,11 @@
 import pandas as pd
 
 from ..pages import Page, means, number, pivot, show, table
+from . import crockery
 from .experiment import Experiment
 from .objects import CONDITIONS
 from .policy import CUES
 from .study import Case, Measurement, Study
-from .table_pictures import frames, plans, policy_maps, reconstructions
-from .tables import (
-    AGENTS,
-    KINDS_ON_TABLE,
-    MARGINS,
-    NUM_SEEDS_SUPERVISED,
-    NUM_THREADS,
-    RUNS,
-    SCENARIOS,
-    job_name,
-    measure_phases,
-    measure_photographs,
-    measure_policy,
-    measure_tables,
-    measure_transfer,
-)
 
 _ERRORS = {
     "count_accuracy": "count accuracy",
@@ -110,32 +95,33 @@ def tables(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def _policy(rows: pd.DataFrame) -> str:
-    steps = range(1, 1 + sum(name.endswith(KINDS_ON_TABLE[0]) for name in map(str, rows) if name.startswith("step_")))
+    steps = range(1, 1 + sum(name.endswith(crockery.KINDS[0]) for name in map(str, rows) if name.startswith("step_")))
     lines = [
         [row["scenario"], row["method"], row["seed"]]
-        + [" ".join(number(row[f"step_{step}_{kind}"], 2) for kind in KINDS_ON_TABLE) for step in steps]
+        + [" ".join(number(row[f"step_{step}_{kind}"], 2) for kind in crockery.KINDS) for step in steps]
         + [number(row[cue], 2) for cue in CUES]
         for row in rows.to_dict("records")
     ]
-    headings = [f"step {step}: {', '.join(KINDS_ON_TABLE)}" for step in steps]
+    headings = [f"step {step}: {', '.join(crockery.KINDS)}" for step in steps]
     return table([*_GROUP.values(), "seed", *headings, *CUES], lines)
 
 
 def write(page: Page, rows: pd.DataFrame, experiment: Experiment) -> None:
     """Fills the page."""
     texts, seed = tables(rows), experiment.seeds[0]
-    about = f"{SCENARIOS[_SCENARIO]}, seed {seed}"
+    about = f"{crockery.SCENARIOS[_SCENARIO]}, seed {seed}"
     page.add(
         "Up to three plates, bowls and cups stand on a table; the camera is somewhere around it. The agents learn "
         "from images alone how many there are, which, where, and where the camera is, by drawing what they infer. "
         "One recipe maximises the ELBO on all images; the other starts with a sleep phase, on scenes sampled from its "
         "own generative model. The supervised networks are trained with all labels; they are trained with the first "
-        f"{NUM_SEEDS_SUPERVISED} seeds.",
+        f"{crockery.NUM_SEEDS['canonical']} seeds.",
         STUDY.how_it_was_made(page.name, experiment),
         f"{experiment.scale.num_test:,} held-out images of 32 pixels a side. Identity is of the items of correctly "
         f"counted images, matched by their outlines; position of those of them whose kind is right, too, in the "
         f"scene's unit (the table is 4.2 wide, a plate 1.4). The camera's error is in radians. Speed on "
-        f"{NUM_THREADS} threads, with the drawing of the reconstruction; of agents, whose renderer is compiled.",
+        f"{crockery.NUM_THREADS} threads, with the drawing of the reconstruction; of agents, whose renderer is "
+        "compiled.",
         "## Means over the seeds",
         texts["means"],
         "## Every seed",
@@ -147,18 +133,19 @@ def write(page: Page, rows: pd.DataFrame, experiment: Experiment) -> None:
         "5,000 other images for the finished agent.",
         texts["phases"],
     )
-    page.add_picture("reconstructions", reconstructions(experiment, _SCENARIO), f"Held-out images; {about}")
-    page.add_picture("plans", plans(experiment, _SCENARIO), f"From above: true items, inferred ones in red; {about}")
+    page.add_picture("reconstructions", crockery.reconstructions(experiment, _SCENARIO), f"Held-out images; {about}")
+    caption = f"From above: true items, inferred ones in red; {about}"
+    page.add_picture("plans", crockery.plans(experiment, _SCENARIO), caption)
     caption = "Held-out images above, explanations below"
-    page.add_animation("growing", frames(experiment, _SCENARIO), _MILLISECONDS, caption)
+    page.add_animation("growing", crockery.frames(experiment, _SCENARIO), _MILLISECONDS, caption)
     page.add(
         "## Order of explanation",
         f"Share of each kind at each step of {experiment.scale.num_far:,} scenes with three items, and accuracy of "
         "predicting which of two items is explained first (chance 0.5) from position, kind or apparent size.",
         texts["policy"],
     )
-    policies = rows[rows.maps.notna() & (rows.scenario == SCENARIOS[_SCENARIO]) & (rows.seed == seed)]
-    page.add_picture("policy", policy_maps(policies), f"Where and what at each step; {about}")
+    policies = rows[rows.maps.notna() & (rows.scenario == crockery.SCENARIOS[_SCENARIO]) & (rows.seed == seed)]
+    page.add_picture("policy", crockery.policy_maps(policies), f"Where and what at each step; {about}")
     page.add(
         "## Transfer",
         "Agents of the ray caster, shown images that pyrender makes, with colours, sizes, light and materials that "
@@ -177,26 +164,28 @@ def write(page: Page, rows: pd.DataFrame, experiment: Experiment) -> None:
 
 
 _RUNS = [
-    Case(job_name(scenario, run), None if run in AGENTS else NUM_SEEDS_SUPERVISED, scenario=scenes, method=method)
-    for scenario, scenes in SCENARIOS.items()
-    for run, method in RUNS.items()
+    Case(crockery.job_name(scenario, run), crockery.NUM_SEEDS.get(run), scenario=scenes, method=method)
+    for scenario, scenes in crockery.SCENARIOS.items()
+    for run, method in crockery.RUNS.items()
 ]
-_AGENTS = [case for case in _RUNS if case.run.endswith(AGENTS)]
-_REPEATED = {job_name(_SCENARIO, run): RUNS[run] for run in AGENTS}
+_AGENTS = [case for case in _RUNS if case.run.endswith(crockery.AGENTS)]
+_REPEATED = {crockery.job_name(_SCENARIO, run): crockery.RUNS[run] for run in crockery.AGENTS}
 """The agents of the scenario that is looked at more closely."""
 STUDY = Study(
     "Figure 7: crockery on a table, and the camera",
     lambda scale: (
-        Measurement(_RUNS, measure_tables),
-        Measurement(_AGENTS, measure_policy),
+        Measurement(_RUNS, crockery.measure_tables),
+        Measurement(_AGENTS, crockery.measure_policy),
         Measurement(
-            [Case(run, method=method) for run, method in _REPEATED.items()], measure_photographs, {"margins": MARGINS}
+            [Case(run, method=method) for run, method in _REPEATED.items()],
+            crockery.measure_photographs,
+            {"margins": crockery.MARGINS},
         ),
         Measurement(
             [Case(run, condition=name, method=method) for name in CONDITIONS for run, method in _REPEATED.items()],
-            measure_transfer,
+            crockery.measure_transfer,
         ),
-        Measurement(_AGENTS, measure_phases),
+        Measurement(_AGENTS, crockery.measure_phases),
     ),
     tables,
     write,

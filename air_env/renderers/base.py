@@ -120,14 +120,17 @@ class WindowRenderer(nn.Module, ABC):
         return geometry.outlines(z.z_where)
 
 
-def check_kinds(kinds: Collection[str], known: Collection[str]) -> None:
-    """Checks what a renderer of fixed kinds is to draw.
+def read_kinds(kinds: Collection[str], known: Collection[str]) -> tuple[str, ...]:
+    """What a renderer of fixed kinds is to draw.
 
     Raises:
         ValueError: There is none, or one is unknown or named twice.
     """
+    if isinstance(kinds, str) or not isinstance(kinds, Collection):
+        raise ValueError(f"kinds must be one or more names, such as {tuple(known)[:2]}, got {kinds!r}")
     unknown = [kind for kind in kinds if kind not in known]
     if unknown or not kinds:
         raise ValueError(f"kinds {unknown} are unknown; choose one or more from {', '.join(known)}")
     if len(set(kinds)) < len(kinds):
         raise ValueError(f"kinds must differ from each other, got {', '.join(kinds)}")
+    return tuple(kinds)

@@ -15,6 +15,7 @@ from air_env import geometry
 from air_env.explanation import Explanation, Images
 from air_env.precision import exact
 from air_env.priors import GaussianPrior, Prior
+from air_env.reading import keep_whole
 from air_env.renderers.base import RendererSettings, WindowRenderer
 
 _INITIAL_BIAS = -2.0
@@ -36,9 +37,7 @@ class PatchConfig(RendererSettings):
     """Units of the decoder's hidden layer."""
 
     def __post_init__(self) -> None:
-        for name in ("what_dim", "patch_size", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        keep_whole(self, 1, "what_dim", "patch_size", "hidden")
 
     def make(self) -> "PatchRenderer":
         """The renderer, with fresh weights."""

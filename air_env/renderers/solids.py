@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from air_env.explanation import Explanation, Images
 from air_env.priors import CategoricalPrior, GaussianPrior, Prior
+from air_env.reading import is_between, keep_whole
 from air_env.registry import Registry
 from air_env.renderers.backends import (
     KINDS,
@@ -30,7 +31,7 @@ from air_env.renderers.backends import (
 )
 from air_env.renderers.backends.camera import project
 from air_env.renderers.backends.meshes import mesh_of
-from air_env.renderers.base import RendererSettings, check_kinds
+from air_env.renderers.base import RendererSettings, read_kinds
 
 _log = logging.getLogger(__name__)
 
@@ -53,15 +54,16 @@ class SolidsConfig(RendererSettings):
     pixel."""
 
     def __post_init__(self) -> None:
-        check_kinds(self.kinds, KINDS)
+        object.__setattr__(self, "kinds", read_kinds(self.kinds, KINDS))
         BACKENDS.find(self.renderer)
         self._refuse_not_positive("position_sd", "step")
+        keep_whole(self, 1, "samples")
         RaycastRenderer(samples=self.samples)
 
     def _refuse_not_positive(self, *names: str) -> None:
         for name in names:
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+            if not is_between(getattr(self, name), 0, math.inf):
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
 
 
 class SolidRenderer(nn.Module, ABC):

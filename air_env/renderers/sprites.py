@@ -17,7 +17,8 @@ from torch import Tensor
 from air_env import geometry
 from air_env.explanation import Images
 from air_env.priors import CategoricalPrior, Prior
-from air_env.renderers.base import RendererSettings, WindowRenderer, check_kinds
+from air_env.reading import keep_whole
+from air_env.renderers.base import RendererSettings, WindowRenderer, read_kinds
 
 SHAPES: dict[str, Callable[[NDArray, NDArray], NDArray[np.bool_]]] = {
     "square": lambda x, y: np.maximum(abs(x), abs(y)) <= 1,
@@ -53,9 +54,8 @@ class SpriteConfig(RendererSettings):
     """Side of a sprite's picture in pixels, before it is scaled to its window."""
 
     def __post_init__(self) -> None:
-        check_kinds(self.kinds, KINDS)
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1 pixel, got {self.size}")
+        object.__setattr__(self, "kinds", read_kinds(self.kinds, KINDS))
+        keep_whole(self, 1, "size")
 
     def make(self) -> "SpriteRenderer":
         """The renderer."""

@@ -1,14 +1,15 @@
 """Where images come from: the interface of scenes, and their ground truth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from air_env.frames import Frame
 from air_env.pictured import SHOWN, Pictured, strip
+from air_env.reading import read_whole
 
 Split = Literal["train", "test"]
 
@@ -90,9 +91,23 @@ def check_request(split: str, num_scenes: int, seed: int) -> None:
     Raises:
         ValueError: The split is unknown, or a number is too small.
     """
-    if split not in ("train", "test"):
+    if not isinstance(split, str) or split not in ("train", "test"):
         raise ValueError(f"split {split!r} is unknown; choose train or test")
-    if num_scenes < 1:
-        raise ValueError(f"num_scenes must be at least 1, got {num_scenes}")
-    if seed < 0:
-        raise ValueError(f"the seed of scenes must be at least 0, got {seed}")
+    read_whole("num_scenes", num_scenes, 1)
+    read_whole("the seed of scenes", seed)
+
+
+def read_counts(counts: object, most: int | None = None) -> tuple[int, ...]:
+    """Numbers of objects, equally probable.
+
+    Raises:
+        ValueError: There is none, or one is no whole number of 0 to the most there may be.
+    """
+    try:
+        numbers = tuple(read_whole("counts", count, 0, most) for count in cast(Iterable[object], counts))
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers:
+        limits = ", such as (0, 1, 2)" if most is None else f" from 0 to {most}, the most of these scenes"
+        raise ValueError(f"counts must be one or more numbers of objects{limits}, got {counts!r}")
+    return numbers

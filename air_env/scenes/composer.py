@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
-from operator import index
+from numbers import Real
 
 import numpy as np
 import torch
@@ -12,7 +11,9 @@ from torch import Tensor
 
 from air_env import geometry
 from air_env.model import SceneConfig
-from air_env.scenes.base import SceneDataset, Split, check_request
+from air_env.reading import keep_whole
+from air_env.scene_config import MOST_PIXELS_A_SIDE
+from air_env.scenes.base import SceneDataset, Split, check_request, read_counts
 
 _MAX_ATTEMPTS = 1000
 _CHUNK = 4096
@@ -86,8 +87,8 @@ class ComposedScene:
     """The generative model of the images, where it is known."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.image_size, Integral):
-            raise ValueError(f"image_size must be a whole number of pixels, got {self.image_size!r}")
+        keep_whole(self, 1, "image_size", most=MOST_PIXELS_A_SIDE)
+        object.__setattr__(self, "counts", read_counts(self.counts))
         try:
             smallest, largest = self.object_size
             fits = 0 < smallest <= largest <= self.image_size
@@ -98,15 +99,8 @@ class ComposedScene:
                 f"object_size must be 0 < smallest <= largest <= image side, got {self.object_size} "
                 f"for images of {self.image_size} pixels"
             )
-        try:
-            counts = tuple(index(n) for n in self.counts)
-        except TypeError:
-            counts = ()
-        if not counts or min(counts) < 0:
-            raise ValueError(f"counts must be one or more numbers of objects, such as (0, 1, 2), got {self.counts!r}")
-        object.__setattr__(self, "counts", counts)
-        if not self.gap >= 0:
-            raise ValueError(f"gap must be at least 0 pixels, got {self.gap}")
+        if not isinstance(self.gap, Real) or not self.gap >= 0:
+            raise ValueError(f"gap must be at least 0 pixels, got {self.gap!r}")
 
     def dataset(self, split: Split, num_scenes: int, seed: int = 0) -> SceneDataset:
         """Composes scenes; the same arguments give the same scenes, bit for bit."""

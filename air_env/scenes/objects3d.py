@@ -77,5 +77,5 @@ def objects3d(
         colour_spread=colour_spread,
         size_spread=size_spread,
         light_spread=light_spread,
-        counts=tuple(counts),
+        counts=counts,
     )

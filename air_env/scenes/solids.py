@@ -1,6 +1,7 @@
 """Scenes of three-dimensional objects: what they share, and how they differ from what a generative model draws."""
 
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import cast
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from air_env.renderers import SolidRenderer
 from air_env.renderers.backends import PyrenderRenderer, RaycastRenderer, SceneBatch
 from air_env.scene_config import SceneConfig
-from air_env.scenes.base import Split, check_request
+from air_env.scenes.base import Split, check_request, read_counts
 
 _CHUNK = 4_096
 
@@ -40,11 +41,9 @@ class SolidScene:
     def __post_init__(self) -> None:
         for name, largest in (("reach", 1.5), ("colour_spread", 1.0), ("size_spread", 0.9), ("light_spread", 1.0)):
             value = getattr(self, name)
-            if not 0 <= value <= largest:
-                raise ValueError(f"{name} must lie between 0 and {largest}, got {value}")
-        most = self.model.num_steps
-        if not self.counts or not set(self.counts) <= set(range(most + 1)):
-            raise ValueError(f"counts must be of 0 to {most}, the most objects of these scenes; got {self.counts!r}")
+            if not isinstance(value, Real) or not 0 <= value <= largest:
+                raise ValueError(f"{name} must lie between 0 and {largest}, got {value!r}")
+        object.__setattr__(self, "counts", read_counts(self.counts, self.model.num_steps))
 
     @property
     def image_size(self) -> int:

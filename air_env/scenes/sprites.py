@@ -6,6 +6,7 @@ which and how many is to be inferred (Appendix H has scenes of sprites that over
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -49,8 +50,9 @@ def sprites(
         options: `overlap`, with which later sprites hide earlier ones, and `gap`.
     """
     del data_dir
-    config = SpriteConfig(tuple(kinds))
-    low, high = (math.log(size / image_size) for size in object_size)
+    config = SpriteConfig(kinds)
+    scene = ComposedScene(partial(sprite_glyphs, config=config), object_size, counts, image_size, **options)
+    low, high = (math.log(size / scene.image_size) for size in object_size)
     model = SceneConfig(
         image_size=image_size,
         num_steps=num_steps,
@@ -59,4 +61,4 @@ def sprites(
         where_sd=(max(0.05, (high - low) / 3), 0.45, 0.45),
         renderer=config,
     )
-    return ComposedScene(partial(sprite_glyphs, config=config), object_size, counts, image_size, model=model, **options)
+    return replace(scene, model=model)

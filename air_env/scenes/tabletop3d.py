@@ -4,6 +4,7 @@ The renderer is known. How many items there are, of which kinds and where, and w
 """
 
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import cast
 
@@ -39,9 +40,9 @@ class TabletopScene(SolidScene):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.turn <= 0.75:
+        if not isinstance(self.turn, Real) or not 0 <= self.turn <= 0.75:
             raise ValueError(
-                f"turn must lie between 0 and 0.75 (the table looks the same after pi / 2), got {self.turn}"
+                f"turn must lie between 0 and 0.75 (the table looks the same after pi / 2), got {self.turn!r}"
             )
         kinds = len(cast(TabletopConfig, self.model.renderer).kinds)
         if not self.repetitions and max(self.counts) > kinds:
@@ -142,7 +143,7 @@ def tabletop3d(
         colour_spread=colour_spread,
         size_spread=size_spread,
         light_spread=light_spread,
-        counts=tuple(range(num_steps + 1)) if counts is None else tuple(counts),
+        counts=tuple(range(num_steps + 1)) if counts is None else counts,
         repetitions=repetitions,
         turn=turn,
     )

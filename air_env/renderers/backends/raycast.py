@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from air_env.reading import keep_whole
 from air_env.renderers.backends.camera import camera_axes
 from air_env.renderers.backends.kinds import KINDS
 from air_env.renderers.backends.scene import SceneBatch, View
@@ -61,6 +62,7 @@ class RaycastRenderer(View):
         super().__post_init__()
         if unknown := set(self.shapes) - set(SHAPES):
             raise ValueError(f"shapes {sorted(unknown)} are unknown; choose from {', '.join(SHAPES)}")
+        keep_whole(self, 1, "samples")
         if self.samples not in _SAMPLES:
             raise ValueError(f"samples must be one of {', '.join(map(str, _SAMPLES))}, got {self.samples}")
 

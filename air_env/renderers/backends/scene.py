@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from air_env.reading import keep_whole
 from air_env.renderers.backends.camera import CAMERA
 from air_env.renderers.backends.kinds import KINDS
 
@@ -28,8 +29,7 @@ class View:
     """Strength of the light from everywhere."""
 
     def __post_init__(self) -> None:
-        if self.resolution < 1:
-            raise ValueError(f"resolution must be at least 1 pixel, got {self.resolution}")
+        keep_whole(self, 1, "resolution")
         if not 0 < self.field_of_view < math.pi:
             raise ValueError(f"field_of_view must lie between 0 and pi radians, got {self.field_of_view}")
 
