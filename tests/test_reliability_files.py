@@ -158,6 +158,11 @@ def test_resumes_with_other_numbers_of_threads_end_the_same(tmp_path, begun):
         torch.set_num_threads(before)
 
 
+# The thread in which TensorBoard writes ends with the disk, and says so.
+QUIET = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+@QUIET
 def test_full_disks_leave_the_last_checkpoint(run, tmp_path):
     rng, sizes = random.Random(0), [(run / name).stat().st_size for name in (RESUME_FILE, AGENT_FILE)]
     directory = tmp_path / "run"
@@ -185,6 +190,7 @@ def test_full_disks_leave_the_last_checkpoint(run, tmp_path):
                 counts.failed.append(f"{trial}: {left} are left over")
 
 
+@QUIET
 def test_a_full_file_system_leaves_the_last_checkpoint(run, tmp_path):
     disk, recipe = tmp_path / "disk", replace(RECIPE, max_steps=10_000, num_test=4, num_pictured=1)
     disk.mkdir()
