@@ -1,6 +1,5 @@
 """The interface of everything that draws, and what renderers of windows share."""
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from air_env import geometry
 from air_env.explanation import Explanation, Images
 from air_env.priors import GaussianPrior, Prior
 
+MOST_STEPS = 1_000
+"""The most objects of a scene, where a renderer sets no limit of its own (our choice)."""
 WHERE_MEAN, WHERE_SD = (-1.3, 0.0, 0.0), (0.25, 0.5, 0.5)
 """Prior of windows, unless a scene's settings say otherwise: log of the size relative to the image, centre x and y."""
 
@@ -81,7 +82,7 @@ class WindowRenderer(nn.Module, ABC):
     """A renderer that draws object by object, each into a window; a scene has no latent of its own."""
 
     kinds: tuple[str, ...] = ()
-    max_steps = sys.maxsize
+    max_steps = MOST_STEPS
 
     def __init__(self) -> None:
         super().__init__()

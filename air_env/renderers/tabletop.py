@@ -3,7 +3,6 @@
 ``z_scene`` is the angle in radians at which the camera stands.
 """
 
-import sys
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -16,6 +15,7 @@ from air_env.explanation import Explanation, Images
 from air_env.priors import GaussianPrior
 from air_env.renderers.backends import KINDS, PyrenderRenderer, RaycastRenderer, SceneBatch
 from air_env.renderers.backends.camera import orbit
+from air_env.renderers.base import MOST_STEPS
 from air_env.renderers.solids import SolidRenderer, SolidsConfig
 
 _TABLE = list(KINDS).index("table")
@@ -56,7 +56,7 @@ class TabletopConfig(SolidsConfig):
 class TabletopRenderer(SolidRenderer):
     """Draws a table and what stands on it."""
 
-    max_steps = sys.maxsize
+    max_steps = MOST_STEPS
     config: TabletopConfig
 
     def __init__(self, config: TabletopConfig) -> None:
