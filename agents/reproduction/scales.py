@@ -142,10 +142,10 @@ class Scale:
         changes["scene_options"] = {**recipe.scene_options, **options}
         changes["max_steps"] = round(recipe.max_steps * iterations)
         recipe = replace(recipe, **changes)
-        return recipe if self.max_steps is None else _tiny(recipe, self.max_steps)
+        return recipe if self.max_steps is None else _tiny(recipe, self.max_steps, options.get("image_size"))
 
 
-def _tiny(recipe: AnyRecipe, max_steps: int) -> AnyRecipe:
+def _tiny(recipe: AnyRecipe, max_steps: int, side: int | None) -> AnyRecipe:
     """A recipe of the same kind with few iterations on few images; where their side is given, with small networks."""
     num_train = min(recipe.num_train, 64)
     recipe = replace(
@@ -157,11 +157,11 @@ def _tiny(recipe: AnyRecipe, max_steps: int) -> AnyRecipe:
         num_test=_NUM_TEST,
         num_final=_NUM_TEST,
     )
-    if "image_size" in recipe.scene_options:
-        recipe = replace(recipe, model=replace(_small(recipe.model), image_size=recipe.scene_options["image_size"]))
+    if side is not None:
+        recipe = replace(recipe, model=replace(_small(recipe.model), image_size=side))
     if not isinstance(recipe, Recipe):
         return recipe
-    if "image_size" in recipe.scene_options:
+    if side is not None:
         model = replace(recipe.model, renderer=_small(recipe.model.renderer))
         recipe = replace(recipe, model=model, agent=_small(recipe.agent))
     return replace(
