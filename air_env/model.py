@@ -243,10 +243,13 @@ class SceneModel(nn.Module):
         """What objects span, in pixels: what to mark in a picture; NaN where no object is present."""
         return geometry.to_pixels(self.outlines(z), self.config.image_size)
 
-    def sample(self, num_scenes: int, generator: torch.Generator | None = None) -> tuple[Images, Explanation]:
-        """Draws scenes from the model: images with their noise, and what they are made of."""
+    def sample(
+        self, num_scenes: int, generator: torch.Generator | None = None, count: Int[Tensor, "batch"] | None = None
+    ) -> tuple[Images, Explanation]:
+        """Draws scenes from the model: images with their noise, and what they are made of; the count may be given."""
         num_steps = self.config.num_steps
-        count = torch.multinomial(self.log_p_count.exp(), num_scenes, replacement=True, generator=generator)
+        if count is None:
+            count = torch.multinomial(self.log_p_count.exp(), num_scenes, replacement=True, generator=generator)
         z_pres = (torch.arange(num_steps, device=count.device) < count[:, None]).to(self.log_p_count.dtype)
         z_where, z_what = (
             masked(z_pres > 0.5, prior.sample(num_scenes, num_steps, generator=generator))

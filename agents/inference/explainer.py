@@ -11,7 +11,7 @@ from air_env.pictured import SHOWN, Pictured
 
 
 class Explainer(Pictured, ABC):
-    """Explains images; notebooks show what it makes of a few scenes that its model draws."""
+    """Explains images; notebooks show what it makes of scenes of 0 to N objects that its model draws, without noise."""
 
     model: SceneModel
     """The generative model."""
@@ -24,5 +24,6 @@ class Explainer(Pictured, ABC):
     def picture(self) -> Frame:
         """Scenes drawn by the generative model, above what is made of them."""
         generator = torch.Generator(self.model.log_p_count.device).manual_seed(0)
-        images = self.model.sample(SHOWN, generator)[0].clamp(0, 1)
+        count = torch.arange(SHOWN, device=generator.device) % (self.model.config.num_steps + 1)
+        images = self.model.render(self.model.sample(SHOWN, generator, count)[1]).clamp(0, 1)
         return self.explain(images).beside(images)

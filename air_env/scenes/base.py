@@ -92,6 +92,14 @@ class Scene(Protocol):
         ...
 
 
+class PicturedScene(Pictured):
+    """A scene that notebooks show by its first held-out images."""
+
+    def picture(self: Scene) -> Frame:
+        """The first held-out images with their true boxes."""
+        return self.dataset("test", SHOWN).picture()
+
+
 def check_request(split: str, num_scenes: int, seed: int) -> None:
     """Checks what a scene is asked for.
 

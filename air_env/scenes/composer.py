@@ -13,7 +13,7 @@ from air_env import geometry
 from air_env.model import SceneConfig
 from air_env.reading import keep_whole
 from air_env.scene_config import MOST_PIXELS_A_SIDE
-from air_env.scenes.base import SceneDataset, Split, check_request, read_counts
+from air_env.scenes.base import PicturedScene, SceneDataset, Split, check_request, read_counts
 
 _MAX_ATTEMPTS = 1000
 _CHUNK = 4096
@@ -64,7 +64,7 @@ class Glyphs:
 
 
 @dataclass(frozen=True)
-class ComposedScene:
+class ComposedScene(PicturedScene):
     """Images of a few glyphs that do not overlap unless asked.
 
     Every scene draws its count, then a glyph, a size and a position for each object, uniformly; where

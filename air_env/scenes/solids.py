@@ -11,13 +11,13 @@ from torch import Tensor
 from air_env.renderers import SolidRenderer
 from air_env.renderers.backends import PyrenderRenderer, RaycastRenderer, SceneBatch
 from air_env.scene_config import SceneConfig
-from air_env.scenes.base import Split, check_request, read_counts
+from air_env.scenes.base import PicturedScene, Split, check_request, read_counts
 
 _CHUNK = 4_096
 
 
 @dataclass(frozen=True, kw_only=True)
-class SolidScene:
+class SolidScene(PicturedScene):
     """Images of three-dimensional objects, whose kinds and places are uniform.
 
     The spreads are perturbations that the generative model does not know of.
