@@ -93,6 +93,16 @@ def scene_frame(
     return np.array(frame)
 
 
+def episode_frame(image: NDArray, canvas: NDArray, boxes: NDArray, count: int, finished: bool, total: float) -> Frame:
+    """`scene_frame` of an episode, with the number of objects and the return so far, in nats."""
+    # Adding 0 takes the sign of -0.0.
+    captions = (
+        f"image, count {count}{', finished' if finished else ''}",
+        f"canvas, return {round(total, 1) + 0.0:,.1f} nats",
+    )
+    return scene_frame(image, canvas, boxes, captions)
+
+
 def _enlarge(image: ArrayLike, scale: int) -> NDArray[np.uint8]:
     """``[height * scale, width * scale, 3]``: nearest neighbours, so that pixels stay visible."""
     pixels = np.asarray(image, np.float64)

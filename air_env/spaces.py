@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -149,6 +149,13 @@ def to_plans(z: object, model: SceneModel, num_images: int, *, check: bool = Tru
         for name, prior in model.priors.items()
     }
     return Explanation(latents["z_where"].new_ones(plans), **latents)
+
+
+def to_numpy(values: Any) -> Any:
+    """New arrays of tensors, and of those in dicts; arrays as they are."""
+    if isinstance(values, dict):
+        return {name: to_numpy(value) for name, value in values.items()}
+    return values.numpy(force=True).copy() if isinstance(values, Tensor) else values
 
 
 def where_rows(mask: Bool[Tensor, "batch"], new: T, old: T) -> T:

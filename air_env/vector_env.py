@@ -1,7 +1,6 @@
 """`AIRSceneVectorEnv`: a batch of episodes as one differentiable torch computation."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,11 @@ from torch import Tensor
 
 from air_env.actions import ACTION_MODES
 from air_env.explanation import Explanation, masked
-from air_env.frames import Frame, scene_frame
+from air_env.frames import Frame, episode_frame
 from air_env.model import RewardTerms, SceneModel, SceneState
-from air_env.reading import read_options, to_indices, to_mask, to_seeds
+from air_env.reading import read_options, read_whole, to_indices, to_mask, to_seeds
 from air_env.scenes import SceneDataset
-from air_env.spaces import Observer, map_tensors, to_images, where_rows, without_empty
+from air_env.spaces import Observer, map_tensors, to_images, to_numpy, to_plans, where_rows, without_empty
 from air_env.world import World, make_world
 
 Batch = Any
@@ -91,15 +90,13 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
             )
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {"autoreset_mode": self.autoreset_mode, "render_modes": ["rgb_array"], "render_fps": 2}
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode {render_mode!r} is unknown; choose None or rgb_array")
         if world is not None and options:
             raise ValueError(f"{', '.join(options)} cannot change a world that is given; make the world with them")
         if world is None:
             world = make_world(**options)
-        self.num_envs = num_envs
+        self.num_envs = read_whole("num_envs", num_envs, 1)
         self.grad_enabled = grad_enabled and not as_numpy
         self.check_actions = check_actions
         self.render_mode = render_mode
@@ -111,13 +108,13 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
         self._observer = Observer(self.model, byte_images=byte_images, min_side=min_side, raw_latents=raw_latents)
         self.single_action_space = self.action_mode.space
         self.single_observation_space = self._observer.space
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.rngs = [np_random()[0] for _ in range(num_envs)]
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.rngs = [np_random()[0] for _ in range(self.num_envs)]
         self._state: SceneState | None = None
         self._truth: dict[str, Tensor] = {}
-        self._known = np.zeros(num_envs, bool)
-        self._returns = torch.zeros(num_envs, device=self.device)
+        self._known = np.zeros(self.num_envs, bool)
+        self._returns = torch.zeros(self.num_envs, device=self.device)
 
     @property
     def device(self) -> torch.device:
@@ -162,7 +159,10 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
         seeds = to_seeds(seed, self.num_envs)
         own_images = "images" in options
         if own_images:
-            images, truth = to_images(options["images"], self.model, self.num_envs), self._unknown_truth()
+            images, truth = (
+                to_images(options["images"], self.model, self.num_envs),
+                self.scenes.unknown_truth(self.num_envs),
+            )
         elif "scenes" in options:
             images, truth = self._look_up(to_indices(options["scenes"], self.num_envs, len(self.scenes)))
         else:
@@ -204,7 +204,7 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
         if not self.grad_enabled:
             values = map_tensors(Tensor.detach, values)
         action, log_q = self.action_mode.act(values, self._noise(before.active), before.active & (before.step == 0))
-        with self._graph():
+        with torch.set_grad_enabled(self.grad_enabled and torch.is_grad_enabled()):
             self._state, terms = self.model.step(before, action)
             parts = terms.parts | {"neg_log_q": masked(before.active, -log_q)}
             rewards = terms.total + parts["neg_log_q"]
@@ -238,17 +238,10 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
             ValueError: The latents are not valid.
             ResetNeeded: The episodes have not begun.
         """
-        if not isinstance(z, Explanation):
-            raise ValueError(f"a plan is an Explanation; got {type(z).__name__}")
-        model, plans = self.model, max(1, len(z.z_where) // self.num_envs)
-        plan = (self.num_envs * plans, model.config.num_steps)
-        latents = {
-            name: prior.read(name, getattr(z, name), plan[:1] if name == "z_scene" else plan, check=self.check_actions)
-            for name, prior in model.priors.items()
-        }
-        z = Explanation(latents["z_where"].new_ones(plan), **latents)
-        with self._graph():
-            return model.unroll(self.state.images.repeat_interleave(plans, 0), z)
+        z = to_plans(z, self.model, self.num_envs, check=self.check_actions)
+        images = self.state.images.repeat_interleave(len(z.z_pres) // self.num_envs, 0)
+        with torch.set_grad_enabled(self.grad_enabled and torch.is_grad_enabled()):
+            return self.model.unroll(images, z)
 
     def render(self) -> tuple[Frame, ...] | None:
         """One RGB frame for each episode: image and canvas with the windows, count and return so far."""
@@ -257,15 +250,9 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
             return None
         state = self.state
         pixels = (state.images, state.canvas, self.model.boxes(state.z))
-        images, canvases, boxes = (part.numpy(force=True) for part in pixels)
-        rows = zip(state.step.tolist(), state.active.tolist(), self._returns.tolist(), strict=True)
-        frames = []
-        for i, (count, active, total) in enumerate(rows):
-            # Adding 0 takes the sign of -0.0.
-            value = f"canvas, return {round(total, 1) + 0.0:,.1f} nats"
-            captions = (f"image, count {count}{'' if active else ', finished'}", value)
-            frames.append(scene_frame(images[i], canvases[i], boxes[i], captions))
-        return tuple(frames)
+        told = (state.step.tolist(), (~state.active).tolist(), self._returns.tolist())
+        rows = zip(*(part.numpy(force=True) for part in pixels), *told, strict=True)
+        return tuple(episode_frame(*row) for row in rows)
 
     def __getstate__(self) -> dict[str, object]:
         # Torch copies only what has no graph.
@@ -301,15 +288,6 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
         truth = scenes.truth
         return to_images(scenes.images, self.model), truth
 
-    def _unknown_truth(self) -> dict[str, Tensor]:
-        """The truth of images that are not of the pool."""
-        return {
-            name: part.new_full(
-                (self.num_envs, *part.shape[1:]), torch.nan if part.is_floating_point() else -1, device=self.device
-            )
-            for name, part in self.scenes.truth.items()
-        }
-
     def _noise(self, active: Bool[Tensor, "batch"]) -> Float[Tensor, "batch noise"]:
         """What the action mode draws; finished episodes draw nothing, as they would alone."""
         like, size = self.model.log_p_count, self.action_mode.noise_size
@@ -329,16 +307,6 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
 
     def _known_truth(self) -> dict[str, Tensor]:
         return dict(self._truth) if self._known.any() else {}
-
-    def _graph(self) -> AbstractContextManager[object]:
-        return nullcontext() if self.grad_enabled else torch.no_grad()
-
-
-def to_numpy(values: Any) -> Any:
-    """New arrays of tensors, and of those in dicts; arrays as they are."""
-    if isinstance(values, dict):
-        return {name: to_numpy(value) for name, value in values.items()}
-    return values.numpy(force=True).copy() if isinstance(values, Tensor) else values
 
 
 def _apart(observation: Observation, mask: NDArray[np.bool_]) -> NDArray[np.object_]:

@@ -158,7 +158,7 @@ def test_an_agent_of_more_steps_is_the_same_network(agent, images):
 
 @in_turn("num_steps", [(0,), (-1,), ("3",), (1.5,), (10**7,)])
 def test_explain_refuses_a_number_of_steps_without_meaning(agent, images, num_steps):
-    with pytest.raises(ValueError, match=f"num_steps must be a whole number from 1 to 1,000, got {num_steps}"):
+    with pytest.raises(ValueError, match=f"num_steps must be a whole number from 1 to 1,000, got {num_steps!r}"):
         agent.explain(images, num_steps=num_steps)
 
 

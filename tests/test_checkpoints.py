@@ -1,6 +1,7 @@
 """Agents on disk: exact, atomic, and wary of what a person hands in."""
 
 import json
+import math
 import os
 import pickle
 import re
@@ -17,7 +18,8 @@ from tiny import RECIPE, SIDE, assert_equal, make_agent, make_images
 from air_agents import AIR, load_agent, save_agent
 from air_agents.inference.cores import CORES
 from air_agents.training.checkpoints import AGENT_FILE, load_recipe
-from air_agents.training.files import write_atomically
+from air_agents.training.files import read_json, write_atomically, write_results
+from air_agents.training.weights import read_tensors
 from air_env.likelihoods import LIKELIHOODS
 from air_env.priors import CountPrior
 
@@ -178,3 +180,92 @@ def test_the_metadata_of_an_agent_are_readable_without_this_package(path):
     with safe_open(path, "pt") as file:
         config = json.loads(file.metadata()["config"])
     assert config["scene"]["image_size"] == SIDE
+
+
+def as_before_checksums(path: Path, changes: dict[str, object], **tensors: torch.Tensor) -> None:
+    """The file as older versions wrote it, with changed settings of the agent and changed tensors."""
+    metadata, state = read_tensors(path)
+    config = json.loads(metadata["config"])
+    for name, value in changes.items():
+        part, setting = name.split(".")
+        config[part][setting] = value
+    save_file(state | tensors, path, metadata | {"format": "air-env agent 1", "config": json.dumps(config)})
+
+
+def test_agents_from_before_there_were_checksums_are_loaded(agent, path):
+    as_before_checksums(path, {})
+    assert_equal(dict(load_agent(path).state_dict()), dict(agent.state_dict()))
+    assert load_recipe(path).scene == RECIPE.scene
+
+
+def test_a_single_bit_that_changed_is_noticed(path):
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    seal = whole.index(b"sha256")
+    for position in (0, 9, seal, seal + 5, seal + 7, seal + 70, header - 1, header, len(whole) - 1):
+        for bit in (1, 2, 64):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ bit]) + whole[position + 1 :])
+            with pytest.raises(ValueError, match=rf"{re.escape(str(path))} is (damaged|none of this package)"):
+                load_agent(path)
+
+
+def test_weights_that_are_no_finite_numbers_of_the_agents_type_are_refused(agent, path):
+    own = agent.state_dict()["presence.weight"]
+    for wrong, message in (
+        (torch.full_like(own, math.nan), "presence.weight is not finite"),
+        (torch.full_like(own, -math.inf), "presence.weight is not finite"),
+        (own.half(), r"must be of type torch.float32, got torch.float16"),
+        (own.double(), r"must be of type torch.float32, got torch.float64"),
+        (own.int(), r"must be of type torch.float32, got torch.int32"),
+    ):
+        as_before_checksums(path, {}, **{"presence.weight": wrong})
+        with pytest.raises(ValueError, match=rf"{re.escape(str(path))} does not fit .*{message}.*train it again"):
+            load_agent(path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("agent.hidden", 30_000),
+        ("agent.embedding", 10**9),
+        ("agent.glimpse_size", 10**5),
+        ("agent.hidden", 10**30),
+        ("scene.num_steps", 10**7),
+        ("scene.image_size", 10**6),
+    ],
+)
+def test_an_agent_that_asks_for_gigabytes_is_refused_before_it_gets_them(path, setting, value):
+    as_before_checksums(path, {setting: value})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=rf"(?s){re.escape(str(path))} does not fit .*train it again"):
+        load_agent(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"
+
+
+def test_json_that_is_nested_too_deeply_is_refused_by_name(tmp_path, path):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"deep\.json is damaged"):
+        read_json(tmp_path / "deep.json")
+    nested: dict[str, object] = {}
+    for _ in range(500):
+        nested = {"scene": nested}
+    metadata, state = read_tensors(path)
+    for config in ("[" * 100_000, json.dumps(nested)):
+        save_file(state, path, metadata | {"format": "air-env agent 1", "config": config})
+        with pytest.raises(ValueError, match=rf"(?s){re.escape(str(path))} does not fit"):
+            load_agent(path)
+
+
+def test_results_have_a_checksum_and_older_ones_have_none(tmp_path):
+    path = tmp_path / "results.json"
+    write_results(path, {"accuracy": 0.5})
+    assert read_json(path) == {"accuracy": 0.5}
+    path.write_text(path.read_text().replace("0.5", "0.7"))
+    with pytest.raises(ValueError, match=r"results\.json is damaged .*does not match its checksum.*delete it"):
+        read_json(path)
+    path.write_text('{"accuracy": 0.7}')
+    assert read_json(path) == {"accuracy": 0.7}
+    for content in ("[]", "", '{"checksum": 1}', "\xff"):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"results\.json is damaged"):
+            read_json(path)

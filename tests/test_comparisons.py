@@ -1,6 +1,5 @@
 """Comparisons: DRAW against its equations, tasks against scenes made by hand, runs that resume exactly."""
 
-import json
 import math
 import re
 from dataclasses import replace
@@ -29,6 +28,7 @@ from air_agents.comparisons.attention import Grid, Stroke
 from air_agents.comparisons.training import MODEL_FILE
 from air_agents.training.checkpoints import AGENT_FILE
 from air_agents.training.directory import CONFIG_FILE, EVALUATION_FILE, RESUME_FILE
+from air_agents.training.files import read_json
 from air_agents.training.recipes import RECIPES
 from air_agents.training.run import TrainingRun
 from air_env.likelihoods import Gaussian
@@ -265,7 +265,7 @@ def test_a_finished_run_holds_what_was_promised(tmp_path, name, wanted):
     run.train()
     figures = run.finish()
     assert set(figures) == wanted | {"iterations", "minutes"}
-    assert json.loads((tmp_path / "run" / EVALUATION_FILE).read_text()) == figures
+    assert read_json(tmp_path / "run" / EVALUATION_FILE) == figures
     pictures = list((tmp_path / "run" / "pictures").iterdir())
     assert len(pictures) == (0 if name == "sum" else 4)
     loaded = load_comparison(tmp_path / "run")

@@ -133,7 +133,7 @@ def test_there_may_be_no_object():
     [
         ({"reach": 2.0}, "reach must lie between 0 and 1.5"),
         ({"colour_spread": -0.1}, "colour_spread must lie between"),
-        ({"counts": (1, 2)}, "must be of 0 to 1"),
+        ({"counts": (1, 2)}, "counts must be one or more numbers of objects from 0 to 1"),
         ({"renderer": "blender"}, "renderer 'blender' is unknown; choose one of auto, pyrender, raycast"),
         ({"overlap": True}, "'overlap' is unknown; choose from colour_spread, counts"),
     ],

@@ -1,6 +1,5 @@
 """`air-env reproduce` and `air_agents.reproduction`: studies from trainings to pages, and scanning policies."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +23,7 @@ from air_agents.reproduction.policy import blend, first_attended, heat_maps, pre
 from air_agents.reproduction.scales import SCALES
 from air_agents.reproduction.studies import STUDIES
 from air_agents.reproduction.study import Case, Measurement, Study
+from air_agents.training.files import read_json
 from air_agents.training.run import TrainingRun
 from air_env import geometry
 from air_env.explanation import DrawnExplanation, Explanation
@@ -88,7 +88,7 @@ def test_a_study_is_made_from_training_to_page_and_made_again_from_what_is_there
     assert before.items() <= first.items()
 
     monkeypatch.setattr(TrainingRun, "train", None)
-    monkeypatch.setattr(study, "write_text_atomically", None)
+    monkeypatch.setattr(study, "write_results", None)
     assert reproduce(name)[0] == 0
     assert finished_at(runs_dir) == first
     assert files(folder) == made
@@ -369,5 +369,5 @@ def test_a_job_says_what_it_was_trained_with(experiment):
     assert job.machine() == {}
     train_all([job], experiment.directory)
     assert job.machine()["device"] == "cpu"
-    assert job.evaluation() == json.loads((job.directory / "evaluation.json").read_text())
+    assert job.evaluation() == read_json(job.directory / "evaluation.json")
     assert (job.name, job.kind) == ("autoencoder_012-0", "autoencoder_012")

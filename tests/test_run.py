@@ -1,13 +1,18 @@
 """Run directories: exact to resume, never half written, and wary of what is in them."""
 
 import csv
+import io
 import itertools
 import json
 import math
 import os
+import pickle
 import re
 import subprocess
 import sys
+import tarfile
+import traceback
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +26,12 @@ from tiny import assert_equal
 from air_agents import load_agent
 from air_agents.evaluation.metrics import evaluate
 from air_agents.inference.cores import CORES
+from air_agents.jobs.job import FAILED_FILE, MACHINE_FILE, Job
+from air_agents.training import run as run_module
 from air_agents.training import trainer as trainer_module
 from air_agents.training.checkpoints import AGENT_FILE, load_recipe
 from air_agents.training.directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, RESUME_FILE
+from air_agents.training.files import read_json
 from air_agents.training.run import TrainingRun
 from air_agents.training.trainer import Trainer
 from air_env.explanation import Explanation
@@ -41,6 +49,23 @@ def rows_of(directory: Path) -> list[dict[str, str]]:
 
 def files_of(directory: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def edit_config(directory: Path, **changes: object) -> None:
+    """Changes settings of config.json; None takes one out."""
+    config = json.loads((directory / CONFIG_FILE).read_text())
+    (directory / CONFIG_FILE).write_text(json.dumps(changed(config, changes)))
+
+
+def edit_state(directory: Path, **changes: object) -> None:
+    """Changes parts of resume.pt; None takes one out."""
+    state = torch.load(directory / RESUME_FILE, weights_only=True)
+    torch.save(changed(state, changes), directory / RESUME_FILE)
+
+
+def changed(values: dict, changes: dict) -> dict:
+    kept = {name: value for name, value in values.items() if name not in changes}
+    return kept | {name: value for name, value in changes.items() if value is not None}
 
 
 def poison(trainer: Trainer, iteration: int) -> None:
@@ -77,7 +102,7 @@ def test_a_finished_run_holds_what_was_promised(tmp_path):
     }  # fmt: skip
     # JSON has no NaN: what is undefined, as the IoU where no count is right, is null.
     defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
-    assert json.loads((directory / EVALUATION_FILE).read_text()) == defined
+    assert read_json(directory / EVALUATION_FILE) == defined
     assert metrics["iterations"] == 12
     rows = rows_of(directory)
     assert tuple(rows[0]) == FIELDS
@@ -227,12 +252,17 @@ def test_rows_from_before_there_was_a_probe_stay(tmp_path):
     assert [row["one"] for row in rows_of(tmp_path / "run")] == ["", "", "1.0"]
 
 
-def test_runs_from_before_evaluations_had_a_setting_are_resumed(tmp_path):
+def test_runs_from_before_settings_were_in_the_checkpoint_are_resumed(tmp_path):
     TrainingRun.start(tmp_path / "run", RECIPE)
-    config = json.loads((tmp_path / "run" / CONFIG_FILE).read_text())
-    del config["evaluate_every"]
-    (tmp_path / "run" / CONFIG_FILE).write_text(json.dumps(config))
-    assert TrainingRun.resume(tmp_path / "run").recipe.evaluate_every == 250
+    edit_config(tmp_path / "run", evaluate_every=None)
+    edit_state(tmp_path / "run", recipes=None, threads=None)
+    resumed = TrainingRun.resume(tmp_path / "run")
+    assert resumed.recipe.evaluate_every == 250
+    resumed.train()
+    # From now on they are.
+    edit_config(tmp_path / "run", evaluate_every=4)
+    with pytest.raises(ValueError, match="evaluate_every is 4, was 250"):
+        TrainingRun.resume(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -375,6 +405,179 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
         torch.save(state, tmp_path / RESUME_FILE)
         with pytest.raises(ValueError, match="cannot be resumed"):
             TrainingRun.resume(tmp_path)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    for seed in (0, 1):
+        TrainingRun.start(tmp_path / str(seed), replace(RECIPE, seed=seed))
+    before = (tmp_path / "0" / RESUME_FILE).read_bytes()
+    (tmp_path / "0" / RESUME_FILE).write_bytes((tmp_path / "1" / RESUME_FILE).read_bytes())
+    with pytest.raises(ValueError, match=r"config\.json .* is not the one that .*: seed is 0, was 1; undo"):
+        TrainingRun.resume(tmp_path / "0")
+    (tmp_path / "0" / RESUME_FILE).write_bytes(before)
+    for name, value in (("seed", 2), ("batch_size", 4), ("learning_rate", 0.5), ("max_steps", 13), ("decay", math.nan)):
+        edit_config(tmp_path / "0", **{name: value})
+        with pytest.raises(ValueError, match=rf"{name} (is {value}, was|must be a share from 0 to 1, got nan)"):
+            TrainingRun.resume(tmp_path / "0")
+        edit_config(tmp_path / "0", **{name: getattr(replace(RECIPE, seed=0), name)})
+    assert TrainingRun.resume(tmp_path / "0").recipe == RECIPE
+
+
+def test_a_run_that_is_killed_while_it_is_extended_is_extended(tmp_path, monkeypatch):
+    TrainingRun.start(tmp_path / "run", RECIPE)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "write_json_atomically", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            TrainingRun.resume(tmp_path / "run", max_steps=16)
+    assert json.loads((tmp_path / "run" / CONFIG_FILE).read_text())["max_steps"] == 12
+    assert TrainingRun.resume(tmp_path / "run").recipe.max_steps == 16
+    assert json.loads((tmp_path / "run" / CONFIG_FILE).read_text())["max_steps"] == 16
+
+
+def test_a_checkpoint_with_wrong_types_in_it_is_refused(tmp_path):
+    TrainingRun.start(tmp_path, RECIPE).train(stop_at=4)
+    whole = (tmp_path / RESUME_FILE).read_bytes()
+    trainer = torch.load(tmp_path / RESUME_FILE, weights_only=True)["trainer"]
+    moments = {0: trainer["optimizer"]["state"][0] | {"exp_avg": torch.zeros(1, 1, 1)}}
+    weights = {name: tensor.half() for name, tensor in trainer["agent"].items()}
+    for changes in (
+        {"device": 7},
+        {"minutes": "long"},
+        {"minutes": math.nan},
+        {"max_minutes": "long"},
+        {"threads": 0},
+        {"threads": "two"},
+        {"rows": 5},
+        {"rows": [5]},
+        {"elbo_sum": 0.0},
+        {"recipes": 3},
+        {"recipes": [3]},
+        {"trainer": [1]},
+        {"trainer": trainer | {"iteration": "ten"}},
+        {"trainer": trainer | {"permutation": trainer["permutation"].float()}},
+        {"trainer": trainer | {"noise": "noise"}},
+        {"trainer": trainer | {"order": torch.zeros(3, dtype=torch.uint8)}},
+        {"trainer": trainer | {"agent": weights}},
+        {"trainer": trainer | {"agent": {name: tensor * math.nan for name, tensor in trainer["agent"].items()}}},
+        {"trainer": trainer | {"optimizer": trainer["optimizer"] | {"state": moments}}},
+        {"trainer": trainer | {"optimizer": {"state": {}, "param_groups": []}}},
+    ):
+        edit_state(tmp_path, **changes)
+        before = files_of(tmp_path)
+        message = rf"(?s)run in {re.escape(str(tmp_path))} cannot be resumed: .*{RESUME_FILE}"
+        with pytest.raises(ValueError, match=message):
+            TrainingRun.resume(tmp_path)
+        assert files_of(tmp_path) == before
+        (tmp_path / RESUME_FILE).write_bytes(whole)
+    TrainingRun.resume(tmp_path).train()
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path):
+    TrainingRun.start(tmp_path, RECIPE)
+    whole = (tmp_path / RESUME_FILE).read_bytes()
+    with zipfile.ZipFile(tmp_path / RESUME_FILE) as archive:
+        parts = [(part.header_offset + 400, part.file_size) for part in archive.infolist()]
+    for position in [start for start, size in parts if size > 1_000]:
+        (tmp_path / RESUME_FILE).write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(ValueError, match=rf"{RESUME_FILE} is damaged"):
+            TrainingRun.resume(tmp_path)
+
+
+def test_torchs_advice_to_load_unsafely_is_not_passed_on(tmp_path):
+    TrainingRun.start(tmp_path, RECIPE)
+    with tarfile.open(tmp_path / "old.tar", "w") as tar:
+        for name in ("storages", "tensors", "pickle"):
+            tar.addfile(tarfile.TarInfo(name))
+    script = io.BytesIO()
+    with zipfile.ZipFile(script, "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "version"):
+            archive.writestr(f"archive/{name}", b"3\n")
+    protocol = pickle.dumps({"trainer": {}}, protocol=4)
+    for content in (script.getvalue(), (tmp_path / "old.tar").read_bytes(), protocol):
+        (tmp_path / RESUME_FILE).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{RESUME_FILE} is damaged or no checkpoint") as caught:
+            TrainingRun.resume(tmp_path)
+        assert "weights_only" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_resumed_run_has_the_threads_that_it_was_begun_with(tmp_path, caplog):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        started = TrainingRun.start(tmp_path, RECIPE)
+        torch.set_num_threads(1)
+        resumed, threads, step = TrainingRun.resume(tmp_path), [], started.trainer.step
+        assert "goes on with the 2 threads it was begun with, not 1" in caplog.text
+        resumed.train(stop_at=2, progress=lambda row: threads.append(torch.get_num_threads()))
+        assert (threads, torch.get_num_threads(), step) == ([2, 2], 1, started.trainer.step)
+    finally:
+        torch.set_num_threads(before)
+
+
+HOLDER = """
+import sys, time
+from air_agents.training.run import TrainingRun
+run = TrainingRun.resume(sys.argv[1])
+run.train(progress=lambda row: (print("training", flush=True), time.sleep(60)))
+"""
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
+    directory = tmp_path / "run"
+    first = TrainingRun.start(directory, RECIPE)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(directory)], stdout=subprocess.PIPE, env=environment)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"training\n"
+        for attempt in (first.train, first.finish, lambda: TrainingRun.resume(directory, max_steps=20)):
+            with pytest.raises(BlockingIOError, match=r"is being trained by another process; wait for it or stop it"):
+                attempt()
+    finally:
+        holder.kill()
+        holder.communicate()
+    # The lock is gone with its process.
+    TrainingRun.resume(directory).train()
+    with pytest.raises(BlockingIOError, match=r"was trained on by another process; --resume it anew"):
+        first.train()
+    assert not list(directory.glob(".*"))
+
+
+def test_what_killed_processes_left_over_is_removed_and_in_nobodys_way(tmp_path):
+    directory = tmp_path / "run"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for process in (gone.pid, os.getpid()):
+        (tmp_path / f".run.{process}.tmp" / "pictures").mkdir(parents=True)
+    TrainingRun.start(directory, RECIPE)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    left = [f".{RESUME_FILE}.{gone.pid}.tmp", f"pictures/.a.png.{gone.pid}.tmp", f".{AGENT_FILE}.{os.getpid()}.tmp"]
+    others = [f".{RESUME_FILE}.{os.getppid()}.tmp", ".notes.tmp"]
+    for name in (*left, *others):
+        (directory / name).write_text("half")
+    TrainingRun.resume(directory).train(stop_at=1)
+    assert {name for name in (*left, *others) if (directory / name).exists()} == set(others)
+
+
+def test_damaged_notes_of_a_job_are_refused_by_name(tmp_path):
+    job = Job(tmp_path / "tiny-0", RECIPE)
+    TrainingRun.start(job.directory, RECIPE)
+    for name, read in (
+        (FAILED_FILE, lambda: job.status),
+        (MACHINE_FILE, job.machine),
+        (EVALUATION_FILE, job.evaluation),
+    ):
+        for content in ("{", "[]", "[" * 100_000, "\0"):
+            (job.directory / name).write_text(content)
+            with pytest.raises(ValueError, match=rf"{name} is damaged .*delete it"):
+                read()
+        (job.directory / name).unlink()
+    (job.directory / AGENT_FILE).write_bytes((job.directory / AGENT_FILE).read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{AGENT_FILE} is damaged"):
+        job.fingerprint()
+    (job.directory / AGENT_FILE).unlink()
+    with pytest.raises(FileNotFoundError, match="holds no weights"):
+        job.fingerprint()
 
 
 @pytest.mark.parametrize("zipped", [True, False])

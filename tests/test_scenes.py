@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import math
+import tracemalloc
 from dataclasses import replace
 from itertools import combinations
 
@@ -290,7 +291,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 def read(path):
-    return read_gzip(path.name, SHA256, "https://nowhere.invalid/", path.parent)
+    return read_gzip(path.name, SHA256, len(CONTENT), "https://nowhere.invalid/", path.parent)
 
 
 def test_a_whole_file_is_read(tmp_path):
@@ -320,6 +321,15 @@ def test_a_damaged_data_file_is_refused_with_the_remedy(tmp_path, damaged, messa
         read(path)
 
 
+def test_a_file_that_holds_more_than_it_should_is_not_unpacked(tmp_path):
+    (tmp_path / "file.gz").write_bytes(gzip.compress(bytes(20_000_000)))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="has the wrong content"):
+        read(tmp_path / "file.gz")
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+
+
 @pytest.mark.usefixtures("no_data_dir")
 def test_a_failed_download_is_a_clear_error():
     load_mnist.cache_clear()
@@ -339,5 +349,5 @@ def test_a_download_is_cached_and_checked(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pooch.retrieve", retrieve)
     with pytest.raises(ValueError, match="has the wrong content"):
-        read_gzip("folder/file.gz", SHA256, "https://example.invalid/data/")
+        read_gzip("folder/file.gz", SHA256, len(CONTENT), "https://example.invalid/data/")
     assert asked == [("https://example.invalid/data/file.gz", "file.gz")]

@@ -23,6 +23,7 @@ from air_agents.comparisons import COMPARISONS
 from air_agents.estimators import ESTIMATORS
 from air_agents.training import trainer
 from air_agents.training.checkpoints import load_recipe
+from air_agents.training.files import read_json
 from air_agents.training.recipes import RECIPES
 from air_agents.training.run import TrainingRun
 from air_env.scenes import SCENES
@@ -333,7 +334,7 @@ def test_the_same_command_gives_the_same_agent(train):
         train("tiny", "--output-dir", name)
     agents = [dict(load_agent(name).state_dict()) for name in ("first", "second")]
     assert_equal(agents[0], agents[1])
-    metrics = [json.loads(Path(name, "evaluation.json").read_text()) for name in ("first", "second")]
+    metrics = [read_json(Path(name, "evaluation.json")) for name in ("first", "second")]
     assert metrics[0] == pytest.approx(metrics[1] | {"minutes": metrics[0].get("minutes")}, abs=0, nan_ok=True)
 
 

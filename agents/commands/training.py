@@ -1,7 +1,6 @@
 """What `train` and `train-sb3` share: every setting as an argument, runs that are begun or continued, their bars."""
 
 import inspect
-import json
 import re
 import shlex
 import sys
@@ -91,13 +90,14 @@ class Command(Generic[A]):
         return arguments, settings
 
     def _parse_all(self, first: Namespace, argv: Sequence[str]) -> tuple[A, "TrainingSettings"]:
+        from ..training.files import read_json
         from ..training.serialisation import from_json
         from ..training.settings import TrainingSettings
 
         if first.config is None:
             settings = self.find(first)
         else:
-            settings = from_json(TrainingSettings, json.loads(Path(first.config).read_text()))
+            settings = from_json(TrainingSettings, read_json(Path(first.config)))
         scene = first.scene or settings.scene
         # Its fields take no prefix: --seed, --model.num-steps.
         part = ("settings", Annotated[type(settings), tyro.conf.arg(name="")], field(default_factory=lambda: settings))

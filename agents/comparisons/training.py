@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,9 @@ from air_env.frames import Frame
 from air_env.scenes import SceneDataset
 
 from ..evaluation.pictures import scenes_beside_reconstructions
-from ..training.files import read_weights, refusing_misfits, save_weights, weights_path
 from ..training.serialisation import from_json, to_json
 from ..training.settings import State, TrainingSettings, Trains
+from ..training.weights import fill, opened_weights, restore, save_weights, weights_path
 from .model import ComparisonModel
 
 if TYPE_CHECKING:
@@ -120,8 +119,8 @@ class ComparisonTrainer(Trains):
     def load_state_dict(self, state: State) -> None:
         """Continues where a trainer of the same recipe stood."""
         self.iteration = state["iteration"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        fill(self.model, state["model"])
+        restore(self.optimizer, state["optimizer"])
 
 
 def load_comparison(directory: Path | str, device: torch.device | str = "cpu") -> ComparisonModel:
@@ -136,9 +135,8 @@ def load_comparison(directory: Path | str, device: torch.device | str = "cpu") -
         ValueError: The file is not a comparison's, or is damaged.
     """
     path = weights_path(directory, MODEL_FILE, "comparison")
-    metadata, tensors = read_weights(path, _FORMAT)
-    with refusing_misfits(path):
-        recipe = from_json(TrainingSettings, json.loads(metadata["recipe"]))
+    with opened_weights(path, _FORMAT) as weights:
+        recipe = from_json(TrainingSettings, weights.settings("recipe"))
         model: ComparisonModel = recipe.model.make()  # type: ignore[attr-defined]
-        model.load_state_dict(tensors)
+        fill(model, weights.tensors)
     return model.to(device).eval()

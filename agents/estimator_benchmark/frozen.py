@@ -9,7 +9,6 @@ Agents are narrower than those of the recipes, and their weights are rounded to 
 in double precision. Weights are in SCENE.safetensors; the images, a sheet of them, in SCENE.png beside it.
 """
 
-import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -33,11 +32,12 @@ from ..estimators import Estimator, StopProblem
 from ..evaluation.metrics import count_accuracy
 from ..inference.air import AIR, AgentConfig, Exploration
 from ..inference.rollout import unstopped_rollout
-from ..training.files import read_weights, save_weights, write_atomically
+from ..training.files import write_atomically
 from ..training.recipes import RECIPES, Recipe
 from ..training.serialisation import from_json, to_json
 from ..training.settings import Options
 from ..training.trainer import Trainer
+from ..training.weights import fill, opened_weights, save_weights
 
 STAGES = ("init", "early", "stuck", "converged")
 SCENES = ("digits", "multi_mnist", "sprites")
@@ -125,11 +125,8 @@ def load_frozen(scene: str, source: Path | None = None) -> list[FrozenAgent]:
         if scene not in SCENES:
             raise ValueError(f"there are no frozen problems of {scene!r}; choose one of {', '.join(SCENES)}")
         source = Path(str(_SHIPPED / f"{scene}.safetensors"))
-    metadata, tensors = read_weights(source, _FORMAT)
-    try:
-        return _read(scene, source, json.loads(metadata["config"]), tensors)
-    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(f"{source} does not fit this version of the agent ({error}); capture it again") from error
+    with opened_weights(source, _FORMAT, "capture it again") as weights:
+        return _read(scene, source, weights.settings("config"), weights.tensors)
 
 
 def _read(scene: str, source: Path, config: Options, tensors: dict[str, Tensor]) -> list[FrozenAgent]:
@@ -137,9 +134,8 @@ def _read(scene: str, source: Path, config: Options, tensors: dict[str, Tensor])
     images, found = read_sheet(source.with_suffix(".png"), settings[0].image_size), []
     for stage, facts in config["stages"].items():
         agent = in_double_precision(*settings)
-        agent.load_state_dict(
-            {name.removeprefix(f"{stage}/"): t.double() for name, t in tensors.items() if name.startswith(f"{stage}/")}
-        )
+        own = {name.removeprefix(f"{stage}/"): t for name, t in tensors.items() if name.startswith(f"{stage}/")}
+        fill(agent, {name: t.double() if t.dtype == torch.half else t for name, t in own.items()})
         agent.exploration = Exploration(facts["exploration"])
         found.append(FrozenAgent(scene, stage, agent.eval(), images, facts["iteration"], facts["count_accuracy"]))
     return found
@@ -230,13 +226,13 @@ def read_sheet(path: Path, side: int) -> UInt8[Tensor, "image channel side side"
     """
     try:
         with Image.open(path) as picture:
+            if picture.size != (_SHEET * side, _SHEET * side):
+                raise ValueError(f"{path} must have {_SHEET * side} pixels a side, got {picture.size}")
             pixels = torch.from_numpy(np.array(picture))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing: the images belong beside the weights; copy both") from error
-    except OSError as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is damaged or no picture ({error}); get or capture it again") from error
-    if pixels.shape[:2] != (_SHEET * side, _SHEET * side):
-        raise ValueError(f"{path} must have {_SHEET * side} pixels a side, got {tuple(pixels.shape[:2])}")
     tiles = pixels.view(_SHEET, side, _SHEET, side, -1).permute(0, 2, 4, 1, 3)
     return tiles.flatten(0, 1).contiguous()
 

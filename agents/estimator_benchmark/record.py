@@ -9,7 +9,7 @@ from collections.abc import Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ..training.files import write_json_atomically
+from ..training.files import read_json, write_json_atomically
 from ..training.recipes import Recipe
 from ..training.serialisation import from_json
 from ..training.settings import Options
@@ -47,7 +47,7 @@ def read_record(directory: Path) -> Record:
         ValueError: The file is damaged.
     """
     try:
-        record = from_json(Record, json.loads((directory / SWEEP_FILE).read_text()))
+        record = from_json(Record, read_json(directory / SWEEP_FILE))
         record.full_recipe()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{directory} holds no sweep ({SWEEP_FILE} is missing)") from error

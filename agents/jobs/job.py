@@ -7,7 +7,6 @@ FOLDER/jobs/NAME-SEED/          its lock, and what its workers printed
 """
 
 import hashlib
-import json
 import logging
 import traceback
 from collections.abc import Callable
@@ -18,17 +17,17 @@ from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file
 
 from ..comparisons import ComparisonRecipe, load_comparison
 from ..inference.agent import Agent
 from ..training.checkpoints import load_agent
 from ..training.directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, RESUME_FILE
-from ..training.files import read_rows, write_json_atomically
+from ..training.files import read_json, read_rows, write_results
 from ..training.recipes import Recipe
 from ..training.run import Probe, TrainingRun
 from ..training.serialisation import from_json, to_json
 from ..training.settings import Options, TrainingSettings
+from ..training.weights import read_tensors
 from .machine import describe_machine, fault_of_machine
 
 FAILED_FILE, MACHINE_FILE, JOBS_FOLDER = "failed.json", "machine.json", "jobs"
@@ -90,7 +89,7 @@ class Job:
             return "finished"
         failure = _read(self.directory / FAILED_FILE)
         if failure and not failure.get("machine"):
-            return "diverged" if failure["diverged"] else "crashed"
+            return "diverged" if failure.get("diverged") else "crashed"
         return "unfinished" if self.directory.exists() else "waiting"
 
     @property
@@ -109,7 +108,7 @@ class Job:
         path = self.directory / CONFIG_FILE
         remedy = f"delete {self.directory} to train it again, or choose another --runs-dir (of a sweep: --output-dir)"
         try:
-            found = to_json(from_json(type(self.recipe), json.loads(path.read_text())))
+            found = to_json(from_json(type(self.recipe), read_json(path)))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} does not fit ({error}); {remedy}") from error
         wanted = to_json(self.recipe)
@@ -139,11 +138,18 @@ class Job:
         return _read(self.directory / MACHINE_FILE)
 
     def fingerprint(self) -> str:
-        """A hash of its weights, by which results that were measured of others are told apart."""
-        (file,) = self.directory.glob("*.safetensors")
+        """A hash of its weights, by which results that were measured of others are told apart.
+
+        Raises:
+            FileNotFoundError: There are none.
+            ValueError: They are damaged.
+        """
+        file = next(self.directory.glob("*.safetensors"), None)
+        if file is None:
+            raise FileNotFoundError(f"{self.directory} holds no weights; delete it to train it again")
         digest = hashlib.sha256()
         # The bytes of the file would not do: its metadata are in no order.
-        for name, tensor in sorted(load_file(file).items()):
+        for name, tensor in sorted(read_tensors(file)[1].items()):
             digest.update(name.encode() + tensor.numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -193,7 +199,7 @@ class Job:
             }
             # Where the disk is full, this cannot be told in a file either.
             with nullcontext() if fault is None else suppress(OSError):
-                write_json_atomically(self.directory / FAILED_FILE, failure)
+                write_results(self.directory / FAILED_FILE, failure)
             if fault is not None:
                 raise fault from error
 
@@ -205,8 +211,8 @@ class Job:
             run = TrainingRun.start(self.directory, self.recipe, device=self.device, **options)
         device = run.trainer.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        machine = {**describe_machine(), "device": name, "threads": torch.get_num_threads()}
-        write_json_atomically(self.directory / MACHINE_FILE, machine)
+        machine = {**describe_machine(), "device": name, "threads": run.threads}
+        write_results(self.directory / MACHINE_FILE, machine)
         run.train(interrupted=interrupted, progress=lambda row: progress(run.trainer.iteration))
         if not interrupted():
             run.finish()
@@ -214,4 +220,4 @@ class Job:
 
 def _read(path: Path) -> Options:
     """A JSON object; empty where there is no file."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}

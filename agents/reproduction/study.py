@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..jobs.job import Job
 from ..pages import Page, number, table
-from ..training.files import write_text_atomically
+from ..training.files import read_json, write_results
 from .experiment import Experiment
 from .scales import Scale
 
@@ -141,14 +141,14 @@ def _measured(
     key = f"{measurement.measure.__name__}-{about['run']}-{digest}"
     path = experiment.directory / MEASURED_FOLDER / f"{key}.json"
     try:
-        known = json.loads(path.read_text())
+        known = read_json(path)
         if known["of"] == signature:
             return known["rows"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass  # Nothing was measured, or the file is damaged.
     found = measurement.measure(job, case, experiment)
     found = json.loads(json.dumps([found] if isinstance(found, Mapping) else found))
-    write_text_atomically(path, json.dumps({"of": signature, "rows": found}) + "\n")
+    write_results(path, {"of": signature, "rows": found})
     return found
 
 

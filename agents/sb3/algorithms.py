@@ -7,9 +7,9 @@ weights and JSON (safetensors) instead, and `load_algorithm` makes the algorithm
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from air_env.registry import Registry
 
 from ..training.checkpoints import POLICY_FILE
-from ..training.files import read_weights, refusing_misfits, save_weights, weights_path
 from ..training.serialisation import from_json, to_json
 from ..training.settings import Options, TrainingSettings
+from ..training.weights import Weights, fill, opened_weights, save_weights, weights_path
 from .policy import HybridPolicy, SceneExtractor
 from .vec_env import AIRSceneVecEnv
 
@@ -150,24 +150,23 @@ def load_algorithm(
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, or is none of these.
     """
-    settings, tensors = _read(source)
-    with refusing_misfits(Path(source)):
+    with _opened(source) as (settings, weights):
         envs = AIRSceneVecEnv(
             1, action_mode=settings.action_mode, min_side=1, scene=settings.scene, num_scenes=1, data_dir=data_dir,
             scene_options=settings.scene_options, device=device,
         )  # fmt: skip
         algorithm = make_algorithm(settings, envs, device)
-        algorithm.policy.load_state_dict(tensors)
+        fill(algorithm.policy, weights.tensors)
     return algorithm
 
 
 def load_settings(source: str | Path) -> Settings:
     """The settings that a saved policy was trained by, from where `load_algorithm` loads it."""
-    return _read(source)[0]
+    with _opened(source) as (settings, _):
+        return settings
 
 
-def _read(source: str | Path) -> tuple[Settings, dict[str, Tensor]]:
-    path = weights_path(source, POLICY_FILE, "policy")
-    metadata, tensors = read_weights(path, _FORMAT)
-    with refusing_misfits(path):
-        return cast("Settings", from_json(TrainingSettings, json.loads(metadata["settings"]))), tensors
+@contextmanager
+def _opened(source: str | Path) -> Iterator[tuple[Settings, Weights]]:
+    with opened_weights(weights_path(source, POLICY_FILE, "policy"), _FORMAT) as weights:
+        yield cast("Settings", from_json(TrainingSettings, weights.settings("settings"))), weights

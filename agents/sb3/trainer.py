@@ -22,6 +22,7 @@ from air_env.world import World, make_world
 from ..evaluation.pictures import scenes_beside_reconstructions
 from ..training.checkpoints import POLICY_FILE
 from ..training.settings import State, Trains
+from ..training.weights import fill, restore
 from .algorithms import ALGORITHMS, make_algorithm, save_algorithm
 from .evaluation import act_at_random, evaluate_policy, explain, stop_at_once
 from .policy import HybridPolicy
@@ -132,9 +133,9 @@ class PolicyTrainer(Trains):
 
     def load_state_dict(self, state: State) -> None:
         """Continues where a trainer of the same settings stood."""
-        self.algorithm.policy.load_state_dict(state["policy"])
+        fill(self.algorithm.policy, state["policy"])
         for name, optimizer in self.optimizers().items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            restore(optimizer, state["optimizers"][name])
         if (entropy := ALGORITHMS.find(self.settings.algorithm).entropy(self.algorithm)) is not None:
             entropy.data.copy_(state["log_ent_coef"])
         returns = self._normalised.ret_rms

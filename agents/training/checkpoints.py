@@ -1,6 +1,5 @@
 """Agents on disk: weights in safetensors with the settings in the metadata."""
 
-import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,10 +11,10 @@ from air_env.scenes import scene_options
 
 from ..inference.agent import Agent, AgentSettings
 from ..inference.explainer import Explainer
-from .files import read_weights, refusing_misfits, save_weights
 from .recipes import Recipe
 from .serialisation import from_json, to_json
 from .settings import Options, TrainingSettings
+from .weights import fill, opened_weights, save_weights
 
 AGENT_FILE = "agent.safetensors"
 _FORMAT = "air-env agent 1"
@@ -57,22 +56,21 @@ def load_agent(source: str | Path, device: torch.device | str = "cpu") -> Agent:
         ValueError: The file is not an agent's, or is damaged.
     """
     path = _find(source)
-    metadata, tensors = read_weights(path, _FORMAT)
-    with refusing_misfits(path):
-        settings = from_json(_Settings, json.loads(metadata["config"]))
+    with opened_weights(path, _FORMAT) as weights:
+        settings = from_json(_Settings, weights.settings("config"))
         agent = settings.agent.make(settings.scene)
-        agent.load_state_dict(tensors)
+        fill(agent, weights.tensors)
     return agent.to(device).eval()
 
 
 def load_recipe(source: str | Path) -> Recipe:
     """The recipe a saved agent was trained by."""
     path = _find(source)
-    metadata, _ = read_weights(path, _FORMAT)
-    if "recipe" not in metadata:
-        raise ValueError(f"{path} does not say by which recipe it was trained")
-    with refusing_misfits(path, "what is your own must be installed, or named with its file (path.py:my_scene)"):
-        return from_json(Recipe, json.loads(metadata["recipe"]))
+    remedy = "what is your own must be installed, or named with its file (path.py:my_scene)"
+    with opened_weights(path, _FORMAT, remedy) as weights:
+        if "recipe" in weights.metadata:
+            return from_json(Recipe, weights.settings("recipe"))
+    raise ValueError(f"{path} does not say by which recipe it was trained")
 
 
 def scene_of(

@@ -8,17 +8,21 @@ resume.pt             everything the next iteration depends on
 pictures/             scenes beside reconstructions at stages of training
 """
 
-import json
-import os
-import pickle
+import contextlib
+import io
+import math
 import shutil
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
 
-from .serialisation import from_json
+from .files import MISFITS, read_json, remove_leftovers, temporary_path, write_json_atomically
+from .serialisation import from_json, to_json
 from .settings import State, TrainingSettings
 
 CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, RESUME_FILE = "config.json", "metrics.csv", "evaluation.json", "resume.pt"
@@ -49,8 +53,9 @@ def nascent(directory: Path) -> Iterator[Path]:
     Raises:
         OSError: It cannot be written; nothing is left of it.
     """
-    folder = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    folder = temporary_path(directory)
     try:
+        remove_leftovers(directory.parent, directory.name)
         (folder / PICTURES_FOLDER).mkdir(parents=True)
         yield folder
         folder.rename(directory)
@@ -59,30 +64,126 @@ def nascent(directory: Path) -> Iterator[Path]:
         raise OSError(f"could not make the run directory {directory} ({error}); choose another --output-dir") from error
 
 
-def read_checkpoint(directory: Path) -> tuple[TrainingSettings, State]:
-    """The recipe of a run, of whatever kind, and the state to resume from; call it within `refusing_damage`."""
-    recipe = from_json(TrainingSettings, json.loads((directory / CONFIG_FILE).read_text()))
-    state = torch.load(directory / RESUME_FILE, map_location="cpu", weights_only=True)  # noqa: TID251
-    return recipe, recipe.upgraded_state(state)
+def stamp(directory: Path) -> tuple[int, int]:
+    """Changes whenever the checkpoint is written."""
+    status = (directory / RESUME_FILE).stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 @contextmanager
-def refusing_damage(directory: Path) -> Iterator[None]:
-    """Turns any error caused by damaged run files into one ``ValueError``.
+def occupied(directory: Path, seen: tuple[int, int], threads: int) -> Iterator[None]:
+    """Holds a run directory, as long as this process lives, to compute there with so many of torch's threads.
+
+    Args:
+        directory: The run directory.
+        seen: The `stamp` of the checkpoint that was read or written last.
+        threads: The threads.
+
+    Raises:
+        BlockingIOError: Another process holds it, or has written another checkpoint.
+    """
+    lock, before = FileLock(directory / ".lock", blocking=False), torch.get_num_threads()
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(
+            f"the run in {directory} is being trained by another process; wait for it or stop it, then --resume it"
+        ) from error
+    try:
+        if stamp(directory) != seen:
+            raise BlockingIOError(f"the run in {directory} was trained on by another process; --resume it anew")
+        for folder in (directory, directory / PICTURES_FOLDER):
+            remove_leftovers(folder)
+        torch.set_num_threads(threads)
+        yield
+    finally:
+        torch.set_num_threads(before)
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+def read_checkpoint(directory: Path) -> tuple[TrainingSettings, State, tuple[int, int]]:
+    """The recipe of a run, of whatever kind, the state to resume from, and the `stamp` of that.
 
     Raises:
         FileNotFoundError: The directory holds no run.
-        ValueError: Its files are damaged.
+        ValueError: A file is damaged, or the one does not belong to the other.
     """
-    damaged = f"the run in {directory} cannot be resumed: its files are damaged or not a run's"
+    with refusing_damage(directory, CONFIG_FILE):
+        recipe = from_json(TrainingSettings, read_json(directory / CONFIG_FILE))
+    with refusing_damage(directory, RESUME_FILE):
+        seen = stamp(directory)
+        state = recipe.upgraded_state(_read_state(directory / RESUME_FILE))
+        budget, threads = state["max_minutes"], state.get("threads", 1)
+        refuse_unlike((state["device"], 0.0 if budget is None else budget, threads), ("cpu", 0.0, 1))
+        if threads < 1:
+            raise ValueError(f"threads must be positive, got {threads}")
+        # Older files do not say by which recipe they were written. The last counts; others are of before --max-steps.
+        known = [from_json(TrainingSettings, values) for values in state.get("recipes", [])] or [recipe]
+    with refusing_damage(directory, CONFIG_FILE):
+        found, was = to_json(recipe), to_json(known[-1])
+        if recipe not in known:
+            changes = [f"{name} is {found.get(name)}, was {was[name]}" for name in was if found.get(name) != was[name]]
+            raise ValueError(
+                f"it is not the one that {RESUME_FILE} was written with: {'; '.join(changes)}; undo that, or begin "
+                "another run with --config"
+            )
+    if recipe != known[-1]:
+        # It was killed on its way from the one file to the other.
+        write_json_atomically(directory / CONFIG_FILE, was)
+    return known[-1], state, seen
+
+
+def _read_state(path: Path) -> State:
+    content = path.read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            # Torch does not look at the checksums of the archive's parts.
+            if any(part.file_size > len(content) for part in archive.infolist()) or archive.testzip() is not None:
+                raise ValueError
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)  # noqa: TID251
+    except Exception:
+        # Torch's own message explains how to run what the file may hold.
+        raise ValueError(f"{path} is damaged or no checkpoint") from None
+
+
+def refuse_unlike(found: object, like: object, where: str = RESUME_FILE) -> None:
+    """Refuses a state whose parts are not of the types of another's; what the other lacks may be anything.
+
+    Raises:
+        ValueError: A part is of another type, or a number is not finite.
+    """
+    if isinstance(found, Mapping) and isinstance(like, Mapping):
+        for name in like.keys() & found.keys():
+            refuse_unlike(found[name], like[name], f"{where}: {name}")
+    elif isinstance(like, float):
+        if not isinstance(found, int | float) or not math.isfinite(found):
+            raise ValueError(f"{where} must be a finite number, got {found!r}")
+    elif like is not None and type(found) is not type(like):
+        raise ValueError(f"{where} must be of type {type(like).__name__}, got {type(found).__name__}")
+    elif isinstance(found, Tensor) and isinstance(like, Tensor):
+        if found.dtype != like.dtype:
+            raise ValueError(f"{where} must be of type {like.dtype}, got {found.dtype}")
+    elif isinstance(found, list | tuple) and isinstance(like, list | tuple):
+        for number, (part, own) in enumerate(zip(found, like, strict=False)):
+            refuse_unlike(part, own, f"{where}: {number}")
+
+
+@contextmanager
+def refusing_damage(directory: Path, name: str) -> Iterator[None]:
+    """Turns any error that a damaged file of a run causes into one ``ValueError``.
+
+    Raises:
+        FileNotFoundError: The directory holds no run.
+        ValueError: The file is damaged.
+    """
     try:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{directory} holds no run to resume ({error.filename} is missing)") from error
-    except pickle.UnpicklingError as error:
-        # Torch's own message explains how to run what the file may hold.
-        raise ValueError(f"{damaged} ({RESUME_FILE} is no checkpoint)") from error
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"{damaged} ({RESUME_FILE} does not fit: {error!r})") from error
-    except (ValueError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{damaged} ({error})") from error
+    except (EOFError, OSError, *MISFITS) as error:
+        what = error if isinstance(error, ValueError | OSError) else repr(error)
+        raise ValueError(
+            f"the run in {directory} cannot be resumed: its {name} is damaged or not this run's ({what})"
+        ) from error

@@ -1,16 +1,53 @@
-"""Files of runs: written atomically, and never unpickled. Weights are safetensors with settings in the metadata."""
+"""Files of runs: written atomically, and those that nobody edits with a checksum. Older files without one are read."""
 
 import contextlib
 import csv
+import glob
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
+from safetensors import SafetensorError
+
+MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What comes of settings, weights and states that are not what they should be."""
+UNSEALED = "sha256 " + 64 * "0"
+"""What stands in a file in the place of its checksum when that is computed."""
+_SEAL = re.compile(rb"sha256 [0-9a-f]{64}")
+
+
+def temporary_path(path: Path) -> Path:
+    """Where this process makes what is to be moved to a path."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Removes what processes that are gone, or this one, were making in a folder when they were stopped.
+
+    Args:
+        folder: The folder.
+        name: Name of what they were making; by default anything.
+    """
+    for path in folder.glob(f".{'*' if name is None else glob.escape(name)}.*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdecimal() and not _is_another(int(process)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_another(process: int) -> bool:
+    """Whether there is a process of this number beside this one."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return process != os.getpid()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -23,7 +60,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: The folder is full or read-only; what was there before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
@@ -49,65 +86,43 @@ def write_json_atomically(path: Path, values: object) -> None:
     write_text_atomically(path, json.dumps(values, indent=2) + "\n")
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor], file_format: str, **settings: object) -> None:
-    """Saves tensors with settings that belong to them.
-
-    Args:
-        path: The file.
-        state: Name -> tensor.
-        file_format: What `read_weights` is to ask for.
-        settings: Plain values, saved as JSON.
-    """
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    content = save(tensors, {"format": file_format} | {name: json.dumps(value) for name, value in settings.items()})
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+def sealed(content: bytes) -> bytes:
+    """The content with its checksum in the place that `UNSEALED` keeps for it."""
+    return content.replace(UNSEALED.encode(), f"sha256 {hashlib.sha256(content).hexdigest()}".encode(), 1)
 
 
-def read_weights(path: Path, wanted: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """The metadata and tensors of a safetensors file of this package.
-
-    Args:
-        path: The file.
-        wanted: The ``format`` that its metadata must have.
+def unsealed(content: bytes) -> bytes:
+    """What `sealed` was called with; content without a checksum, which older files are, as it is.
 
     Raises:
-        ValueError: It is damaged, or of another format.
+        ValueError: The checksum is that of other content.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error}); get or train it again") from error
-    if metadata.get("format") != wanted:
-        raise ValueError(f"{path} is none of this package (format {metadata.get('format')!r}, wanted {wanted!r})")
-    return metadata, tensors
+    original = _SEAL.sub(UNSEALED.encode(), content, count=1)
+    if _SEAL.search(content) and sealed(original) != content:
+        raise ValueError("its content does not match its checksum")
+    return original
 
 
-def weights_path(source: str | Path, name: str, what: str) -> Path:
-    """The file of weights in a run directory, or a file as it is.
+def write_results(path: Path, values: Mapping[str, object]) -> None:
+    """Writes a JSON object with its checksum, as `write_atomically` does."""
+    text = json.dumps({**values, "checksum": UNSEALED}, indent=2) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_bytes(sealed(text.encode())))
 
-    Args:
-        source: The directory or the file.
-        name: Name of the file in a directory.
-        what: What it holds, for the error message.
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object, whether it has a checksum or not.
 
     Raises:
         FileNotFoundError: There is no such file.
+        ValueError: It is damaged.
     """
-    path = Path(source) / name if Path(source).is_dir() else Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {what} at {path}; name a run directory that holds {name}, or the file")
-    return path
-
-
-@contextlib.contextmanager
-def refusing_misfits(path: Path, remedy: str = "train it again") -> Iterator[None]:
-    """Turns any error of settings and weights that do not fit into one ``ValueError`` with the remedy."""
     try:
-        yield
-    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not fit this version of the package ({error}); {remedy}") from error
+        values = json.loads(unsealed(path.read_bytes()))
+        if not isinstance(values, dict) or values.pop("checksum", UNSEALED) != UNSEALED:
+            raise ValueError("it is no JSON object, or its checksum is damaged")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it, or get it again") from error
+    return values
 
 
 def write_rows(rows: Sequence[Mapping[str, float]], path: Path) -> None:

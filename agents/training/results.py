@@ -1,11 +1,10 @@
 """Reads finished runs: settings, metrics over training, final metrics."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from .directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
-from .files import read_rows
+from .files import read_json, read_rows
 from .settings import Options
 
 
@@ -45,8 +44,8 @@ def read_run(directory: Path) -> Finished:
         ValueError: Its files are damaged.
     """
     try:
-        metrics = json.loads((directory / EVALUATION_FILE).read_text())
-        config = json.loads((directory / CONFIG_FILE).read_text())
+        metrics = read_json(directory / EVALUATION_FILE)
+        config = read_json(directory / CONFIG_FILE)
         if "images" not in metrics:
             metrics["images"] = metrics["iterations"] * config["batch_size"]
         wanted = {EVALUATION_FILE: (metrics, "count_accuracy", "minutes"), CONFIG_FILE: (config, "scene", "seed")}

@@ -9,7 +9,7 @@ killed at any moment can be used and resumed, to the same numbers. The recipe sa
 models they are compared with, or Stable-Baselines3's algorithms (`air_agents.training.settings.Trains`).
 """
 
-import json
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -31,18 +31,22 @@ from .directory import (
     PICTURES_FOLDER,
     RESUME_FILE,
     nascent,
+    occupied,
     read_checkpoint,
     refuse_occupied,
+    refuse_unlike,
     refusing_damage,
+    stamp,
 )
-from .files import write_atomically, write_json_atomically, write_rows
+from .files import read_json, write_atomically, write_json_atomically, write_results, write_rows
 from .serialisation import to_json
-from .settings import TrainingSettings, Trains
+from .settings import State, TrainingSettings, Trains
 
 Progress = Callable[[dict[str, float]], object]
 Probe = Callable[..., dict[str, float]]
 """Looks at a trainer at every evaluation, and gives further columns of metrics."""
 
+_LOG = logging.getLogger(__name__)
 R = TypeVar("R", bound=TrainingSettings)
 
 
@@ -62,6 +66,7 @@ class TrainingRun(Generic[R]):
         minutes: Minutes of training so far.
         rows: The metrics so far.
         save_every: Seconds between checkpoints, at least.
+        threads: Torch's threads, as many as the run was begun with: other numbers of them round sums otherwise.
     """
 
     save_every = 30.0
@@ -77,13 +82,16 @@ class TrainingRun(Generic[R]):
     ) -> None:
         if max_minutes is not None and not max_minutes > 0:
             raise ValueError(f"max_minutes must be positive, got {max_minutes}")
-        self.directory, self.recipe, self.max_minutes = directory, recipe, max_minutes
+        self.directory, self.recipe = directory, recipe
+        self.max_minutes = None if max_minutes is None else float(max_minutes)
         self.scene = recipe.make_scene(data_dir)
         self.test = self.scene.dataset("test", recipe.num_test, recipe.seed)
         self.trainer: Trains = recipe.make_trainer(self.scene, device)
         self.minutes = 0.0
         self.rows: list[dict[str, float]] = []
+        self.threads = torch.get_num_threads()
         self._probe = probe
+        self._seen = (0, 0)
         # Of the iterations since the last evaluation; summed on the device, which nothing waits for.
         self._sum = torch.zeros((), device=self.trainer.device)
 
@@ -137,12 +145,12 @@ class TrainingRun(Generic[R]):
 
         Raises:
             FileNotFoundError: The directory holds no run.
-            ValueError: Its files are damaged, it was trained on another type of device, or it is past ``max_steps``.
+            ValueError: Its files are damaged or not of one run, of another type of device, or past ``max_steps``.
+            BlockingIOError: It is to be extended, and another process trains it.
         """
         directory = Path(directory)
-        with refusing_damage(directory):
-            recipe, state = read_checkpoint(directory)
-            trained_on, budget = state["device"], state["max_minutes"]
+        recipe, state, seen = read_checkpoint(directory)
+        trained_on, budget = state["device"], state["max_minutes"]
         place = torch.device(trained_on if device is None else device)
         if place.type != trained_on or (trained_on == "cuda" and not torch.cuda.is_available()):
             raise ValueError(
@@ -151,17 +159,24 @@ class TrainingRun(Generic[R]):
             )
         extended = recipe if max_steps is None else replace(recipe, max_steps=max_steps)
         run = cls(directory, extended, data_dir, place, budget if max_minutes is None else max_minutes, probe)  # type: ignore[arg-type]
-        with refusing_damage(directory):
+        with refusing_damage(directory, RESUME_FILE):
+            refuse_unlike(state, run.state_dict() | {"max_minutes": None})
             run.trainer.load_state_dict(state["trainer"])
-            run.minutes, run.rows = state["minutes"], state["rows"]
+            run.minutes, run.rows = state["minutes"], [dict(row) for row in state["rows"]]
             run._sum = state[f"{run.trainer.objective}_sum"].to(place)
+            run.threads = state.get("threads", run.threads)
+        run._seen = seen
+        if run.threads != (here := torch.get_num_threads()):
+            _LOG.warning("%s goes on with the %d threads it was begun with, not %d", directory, run.threads, here)
         if extended != recipe:
             if extended.max_steps < run.trainer.iteration:
                 raise ValueError(
                     f"max_steps {max_steps} is less than the {run.trainer.iteration} iterations that the run in "
                     f"{directory} has done; give more"
                 )
-            write_json_atomically(directory / CONFIG_FILE, to_json(extended))
+            with occupied(directory, seen, run.threads):
+                run.save(recipe)
+                write_json_atomically(directory / CONFIG_FILE, to_json(extended))
         return run
 
     def train(
@@ -177,12 +192,16 @@ class TrainingRun(Generic[R]):
             stop_at: Stops at this iteration, as an interruption would.
             interrupted: Whether to stop, asked between iterations.
             progress: Called with the latest row of metrics after every iteration.
+
+        Raises:
+            BlockingIOError: Another process trains it, or has done so since it was read.
         """
         trainer, begun, saved = self.trainer, time.monotonic() - 60 * self.minutes, time.monotonic()
         max_steps, evaluate_every = self.recipe.max_steps, self.recipe.evaluate_every
         last = min(max_steps, stop_at or max_steps)
         budget = 60 * self.max_minutes if self.max_minutes else math.inf
-        with SummaryWriter(self.directory / "tensorboard", purge_step=trainer.iteration) as tensorboard:
+        held = occupied(self.directory, self._seen, self.threads)
+        with held, SummaryWriter(self.directory / "tensorboard", purge_step=trainer.iteration) as tensorboard:
             if trainer.iteration == 0:
                 self._picture()
             while trainer.iteration < last and (elapsed := time.monotonic() - begun) < budget and not interrupted():
@@ -200,23 +219,29 @@ class TrainingRun(Generic[R]):
             self.minutes = (time.monotonic() - begun) / 60
             self.save()
 
-    def save(self) -> None:
-        """Saves the weights and the state to resume from.
+    def state_dict(self) -> State:
+        """What resume.pt holds."""
+        return {
+            "trainer": self.trainer.state_dict(),
+            "device": self.trainer.device.type,
+            "threads": self.threads,
+            "max_minutes": self.max_minutes,
+            "minutes": self.minutes,
+            "rows": self.rows,
+            f"{self.trainer.objective}_sum": self._sum,
+        }
+
+    def save(self, *former: TrainingSettings) -> None:
+        """Saves the weights and the state to resume from; config.json may have a former recipe beside the run's own.
 
         Raises:
             FloatingPointError: Training has diverged; the last checkpoint stays.
             OSError: They cannot be written; the last checkpoint stays.
         """
         self._check_finite()
-        state = {
-            "trainer": self.trainer.state_dict(),
-            "device": self.trainer.device.type,
-            "max_minutes": self.max_minutes,
-            "minutes": self.minutes,
-            "rows": self.rows,
-            f"{self.trainer.objective}_sum": self._sum,
-        }
+        state = self.state_dict() | {"recipes": [to_json(recipe) for recipe in (*former, self.recipe)]}
         write_atomically(self.directory / RESUME_FILE, lambda path: torch.save(state, path))
+        self._seen = stamp(self.directory)
         self.trainer.save(self.directory)
 
     def finished(self) -> dict[str, float] | None:
@@ -224,8 +249,7 @@ class TrainingRun(Generic[R]):
         path = self.directory / EVALUATION_FILE
         if self.trainer.iteration < self.recipe.max_steps or not path.is_file():
             return None
-        metrics = json.loads(path.read_text())
-        metrics = {name: math.nan if value is None else value for name, value in metrics.items()}
+        metrics = {name: math.nan if value is None else value for name, value in read_json(path).items()}
         return metrics if metrics.get("iterations") == self.trainer.iteration else None
 
     def finish(self, progress: Callable[[int], object] | None = None) -> dict[str, float]:
@@ -237,15 +261,16 @@ class TrainingRun(Generic[R]):
         Returns:
             The metrics, which are also in evaluation.json, with the run's iterations and minutes.
         """
-        metrics = self.trainer.evaluate(self.final_scenes(), progress)
-        metrics |= {"iterations": self.trainer.iteration, "minutes": self.minutes}
-        self._picture()
-        if "count_accuracy" in metrics:
-            curve = self.directory / PICTURES_FOLDER / "count_accuracy.png"
-            write_atomically(curve, lambda path: count_accuracy_curve(self.rows, path))
-        # JSON has no NaN, which an IoU is where no count is right.
-        defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
-        write_json_atomically(self.directory / EVALUATION_FILE, defined)
+        with occupied(self.directory, self._seen, self.threads):
+            metrics = self.trainer.evaluate(self.final_scenes(), progress)
+            metrics |= {"iterations": self.trainer.iteration, "minutes": self.minutes}
+            self._picture()
+            if "count_accuracy" in metrics:
+                curve = self.directory / PICTURES_FOLDER / "count_accuracy.png"
+                write_atomically(curve, lambda path: count_accuracy_curve(self.rows, path))
+            # JSON has no NaN, which an IoU is where no count is right.
+            defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+            write_results(self.directory / EVALUATION_FILE, defined)
         return metrics
 
     def final_scenes(self) -> SceneDataset:

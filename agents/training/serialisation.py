@@ -55,11 +55,14 @@ def from_json(cls: type[T], values: object) -> T:
     Raises:
         ValueError: The values do not fit.
     """
-    if isinstance(values, dict):
-        values = upgraded(values)
-        if cls is TrainingSettings:
-            recipe_kind(values.get("kind"))
-    return _read(cls, values)
+    try:
+        if isinstance(values, dict):
+            values = upgraded(values)
+            if cls is TrainingSettings:
+                recipe_kind(values.get("kind"))
+        return _read(cls, values)
+    except RecursionError as error:
+        raise ValueError("settings are nested too deeply") from error
 
 
 def recipe_kind(kind: object) -> type[TrainingSettings]:
@@ -123,7 +126,7 @@ def _read(cls: type[T], values: object) -> T:
         hooks[Options] = _tuples
     try:
         return dacite.from_dict(cls, values, dacite.Config(strict=True, cast=[tuple, float], type_hooks=hooks))  # type: ignore[type-var]
-    except (dacite.DaciteError, TypeError) as error:
+    except (dacite.DaciteError, TypeError, OverflowError) as error:
         raise ValueError(f"settings do not fit {cls.__name__}: {error}") from error
 
 

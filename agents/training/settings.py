@@ -1,5 +1,6 @@
 """Settings shared by all training runs: scenes, steps, seed, held-out scenes."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,7 +152,7 @@ class TrainingSettings(ABC):
         self, *, positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = (), whole: tuple[str, ...] = ()
     ) -> None:
         for name in positive:
-            if not getattr(self, name) > 0:  # so that NaN is refused
+            if not 0 < getattr(self, name) < math.inf:  # so that NaN is refused
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for name in not_negative:
             if getattr(self, name) < 0:
@@ -173,6 +174,8 @@ class GradientSettings(TrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._refuse_nonsense(positive=("batch_size",), whole=("batch_size",))
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"decay must be a share from 0 to 1, got {self.decay}")
         if self.batch_size > self.num_train:
             raise ValueError(f"batch_size {self.batch_size} exceeds the {self.num_train} training images")
 

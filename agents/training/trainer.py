@@ -28,6 +28,7 @@ from ..inference.agent import Agent, Exploration
 from ..inference.episodes import dream
 from ..inference.rollout import context_dim, unstopped_rollout
 from .settings import Trains
+from .weights import fill, restore
 
 if TYPE_CHECKING:
     from .recipes import Recipe
@@ -193,9 +194,9 @@ class Trainer(Trains):
     def load_state_dict(self, state: State) -> None:
         """Continues where a trainer of the same recipe stood."""
         self.iteration = state["iteration"]
-        self.agent.load_state_dict(state["agent"])
-        self.estimator.load_state_dict(state["estimator"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        fill(self.agent, state["agent"])
+        fill(self.estimator, state["estimator"])
+        restore(self.optimizer, state["optimizer"])
         self._permutation = state["permutation"]
         self._order.set_state(state["order"].cpu())
         self._noise.set_state(state["noise"].cpu())

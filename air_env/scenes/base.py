@@ -60,6 +60,13 @@ class SceneDataset(Pictured):
         parts = {name: part for name, part in vars(self).items() if name != "images"}
         return {name: part for name, part in parts.items() if part.shape[-1] > 0}
 
+    def unknown_truth(self, num_images: int) -> dict[str, Tensor]:
+        """The truth of images of which nothing is known: -1, or NaN."""
+        return {
+            name: part.new_full((num_images, *part.shape[1:]), torch.nan if part.is_floating_point() else -1)
+            for name, part in self.truth.items()
+        }
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> "SceneDataset":
         return SceneDataset(**{name: function(part) for name, part in vars(self).items()})
 

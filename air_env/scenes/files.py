@@ -11,7 +11,7 @@ import pooch
 DATA_DIR_VARIABLE = "AIR_DATA_DIR"
 
 
-def read_gzip(name: str, sha256: str, base_url: str, data_dir: Path | str | None = None) -> bytes:
+def read_gzip(name: str, sha256: str, size: int, base_url: str, data_dir: Path | str | None = None) -> bytes:
     """The checked content of a gzip file.
 
     The file is looked for in ``data_dir``, else in the folder that ``AIR_DATA_DIR`` names, else it is
@@ -20,6 +20,7 @@ def read_gzip(name: str, sha256: str, base_url: str, data_dir: Path | str | None
     Args:
         name: Path of the file inside the data folder.
         sha256: Checksum of the decompressed content.
+        size: Its length in bytes; a file that holds more is not read to its end.
         base_url: Where to download the file from; the last part of ``name`` is appended.
         data_dir: The user's folder.
 
@@ -37,13 +38,15 @@ def read_gzip(name: str, sha256: str, base_url: str, data_dir: Path | str | None
             "or name none to download it"
         )
     try:
-        content = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            content = file.read(size + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is truncated or not gzip ({error}); delete it and get it again") from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise ValueError(
-            f"{path} has the wrong content: sha256 {found} decompressed, wanted {sha256}; delete it and get it again"
+            f"{path} has the wrong content: sha256 {found} of the first {len(content)} bytes decompressed, wanted "
+            f"{sha256} of {size}; delete it and get it again"
         )
     return content
 

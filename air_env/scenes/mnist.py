@@ -10,27 +10,27 @@ from air_env.scenes.composer import ComposedScene, Glyphs
 from air_env.scenes.files import read_gzip
 
 _URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-_PREFIX = {"train": "train", "test": "t10k"}
+_PREFIX, _COUNT = {"train": "train", "test": "t10k"}, {"train": 60_000, "test": 10_000}
 _SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-_IMAGES_HEADER, _LABELS_HEADER = 16, 8
 
 
 @cache
 def load_mnist(split: Split, data_dir: Path | str | None = None) -> Glyphs:
     """The 60,000 training or 10,000 test digits of MNIST, 28x28 (LeCun et al., 1998)."""
 
-    def read(kind: str) -> np.ndarray:
+    def read(kind: str, header: int, numbers: int) -> np.ndarray:
         name = f"{_PREFIX[split]}-{kind}-ubyte"
-        content = read_gzip(f"mnist/{name}.gz", _SHA256[name], _URL, data_dir)
-        return np.frombuffer(content, np.uint8)
+        size = header + numbers * _COUNT[split]
+        content = read_gzip(f"mnist/{name}.gz", _SHA256[name], size, _URL, data_dir)
+        return np.frombuffer(content, np.uint8)[header:]
 
-    images = read("images-idx3")[_IMAGES_HEADER:].reshape(-1, 28, 28)
-    return Glyphs(images, read("labels-idx1")[_LABELS_HEADER:].astype(np.int64))
+    images = read("images-idx3", 16, 28 * 28).reshape(-1, 28, 28)
+    return Glyphs(images, read("labels-idx1", 8, 1).astype(np.int64))
 
 
 def multi_mnist(

@@ -40,7 +40,7 @@ class SolidScene:
 
     def __post_init__(self) -> None:
         for name, largest in (("reach", 1.5), ("colour_spread", 1.0), ("size_spread", 0.9), ("light_spread", 1.0)):
-            value = getattr(self, name)
+            value: float = getattr(self, name)
             if not isinstance(value, Real) or not 0 <= value <= largest:
                 raise ValueError(f"{name} must lie between 0 and {largest}, got {value!r}")
         object.__setattr__(self, "counts", read_counts(self.counts, self.model.num_steps))
