@@ -145,7 +145,7 @@ def results(folder: Path) -> dict[str, object]:
         if path.suffix == ".safetensors":
             found[name] = {key: tensor.tolist() for key, tensor in load_file(path).items()}
         elif path.name == "evaluation.json":
-            found[name] = json.loads(path.read_text()) | {"minutes": 0}
+            found[name] = json.loads(path.read_text()) | {"minutes": 0, "checksum": ""}  # of the minutes, too
         elif path.suffix == ".csv":
             with path.open(newline="") as file:
                 found[name] = [row | {"minutes": ""} for row in csv.DictReader(file)]
