@@ -450,8 +450,8 @@ def test_a_worker_saves_when_it_is_terminated(tmp_path):
 
 def test_workers_do_not_get_the_signals_of_the_terminal():
     code = """if True:
-        import signal
-        from multiprocessing import get_context
+        import os, signal, time
+        from multiprocessing import get_context, resource_tracker
         from air_agents.jobs.cluster import signals_kept
         for number in (signal.SIGINT, signal.SIGHUP):
             with signals_kept():
@@ -459,6 +459,10 @@ def test_workers_do_not_get_the_signals_of_the_terminal():
                 worker.start()
             worker.join()
             assert worker.exitcode == 0, number
+            # Nor does the process that Python starts beside them.
+            os.kill(tracker := resource_tracker._resource_tracker._pid, number)
+            time.sleep(0.2)
+            assert os.waitpid(tracker, os.WNOHANG) == (0, 0), number
     """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stderr) == (0, "")

@@ -71,14 +71,15 @@ def judge(
                 f"none of {', '.join(names)} can be judged on {scene}: several samples of categories have no "
                 "reference there; leave the scene out, or add an estimator of one sample"
             )
-    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, ([absolute(spec) for spec in specs],)) as pool:
-        with signals_kept():
-            judged = [
-                pool.submit(_judge, scene, stage, [name for name in names if _fits(name, scene)])
-                for scene in scenes
-                for stage in range(len(STAGES))
-            ]
-            scaled = [pool.submit(_scale, name) for name in names if scaling and name in (*SCALED, *own)]
+    with signals_kept():
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare, ([absolute(spec) for spec in specs],))
+        judged = [
+            pool.submit(_judge, scene, stage, [name for name in names if _fits(name, scene)])
+            for scene in scenes
+            for stage in range(len(STAGES))
+        ]
+        scaled = [pool.submit(_scale, name) for name in names if scaling and name in (*SCALED, *own)]
+    with pool:
         everything: list[Future] = [*judged, *scaled]
         try:
             for done, future in enumerate(as_completed(everything), 1):

@@ -230,9 +230,11 @@ def signals_kept() -> Iterator[None]:
 
     Both go to every process of the terminal, while only the coordinator knows how to stop a worker.
     """
-    # It is started with the first process, and would unblock SIGINT before that.
+    kept = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, kept)
+    # Python starts it before the first process; it must not get them, either, and to start it unblocks SIGINT.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_BLOCK, kept)
     try:
         yield
     finally:
