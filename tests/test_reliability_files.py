@@ -143,7 +143,7 @@ def test_resumes_with_other_numbers_of_threads_end_the_same(tmp_path, begun):
         return started
 
     try:
-        with campaign(f"resumes of {begun} threads") as counts:
+        with campaign(f"resumes of runs begun with {begun} threads") as counts:
             whole = train("whole", begun).trainer.state_dict()
             for threads in (1, 2, 3, 4):
                 for stop_at in (1, 3, 5):

@@ -213,29 +213,29 @@ def training(*arguments: str) -> Callable[[Path], Sequence[str]]:
 
 
 def test_killed_trainings_end_with_the_same_numbers(tmp_path):
-    with campaign("kills_train") as counts:
+    with campaign("kills: train") as counts:
         run_and_kill(counts, tmp_path, training(*TRAIN), 100)
 
 
 def test_killed_trainings_of_policies_are_resumed(tmp_path):
     # Their noise begins anew, so that their numbers are others.
-    with campaign("kills_train_sb3") as counts:
+    with campaign("kills: train-sb3") as counts:
         run_and_kill(counts, tmp_path, training(*TRAIN_SB3), 50, same=False)
 
 
 def test_killed_sweeps_end_with_the_same_numbers_and_leave_no_process(tmp_path):
-    with campaign("kills_sweep") as counts:
+    with campaign("kills: sweep of estimators") as counts:
         run_and_kill(counts, tmp_path, lambda _: SWEEP, 50)
 
 
 def test_killed_studies_end_with_the_same_page(tmp_path):
-    with campaign("kills_reproduce") as counts:
+    with campaign("kills: reproduce") as counts:
         run_and_kill(counts, tmp_path, lambda _: REPRODUCE, 30)
 
 
 @pytest.mark.usefixtures("slurm")
 def test_killed_coordinators_of_slurm_find_their_jobs_again(tmp_path):
-    with campaign("kills_slurm") as counts:
+    with campaign("kills: sweep on Slurm") as counts:
         run_and_kill(counts, tmp_path, lambda _: (*SWEEP, "--cluster", "slurm"), 8)
 
 
@@ -254,7 +254,7 @@ def test_command_lines_that_start_up_are_stopped_with_a_line(tmp_path):
                 "benchmark-estimators train digits --estimators nvil --seeds 0", "summarise nothing",
                 "reproduce figure3 --scale smoke --seeds 0 --workers 2"]  # fmt: skip
     code = "import sys; from air_agents.commands.main import main; sys.exit(main())"
-    with campaign("kills_command_lines") as counts:
+    with campaign("signals to command lines that start up") as counts:
         for trial in range(3 * len(commands)):
             command, number = commands[trial % len(commands)], list(SIGNALS)[trial % 3]
             folder = tmp_path / str(trial)
