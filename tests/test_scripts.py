@@ -434,10 +434,10 @@ def test_a_second_run_of_the_same_command_is_refused_with_the_remedy(train, refu
 def test_figures_that_cannot_be_written_are_a_clear_error(air_env_command, monkeypatch):
     write_bytes = Path.write_bytes
 
-    def full(self, content):
+    def full(self, *arguments, **options):
         if "evaluation" in self.name:
             raise OSError(28, "No space left on device")
-        return write_bytes(self, content)
+        return write_bytes(self, *arguments, **options)
 
     monkeypatch.setattr(Path, "write_bytes", full)
     status, _, err = air_env_command("train", "tiny")

@@ -465,10 +465,12 @@ def test_an_environment_that_breaks_a_promise_fails(monkeypatch, owner, name, sp
             check_environment(tiny_world())
 
 
-@pytest.mark.parametrize("share", [lambda image: image.numpy(), lambda image, buffers={}: reused(image, buffers)])
-def test_an_environment_that_shares_memory_fails(monkeypatch, share):
-    monkeypatch.setattr(vector_env, "to_numpy", lambda part: share(part) if is_image(part) else to_numpy(part))
-    with pytest.raises(AssertionError, match=r"not of the space|share memory"):
+def test_an_environment_that_shares_memory_fails(monkeypatch):
+    buffers = {}
+    monkeypatch.setattr(
+        vector_env, "to_numpy", lambda part: reused(part, buffers) if is_image(part) else to_numpy(part)
+    )
+    with pytest.raises(AssertionError, match="share memory"):
         check_environment(tiny_world())
 
 
