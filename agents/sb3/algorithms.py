@@ -8,7 +8,8 @@ weights and JSON (safetensors) instead, and `load_algorithm` makes the algorithm
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -25,7 +26,7 @@ from air_env.registry import Registry
 from ..training.checkpoints import POLICY_FILE
 from ..training.serialisation import from_json, to_json
 from ..training.settings import Options, TrainingSettings
-from ..training.weights import fill, opened_weights, save_weights, weights_path
+from ..training.weights import Weights, fill, opened_weights, save_weights, weights_path
 from .policy import HybridPolicy, SceneExtractor
 from .vec_env import AIRSceneVecEnv
 
@@ -149,9 +150,7 @@ def load_algorithm(
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, or is none of these.
     """
-    path = weights_path(source, POLICY_FILE, "policy")
-    with opened_weights(path, _FORMAT) as weights:
-        settings = cast("Settings", from_json(TrainingSettings, weights.settings("settings")))
+    with _opened(source) as (settings, weights):
         envs = AIRSceneVecEnv(
             1, action_mode=settings.action_mode, min_side=1, scene=settings.scene, num_scenes=1, data_dir=data_dir,
             scene_options=settings.scene_options, device=device,
@@ -163,5 +162,11 @@ def load_algorithm(
 
 def load_settings(source: str | Path) -> Settings:
     """The settings that a saved policy was trained by, from where `load_algorithm` loads it."""
+    with _opened(source) as (settings, _):
+        return settings
+
+
+@contextmanager
+def _opened(source: str | Path) -> Iterator[tuple[Settings, Weights]]:
     with opened_weights(weights_path(source, POLICY_FILE, "policy"), _FORMAT) as weights:
-        return cast("Settings", from_json(TrainingSettings, weights.settings("settings")))
+        yield cast("Settings", from_json(TrainingSettings, weights.settings("settings"))), weights
