@@ -1,6 +1,7 @@
 """What the documentation shows runs, and what it points to exists."""
 
 import ast
+import csv
 import doctest
 import importlib
 import re
@@ -87,3 +88,14 @@ def test_links_of_a_page_lead_somewhere(page):
 def test_files_that_a_page_names_exist(page):
     for name in re.findall(r"\b((?:air_env|agents|scripts|tests)/[\w/]+\.py)\b", page.read_text()):
         assert (ROOT / name).is_file(), name
+
+
+def test_the_page_on_reliability_shows_every_campaign_and_none_failed():
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    with (ROOT / "docs" / "results" / "reliability.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(int(row["tried"]) for row in rows) > 30_000
+    for row in rows:
+        shown = [row[name] for name in ("campaign", "tried", "failed", "lost", "minutes", "commit")]
+        assert f"| {' | '.join(shown)} |" in page
+        assert row["failed"] == row["lost"] == "0"

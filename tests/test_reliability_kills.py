@@ -4,6 +4,7 @@ Most kills are of processes forked from one that has imported torch, which takes
 lines. A signal of a terminal goes to all processes of a command, others to the one that was started.
 """
 
+import csv
 import json
 import os
 import shutil
@@ -25,7 +26,6 @@ from safetensors.torch import load_file
 from test_slurm import slurm  # noqa: F401 (a fixture)
 from tiny import RECIPE
 
-from air_agents.training.files import read_rows
 from air_agents.training.recipes import RECIPES
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ SWEEP = ("benchmark-estimators", "train", "tiny", "--estimators", "exact", "nvil
 REPRODUCE = ("reproduce", "figure3", "--scale", "smoke", "--seeds", "0", "--device", "cpu", "--runs-dir", "run")
 
 
-def in_child(folder: str, arguments: Sequence[str], patient: bool) -> None:
+def in_child(folder: str, arguments: Sequence[str], patient: bool, environment: dict[str, str]) -> None:
     """Runs a command in this process, which saves at every evaluation, and forks its workers."""
     import air_agents.jobs.cluster as cluster
     from air_agents.commands.main import main
@@ -53,6 +53,7 @@ def in_child(folder: str, arguments: Sequence[str], patient: bool) -> None:
 
     os.setsid()
     os.chdir(folder)
+    os.environ.update(environment)  # of Slurm, which was started later
     TrainingRun.save_every = 30.0 if patient else 0.0
     cluster.get_context = lambda _: get_context("fork")
     cluster.SlurmCluster.poll_seconds = 0.5
@@ -80,7 +81,7 @@ class Command:
         self.log, self.begun = folder / "log", folder / "begun"
         self.begun.unlink(missing_ok=True)
         self.log.unlink(missing_ok=True)
-        self.process = start(target=in_child, args=(str(folder), tuple(arguments), patient))
+        self.process = start(target=in_child, args=(str(folder), tuple(arguments), patient, dict(os.environ)))
         self.process.start()
         while not self.begun.exists() and self.process.is_alive():
             time.sleep(0.005)
@@ -143,12 +144,11 @@ def results(folder: Path) -> dict[str, object]:
         name = str(path.relative_to(folder))
         if path.suffix == ".safetensors":
             found[name] = {key: tensor.tolist() for key, tensor in load_file(path).items()}
-        elif path.name == "metrics.csv":
-            found[name] = repr([{**row, "minutes": 0} for row in read_rows(path)])
         elif path.name == "evaluation.json":
             found[name] = json.loads(path.read_text()) | {"minutes": 0}
         elif path.suffix == ".csv":
-            found[name] = path.read_text()
+            with path.open(newline="") as file:
+                found[name] = [row | {"minutes": ""} for row in csv.DictReader(file)]
     return found
 
 

@@ -448,6 +448,22 @@ def test_a_worker_saves_when_it_is_terminated(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_workers_do_not_get_the_signals_of_the_terminal():
+    code = """if True:
+        import signal
+        from multiprocessing import get_context
+        from air_agents.jobs.cluster import signals_kept
+        for number in (signal.SIGINT, signal.SIGHUP):
+            with signals_kept():
+                worker = get_context("spawn").Process(target=signal.raise_signal, args=(number,))
+                worker.start()
+            worker.join()
+            assert worker.exitcode == 0, number
+    """
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_a_worker_saves_and_leaves_when_its_coordinator_is_gone(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "_SECONDS_BETWEEN_LOOKS", 0.01)
     lock = FileLock(tmp_path / "coordinator.lock")

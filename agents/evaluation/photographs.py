@@ -109,7 +109,8 @@ def load_picture(path: Path, crop: Crop | None = None) -> Image.Image:
             with Image.open(path, formats=_FORMATS) as file:
                 width, height = file.size
                 left, top, right, bottom = crop or (0, 0, width, height)
-                if max(right - left, bottom - top) <= MOST_PIXELS_A_SIDE:
+                # No part is larger than the picture; that it lies within it is checked by who names it.
+                if min(max(right - left, bottom - top), max(width, height)) <= MOST_PIXELS_A_SIDE:
                     image = ImageOps.exif_transpose(file)
                     image.load()
                     return image

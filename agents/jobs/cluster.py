@@ -14,7 +14,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Self
@@ -230,6 +230,8 @@ def signals_kept() -> Iterator[None]:
 
     Both go to every process of the terminal, while only the coordinator knows how to stop a worker.
     """
+    # It is started with the first process, and would unblock SIGINT before that.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield

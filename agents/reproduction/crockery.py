@@ -48,8 +48,8 @@ REACH = 1.6
 MARGINS = (0.25, 0.0, -0.05, -0.1)
 """Black margins added to a picture at each side, or cut off there, as shares of its side."""
 _BINS = 16
-_DETAIL, _NUM_PHOTOGRAPHS = 4, 50
-"""Pixels of a large picture for one of an agent's image, in both directions; and how many there are."""
+_DETAIL = 4
+"""Pixels of a large picture for one of an agent's image, in both directions."""
 _NUM_PICTURED, _NUM_ANIMATED, _NUM_PLANS = 10, 6, 6
 _PIXELS = 4
 """Pixels per pixel of the images."""
@@ -100,7 +100,7 @@ def measure_photographs(job: Job, case: Case, experiment: Experiment) -> list[Me
     agent = trained(job)
     side = agent.model.config.image_size
     large = _DETAIL * side
-    scenes = scenes_of(experiment, case.run, num_scenes=_NUM_PHOTOGRAPHS, image_size=large)
+    scenes = scenes_of(experiment, case.run, num_scenes=experiment.scale.num_photographs, image_size=large)
     rows: list[Metrics] = []
     for margin in MARGINS:
         start, square = round(-margin * large), round((1 + 2 * margin) * large)

@@ -152,8 +152,9 @@ def write(page: Page, rows: pd.DataFrame, experiment: Experiment) -> None:
         "the generative model does not represent: count accuracy, and identity accuracy of the images counted right.",
         texts["transfer"],
         "People's own photographs go through `air-env explain`, which finds the table in them. Count accuracy of "
-        "50 pictures of 128 pixels a side for each agent, with margins that are added, black, or cut off: a share "
-        "of their side at all four sides. Where 6 % or less are cut off, corners of the table are, too.",
+        f"{experiment.scale.num_photographs} pictures of 128 pixels a side for each agent, with margins that are "
+        "added, black, or cut off: a share of their side at all four sides. Where 6 % or less are cut off, corners "
+        "of the table are, too.",
         texts["photographs"],
         _BY_HAND,
         "## What did not work",

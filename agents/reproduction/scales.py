@@ -94,6 +94,8 @@ class Scale:
     """Options of the scenes of Figures 6 and 7."""
     num_direct: int = 200
     """Held-out scenes of Figure 6 that are explained by descent."""
+    num_photographs: int = 50
+    """Large pictures of Figure 7 in which the table has to be found."""
     descent: tuple[int, int] = (4, 150)
     """Starts for every kind, and steps of each."""
     canvases: Mapping[int, tuple[int, ...]] = field(default_factory=lambda: {60: (2, 4), 75: (2, 5), 100: (2, 5)})
@@ -140,10 +142,10 @@ class Scale:
         changes["scene_options"] = {**recipe.scene_options, **options}
         changes["max_steps"] = round(recipe.max_steps * iterations)
         recipe = replace(recipe, **changes)
-        return recipe if self.max_steps is None else _tiny(recipe, self.max_steps)
+        return recipe if self.max_steps is None else _tiny(recipe, self.max_steps, options.get("image_size"))
 
 
-def _tiny(recipe: AnyRecipe, max_steps: int) -> AnyRecipe:
+def _tiny(recipe: AnyRecipe, max_steps: int, side: int | None) -> AnyRecipe:
     """A recipe of the same kind with few iterations on few images; where their side is given, with small networks."""
     num_train = min(recipe.num_train, 64)
     recipe = replace(
@@ -155,11 +157,11 @@ def _tiny(recipe: AnyRecipe, max_steps: int) -> AnyRecipe:
         num_test=_NUM_TEST,
         num_final=_NUM_TEST,
     )
-    if "image_size" in recipe.scene_options:
-        recipe = replace(recipe, model=replace(_small(recipe.model), image_size=recipe.scene_options["image_size"]))
+    if side is not None:
+        recipe = replace(recipe, model=replace(_small(recipe.model), image_size=side))
     if not isinstance(recipe, Recipe):
         return recipe
-    if "image_size" in recipe.scene_options:
+    if side is not None:
         model = replace(recipe.model, renderer=_small(recipe.model.renderer))
         recipe = replace(recipe, model=model, agent=_small(recipe.agent))
     return replace(
@@ -208,6 +210,7 @@ SCALES: Registry[Scale] = Registry(
             small_objects=(4, 5),
             object_options={"image_size": 16},
             num_direct=4,
+            num_photographs=3,
             descent=(1, 3),
             canvases={24: (2, 4), 30: (2, 5)},
         ),
