@@ -314,14 +314,7 @@ def test_a_short_training_tells_kinds_apart(categories):
     exact = categories == "exact"
     steps = 220 if exact else 700
     model = replace(recipe.model, likelihood_anneal_steps=4 * steps, initial_likelihood_scale=1.0 if exact else 4.0)
-    changes = {
-        "num_train": 500,
-        "batch_size": 32,
-        "max_steps": steps,
-        "exploration_steps": steps,
-        "decay": 0.0,
-        "compile": False,
-    }
+    changes = {"num_train": 500, "max_steps": steps, "exploration_steps": steps, "decay": 0.0, "compile": False}
     recipe = replace(recipe, model=model, categories=categories, **changes)
     scene = make_scene("objects3d", renderer="raycast")
     trainer = Trainer(recipe, scene.dataset("train", 500))
