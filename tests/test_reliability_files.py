@@ -1,8 +1,10 @@
 """Files of runs under damage, full disks and other numbers of threads: refused, or exactly what was saved."""
 
+import os
 import random
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +158,55 @@ def test_resumes_with_other_numbers_of_threads_end_the_same(tmp_path, begun):
                         counts.lost.append(f"{name}: {error}")
     finally:
         torch.set_num_threads(before)
+
+
+ELSEWHERE = """
+import hashlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from air_agents.training.recipes import RECIPES
+from air_agents.training.run import TrainingRun
+
+def say():
+    weights = [part.detach().numpy().tobytes() for part in run.trainer.network.parameters()]
+    print(run.trainer.iteration, hashlib.sha256(b"".join(weights)).hexdigest())
+
+torch.set_num_threads(1)
+directory, stop_at = Path(sys.argv[1]), int(sys.argv[2])
+if directory.exists():
+    run = TrainingRun.resume(directory)
+else:
+    sizes = {"num_train": 128, "max_steps": 6, "num_test": 4, "num_final": 4, "num_pictured": 1}
+    run = TrainingRun.start(directory, replace(RECIPES.find("digits"), **sizes))
+say()
+run.train(stop_at=stop_at)
+say()
+"""
+PROCESSORS = ("default", "avx2", "avx512")
+
+
+def test_runs_go_on_with_the_kernels_of_other_processors(tmp_path):
+    """They stand for other machines: all that was saved is there; further sums may be rounded otherwise."""
+
+    def train(name: str, processor: str, stop_at: int) -> list[list[str]]:
+        command = [sys.executable, "-W", "ignore", "-c", ELSEWHERE, str(tmp_path / name), str(stop_at)]
+        environment = {**os.environ, "ATEN_CPU_CAPABILITY": processor}
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return [line.split() for line in run.stdout.splitlines()] or [[run.stderr[-300:]]]
+
+    with campaign("resumes with the kernels of other processors") as counts:
+        for begun in PROCESSORS:
+            saved = train(begun, begun, 3)[-1]
+            for resumed in PROCESSORS:
+                counts.tried += 1
+                shutil.copytree(tmp_path / begun, tmp_path / f"{begun}-{resumed}")
+                loaded, *_, finished = train(f"{begun}-{resumed}", resumed, 6)
+                if loaded != saved:
+                    counts.lost.append(f"{begun}, {resumed}: {saved} became {loaded}")
+                if finished[0] != "6":
+                    counts.failed.append(f"{begun}, {resumed}: {finished}")
 
 
 # The thread in which TensorBoard writes ends with the disk, and says so.
