@@ -14,7 +14,9 @@ interpolation is separable: a spatial transformer is one matrix product along y 
 
     glimpse = R image C^T,   R[i, j] = max(0, 1 - |row(i) - j|),
 
-which equals ``grid_sample(..., padding_mode="zeros", align_corners=False)`` and is much faster.
+which equals ``grid_sample(..., padding_mode="zeros", align_corners=False)``, its gradient included, and is much faster.
+Where a sample falls on the centre of a pixel, where interpolation has a kink, the gradient is the right-hand derivative,
+as there.
 """
 
 import torch
@@ -133,6 +135,9 @@ def _bilinear(scale: Tensor, shift: Tensor, size_in: int, size_out: int) -> tupl
     u = (torch.arange(size_out, **options) * 2 + 1) / size_out - 1
     # Pixel j has its centre at v = (2 j + 1) / size_in - 1.
     pixel = torch.addcmul((shift * (size_in / 2) + (size_in - 1) / 2)[..., None], scale[..., None] * (size_in / 2), u)
-    pixel = pixel[..., None] - torch.arange(size_in, **options)
-    columns, rows = (1 - pixel.abs()).relu()[:, :, None].unbind(1)
+    distance = pixel[..., None] - torch.arange(size_in, **options)
+    # `relu` has derivative 0 where it begins to rise, and `clamp_min` has 1: on pixel centres, where the two sides
+    # meet, each weight has its right-hand derivative.
+    weights = torch.where(distance < 0, (1 + distance).clamp_min(0), (1 - distance).relu())
+    columns, rows = weights[:, :, None].unbind(1)
     return columns, rows

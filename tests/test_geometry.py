@@ -63,6 +63,26 @@ def test_place_equals_grid_sample_through_the_inverse_window(size, channels):
     assert_equal(geometry.place(patch, z_where, SIDE), expected, 1e-12)
 
 
+@pytest.mark.parametrize("centre", [(0.0, 0.0), (0.25, -0.5), (-0.75, 0.625)])
+@pytest.mark.parametrize("side", [8, 16])
+def test_gradients_on_pixel_centres_are_those_of_grid_sample(side, centre):
+    """Every sample of these windows falls on the centre of a pixel, where interpolation has a kink."""
+    image, glimpse = normal(1, 2, 16, 16), normal(1, 2, side, side, seed=1)
+
+    def derivative(function, scale: float) -> Tensor:
+        z_where = torch.tensor([[math.log(scale), *centre]], dtype=torch.float64, requires_grad=True)
+        function(z_where).sum().backward()
+        assert z_where.grad is not None
+        assert (z_where.grad.abs() > 0.1).all()
+        return z_where.grad
+
+    attended = derivative(lambda z: glimpse * geometry.attend(image, z, side), side / 16)
+    assert_equal(attended, derivative(lambda z: glimpse * sampled(image, geometry.to_affine(z), side), side / 16), 1e-9)
+    # The inverse of a scale other than 1 is rounded, and then samples fall beside the centres.
+    placed = derivative(lambda z: image * geometry.place(image, z, 16), 1.0)
+    assert_equal(placed, derivative(lambda z: image * sampled(image, inverse(geometry.to_affine(z)), 16), 1.0), 1e-9)
+
+
 @given(st.data())
 def test_attend_is_the_inverse_of_place_on_windows_of_whole_pixels(data):
     side = data.draw(st.integers(1, SIDE))
