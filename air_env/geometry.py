@@ -15,8 +15,8 @@ interpolation is separable: a spatial transformer is one matrix product along y 
     glimpse = R image C^T,   R[i, j] = max(0, 1 - |row(i) - j|),
 
 which equals ``grid_sample(..., padding_mode="zeros", align_corners=False)``, its gradient included, and is much faster.
-Where a sample falls on the centre of a pixel, where interpolation has a kink, the gradient is the right-hand derivative,
-as there.
+Where a sample falls on the centre of a pixel, where interpolation has a kink, the gradient is the right-hand
+derivative, as there.
 """
 
 import torch
