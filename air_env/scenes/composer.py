@@ -67,34 +67,36 @@ class ComposedScene(PicturedScene):
     """Images of a few glyphs that do not overlap unless asked.
 
     Every scene draws its count, then a glyph, a size and a position for each object; where these are not arranged as
-    wanted, sizes and positions of that scene are drawn again. `Arrangement` has the options of that in full; None is
+    wanted, sizes and positions of that scene are drawn again. `Arrangement` says more of the options of that; None is
     what the difficulty says.
+
+    Attributes:
+        glyphs: The glyphs of a split; the splits must be disjoint.
+        object_size: Smallest and largest length of the longer side of an object's box, in pixels.
+        counts: Numbers of objects, equally probable (paper: 0, 1, 2).
+        image_size: Side of the square image in pixels (paper: 50).
+        overlap: none, light (objects may touch, but no pixel gets more than white) or any.
+        gap: Smallest distance between the boxes of objects that do not overlap, in pixels.
+        model: The generative model of the images, where it is known.
+        difficulty: Name of one of `DIFFICULTIES`; the options that are given come before it.
+        inverse_scale: Instead of object_size, mean and sd of a Gaussian that divides the side of a glyph's picture.
+        centre_distance: Smallest and largest distance of a scene's two nearest centres, in pixels.
+        default_size: The object_size where neither an option nor the difficulty says how large objects are.
+        frame_size: Side of a glyph's picture before it is divided, in pixels; by default the number of its pixels.
     """
 
     glyphs: Callable[[Split], Glyphs]
-    """The glyphs of a split; the splits must be disjoint."""
     object_size: tuple[float, float] | None = None
-    """Smallest and largest length of the longer side of an object's box, in pixels."""
     counts: tuple[int, ...] = (0, 1, 2)
-    """Numbers of objects, equally probable (paper: 0, 1, 2)."""
     image_size: int = 50
-    """Side of the square image in pixels (paper: 50)."""
     overlap: Overlap | bool | None = None
-    """none, light (objects touch, and no pixel gets more than white) or any."""
     gap: float | None = None
-    """Smallest distance between the boxes of objects that do not overlap, in pixels."""
     model: SceneConfig | None = None
-    """The generative model of the images, where it is known."""
     difficulty: str = "published"
-    """One of `DIFFICULTIES`: options of the arrangement, where they are not given."""
     inverse_scale: tuple[float, float] | None = None
-    """Instead of object_size: the side of a glyph's picture is divided by a Gaussian of this mean and sd."""
     centre_distance: tuple[float, float] | None = None
-    """Smallest and largest distance in pixels between the centres of a scene's two nearest objects."""
     default_size: tuple[float, float] | None = None
-    """The object_size of difficulties that say nothing of sizes."""
     frame_size: float | None = None
-    """Side of a glyph's picture in pixels before it is divided; by default the number of its pixels."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "counts", read_counts(self.counts))
