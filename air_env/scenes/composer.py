@@ -78,7 +78,7 @@ class ComposedScene(PicturedScene):
         overlap: none, light (objects may touch, but no pixel gets more than white) or any.
         gap: Smallest distance between the boxes of objects that do not overlap, in pixels.
         model: The generative model of the images, where it is known.
-        difficulty: published, small, touching, close, overlapping, ... (`DIFFICULTIES`), for options that are not given.
+        difficulty: published, small, touching, close, overlapping (`DIFFICULTIES`): the options that are not given.
         inverse_scale: Instead of object_size, mean and sd of a Gaussian that divides the side of a glyph's picture.
         centre_distance: Smallest and largest distance of a scene's two nearest centres, in pixels.
         default_size: The object_size where neither an option nor the difficulty says how large objects are.
