@@ -115,7 +115,7 @@ def test_plans_are_read_for_each_image_one_or_several():
 @in_turn("scene", [(scene,) for scene in FREE])
 def test_every_option_of_a_world_takes_what_makes_sense_and_refuses_the_rest_in_words(scene):
     own = set(inspect.signature(make_world).parameters) - {"options", "scene", "data_dir", "model"}
-    for name in {*own, *scene_options(scene)} - {"data_dir", "overlap", "repetitions"}:
+    for name in {*own, *scene_options(scene)} - {"data_dir", "repetitions"}:
         for value in STRANGE:
             if name == "num_scenes" and value is HUGE:
                 continue  # makes sense, where there is the memory

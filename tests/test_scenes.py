@@ -7,16 +7,18 @@ import tracemalloc
 from dataclasses import replace
 from itertools import combinations
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from tiny import SIDE, assert_equal, in_turn, tiny_scene, z_score
 from torch import Tensor
 
-from air_env.scenes import SCENES, ComposedScene, Glyphs, SceneDataset, make_scene
+from air_env.scenes import DIFFICULTIES, SCENES, ComposedScene, Glyphs, SceneDataset, make_scene
 from air_env.scenes.digits import load_digits
 from air_env.scenes.files import read_gzip
 from air_env.scenes.mnist import load_mnist
+from air_env.testing import check_scene
 
 BRIGHTNESS = (60, 150, 240)
 
@@ -175,11 +177,151 @@ def test_objects_do_not_overlap_unless_asked(scene):
 
     assert 1 - 1e-4 <= min(closest()) < 1.5
     assert min(closest(gap=3.0)) >= 3 - 1e-4
-    assert min(closest(overlap=True)) < 0
+    assert min(closest(overlap="any")) < 0
+
+
+def nearest(scenes: SceneDataset) -> list[float]:
+    """The distance of the nearest centres of each scene."""
+    centres = ((scenes.boxes[..., :2] + scenes.boxes[..., 2:]) / 2).tolist()
+    pairs = (combinations(own[:n], 2) for own, n in zip(centres, scenes.count.tolist(), strict=True))
+    return [min(math.dist(a, b) for a, b in own) for own in pairs]
+
+
+def test_frames_are_divided_by_a_gaussian_and_lie_on_whole_pixels():
+    # One glyph that fills its picture but for a margin of 2 pixels: its box says where its frame is.
+    picture = np.zeros((1, 28, 28), np.uint8)
+    picture[0, 2:-2, 2:-2] = 255
+    options = {"inverse_scale": (1.3, 0.1), "counts": (1,), "overlap": "any"}
+    scenes = ComposedScene(lambda split: Glyphs(picture, np.zeros(1, np.int64)), **options).dataset("train", 4000)
+    x0, y0, x1, _ = scenes.boxes[:, 0].double().unbind(1)
+    frame = (x1 - x0) * 28 / 24
+    left, top = x0 - frame * 2 / 28, y0 - frame * 2 / 28
+    for whole in (frame, left, top):
+        assert (whole - whole.round()).abs().max() < 1e-4
+    frame, left, top = (whole.round() for whole in (frame, left, top))
+    assert min(left.min(), top.min()) == 0
+    assert max((left + frame).max(), (top + frame).max()) == 50
+    scale = np.random.default_rng(0).normal(1.3, 0.1, 100_000)
+    for side in range(18, 28):
+        wanted = (np.floor(28 / scale) == side).mean()
+        assert abs((frame == side).double().mean() - wanted) < 4 * (wanted / 4000) ** 0.5 + 1e-3
+    # Uniform over the positions there are.
+    assert abs(z_score((left / (50 - frame)), 0.5)) < 4
+
+
+def test_extreme_scales_give_frames_of_one_pixel_to_the_image():
+    options = {"inverse_scale": (1.0, 0.9), "counts": (1,), "overlap": "any", "image_size": 30}
+    boxes = ComposedScene(solid, **options).dataset("train", 500).boxes[:, 0]
+    assert boxes.min() >= 0
+    assert boxes.max() <= 30
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def squares(value: int | tuple[int, ...]):
+    """Glyphs of one colour that fill their 12 pixels; divided by 1 they are drawn pixel for pixel."""
+    image = np.full((1, 12, 12, *np.shape(value)), value, np.uint8)
+    return lambda split: Glyphs(image, np.zeros(1, np.int64))
+
+
+def squares_of(value: int | tuple[int, ...], **options) -> SceneDataset:
+    scene = ComposedScene(squares(value), counts=(3,), image_size=40, inverse_scale=(1, 0), **options)
+    return scene.dataset("train", 300)
+
+
+@in_turn("value values", [(130, {0, 130}), (100, {0, 100, 200}), (80, {0, 80, 160, 240})])
+def test_light_overlap_gives_no_pixel_more_than_white(value, values):
+    assert set(squares_of(value, overlap="light").images.unique().tolist()) == values
+    assert 255 in squares_of(value, overlap="any").images or value == 80
+
+
+def test_opaque_objects_that_overlap_lightly_hide_nothing():
+    dark = 100, 100, 100, 255
+    visible = (squares_of(dark, overlap="light").images[:, 0] > 0).sum((1, 2))
+    assert set(visible.tolist()) == {3 * 144}
+    assert (squares_of(dark, overlap="any").images[:, 0] > 0).sum((1, 2)).min() < 3 * 144
+
+
+def test_objects_that_may_touch_come_closer_than_the_gap():
+    boxes = squares_of(130, overlap="light").boxes
+    gaps = [
+        max(max(a[i] - b[i + 2], b[i] - a[i + 2]) for i in (0, 1))
+        for own in boxes.tolist()
+        for a, b in combinations(own, 2)
+    ]
+    assert min(gaps) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("overlap", ["none", "light", "any"])
+def test_the_nearest_centres_are_as_far_apart_as_asked(overlap):
+    options = {"counts": (2, 3), "object_size": (8, 12), "overlap": overlap}
+    near = nearest(make_scene("digits", centre_distance=(11, 14), **options).dataset("test", 200))
+    assert 11 <= min(near) < 11.3
+    assert 13.7 < max(near) <= 14
+    # Scenes without two objects have no distance.
+    assert make_scene("digits", counts=(0, 1), centre_distance=(11, 14)).dataset("test", 20).count.sum() > 0
+
+
+def test_old_names_of_overlap_are_read():
+    for old, new in ((True, "any"), (False, "none")):
+        options = {"counts": (3,), "object_size": (8, 12)}
+        first, second = (solid_scene(overlap=overlap, **options).dataset("train", 50) for overlap in (old, new))
+        assert_same_scenes(first, second)
+
+
+@pytest.mark.parametrize("name", DIFFICULTIES)
+@pytest.mark.parametrize("scene", ["digits", "sprites"])
+def test_every_difficulty_keeps_the_promises_of_scenes(scene, name):
+    scene = make_scene(scene, difficulty=name, counts=(0, 1, 2, 3))
+    check_scene(scene)
+    assert_same_scenes(scene.dataset("test", 50, 3), scene.dataset("test", 50, 3))
+
+
+def test_a_difficulty_is_its_options_and_what_is_given_comes_before():
+    def scenes(**options) -> SceneDataset:
+        return make_scene("digits", counts=(2,), **options).dataset("test", 50)
+
+    assert_same_scenes(scenes(), scenes(difficulty="published"))
+    close = {"inverse_scale": (1.3, 0.1), "overlap": "light", "centre_distance": (10, 19)}
+    assert_same_scenes(scenes(difficulty="close"), scenes(**close))
+    assert_same_scenes(scenes(difficulty="close", overlap="any"), scenes(**close | {"overlap": "any"}))
+    # Of the two options of sizes the one that is given counts.
+    sized = {"object_size": (10, 12), "overlap": "light"}
+    assert_same_scenes(scenes(difficulty="touching", object_size=(10, 12)), scenes(**sized))
+    small = {"inverse_scale": (1.5, 0.1)}
+    assert_same_scenes(scenes(difficulty="small", **small), scenes(**small))
+
+
+def test_environments_take_difficulties():
+    env = gymnasium.make("AIRScene-v1", num_scenes=50, counts=(2,), difficulty="close")
+    _, info = env.reset(seed=0)
+    (x0, y0, x1, y1), (x2, y2, x3, y3) = info["boxes"][:2]
+    assert 10 <= math.dist(((x0 + x1) / 2, (y0 + y1) / 2), ((x2 + x3) / 2, (y2 + y3) / 2)) <= 19
+
+
+def test_difficulties_of_ones_own_are_checked(monkeypatch):
+    monkeypatch.setitem(DIFFICULTIES, "mine", {"overlap": "any"})
+    monkeypatch.setitem(DIFFICULTIES, "wrong", {"overlaps": "any"})
+    assert_same_scenes(*(tiny_scene(**{name: value}).dataset("test", 20) for name, value in
+                         (("difficulty", "mine"), ("overlap", "any"))))  # fmt: skip
+    with pytest.raises(ValueError, match=r"difficulty 'wrong' must be a dict of some of object_size, .*overlaps"):
+        tiny_scene(difficulty="wrong")
+
+
+def test_the_model_of_sprites_expects_the_sizes_of_its_difficulty():
+    usual, small, touching = (make_scene("sprites", difficulty=n).model for n in ("published", "small", "touching"))
+    assert usual.where_mean[0] == pytest.approx(math.log(math.sqrt(10 * 16) / 40))
+    assert small.where_mean[0] == pytest.approx(math.log(math.sqrt(8 * 12) / 40))
+    assert math.log(11 / 40) < touching.where_mean[0] < math.log(13 / 40)
+
+
+def test_touching_digits_have_the_sizes_of_other_generators(data_dir):
+    boxes = make_scene("multi_mnist", data_dir=data_dir, difficulty="touching", counts=(2,)).dataset("test", 300).boxes
+    longer = (boxes[..., 2:] - boxes[..., :2]).amax(-1).flatten()
+    assert ((longer > 12.5) & (longer < 17.5)).double().mean() > 0.9
 
 
 def test_pixels_of_overlapping_objects_add_up_and_saturate():
-    scenes = solid_scene(counts=(4,), object_size=(20, 20), overlap=True).dataset("train", 20)
+    scenes = solid_scene(counts=(4,), object_size=(20, 20), overlap="any").dataset("train", 20)
     assert scenes.images.max() == 255
     assert ((scenes.images > 60) & (scenes.images < 240)).any()
 
@@ -195,7 +337,7 @@ def test_counts_are_equally_probable(counts):
 
 def test_an_impossible_arrangement_is_refused_with_the_remedy():
     scene = tiny_scene(counts=(5,), object_size=(8, 8))
-    with pytest.raises(ValueError, match=r"5 objects of \(8, 8\) pixels do not fit .*use smaller .*overlap=True"):
+    with pytest.raises(ValueError, match=r'5 objects of \(8, 8\) pixels.* do not fit .*use smaller .*overlap="any"'):
         scene.dataset("train", 2)
 
 
@@ -216,6 +358,13 @@ def test_an_impossible_arrangement_is_refused_with_the_remedy():
         ({"object_size": ("a", "b")}, "object_size must be"),
         ({"image_size": 12.5}, "image_size must be a whole number from 1 to 4,096, got 12.5"),
         ({"gap": -1.0}, "gap must be"),
+        ({"overlap": "some"}, "overlap must be one of none, light, any, got 'some'"),
+        ({"inverse_scale": (1.3, 0.1)}, "object_size and inverse_scale both say how large objects are; give one"),
+        ({"object_size": None, "inverse_scale": (0.1, 1.3)}, r"inverse_scale must be a mean and .* got \(0.1, 1.3\)"),
+        ({"object_size": None, "inverse_scale": "13"}, "inverse_scale must be a mean and"),
+        ({"centre_distance": (19, 10)}, r"centre_distance must be 0 <= smallest <= largest, in pixels, got \(19, 10\)"),
+        ({"centre_distance": 10}, "centre_distance must be"),
+        ({"difficulty": "hard"}, "difficulty 'hard' is unknown; choose one of published, small, touching, close, over"),
         ({"objct_size": (4, 6)}, "option.* 'objct_size' .*unknown; choose .*object_size"),
     ],
 )

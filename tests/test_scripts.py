@@ -26,6 +26,7 @@ from air_agents.training.checkpoints import load_recipe
 from air_agents.training.files import read_json
 from air_agents.training.recipes import RECIPES
 from air_agents.training.run import TrainingRun
+from air_agents.training.serialisation import to_json
 from air_env.scenes import SCENES
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -178,8 +179,10 @@ def parsed(*arguments: object):
          {"model.num_steps": 5, "model.likelihood": "laplace", "scene_options": {"counts": (0, 1, 2, 3)}}),
         ("multi_mnist --model.renderer.hidden 9 --model.count-prior.parameter 0.1 --agent.core dair",
          {"model.renderer.hidden": 9, "model.count_prior.parameter": 0.1, "agent.core": "dair"}),
-        ("multi_mnist --scene-options.counts 0 1 2 --scene-options.object-size 4 5.5 --scene-options.overlap",
-         {"scene_options": {"object_size": (4, 5.5), "overlap": True}}),
+        ("multi_mnist --scene-options.counts 0 1 2 --scene-options.object-size 4 5.5 --scene-options.overlap any",
+         {"scene_options": {"object_size": (4, 5.5), "overlap": "any"}}),
+        ("digits --scene-options.difficulty close --scene-options.overlap none --scene-options.centre-distance 9 19",
+         {"scene_options": {"difficulty": "close", "overlap": "none", "centre_distance": (9, 19)}}),
         ("tabletop3d --agent.camera-hidden 7 --model.renderer.camera-sd 0.3 --scene-options.turn 0.1 --no-compile",
          {"agent.camera_hidden": 7, "model.renderer.camera_sd": 0.3, "compile": False,
           "scene_options": {"renderer": "raycast", "turn": 0.1}}),
@@ -254,6 +257,14 @@ def test_a_config_repeats_a_run(train):
     train("--config", "first/config.json", "--output-dir", "again", "--no-evaluation")
     assert (Path("first") / "config.json").read_text() == (Path("again") / "config.json").read_text()
     assert_equal(dict(load_agent("first").state_dict()), dict(load_agent("again").state_dict()))
+
+
+def test_older_configs_that_name_overlap_otherwise_are_read(tmp_path):
+    config = to_json(RECIPES["digits"]) | {"scene_options": {"overlap": True, "object_size": [8, 12]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    settings = parsed("--config", tmp_path / "config.json")
+    assert settings.scene_options == {"overlap": True, "object_size": (8, 12)}
+    assert settings.make_scene(None).arrangement.overlap == "any"
 
 
 @pytest.mark.parametrize(

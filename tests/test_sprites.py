@@ -51,7 +51,7 @@ def test_windows_have_gradients():
     assert torch.autograd.gradcheck(lambda z: renderer.add(canvas, z, torch.tensor([1, 2])), z_where)
 
 
-@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("overlap", ["none", "light", "any"])
 def test_the_truth_draws_the_image(overlap):
     scene = make_scene("sprites", counts=(0, 1, 3), overlap=overlap, object_size=(9, 13))
     scenes = scene.dataset("test", 50)

@@ -32,7 +32,7 @@ def test_registered_scenes_pass(name):
 
 @pytest.mark.parametrize("name", ["digits", "sprites"])
 def test_crowded_scenes_pass(name):
-    check_scene(make_scene(name, counts=(1, 2, 3), object_size=(6, 10), overlap=True))
+    check_scene(make_scene(name, counts=(1, 2, 3), object_size=(6, 10), overlap="any"))
 
 
 def test_multi_mnist_passes(data_dir):

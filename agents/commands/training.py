@@ -142,10 +142,11 @@ def _scene_registry(scene: str, dropped: Mapping[str, object]) -> ConstructorReg
         scene: Name of the scene.
         dropped: Options of another scene, which go where this one does not have them.
     """
-    from air_env.scenes import SCENES, scene_options
+    from air_env.scenes import SCENES, ComposedScene, scene_options
 
     known = {name: p for name, p in scene_options(scene).items() if name != "data_dir"}
-    helps = dict(re.findall(r"^\s+(\w+): (.+)", inspect.getdoc(SCENES.find(scene)) or "", re.MULTILINE))
+    texts = "\n".join(inspect.getdoc(part) or "" for part in (ComposedScene, SCENES.find(scene)))
+    helps = dict(re.findall(r"^\s+(\w+): (.+)", texts, re.MULTILINE))
     registry = terminal.tidy_registry(plain=False)
 
     @registry.struct_rule

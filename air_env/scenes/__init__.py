@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 
 from air_env.registry import Registry
+from air_env.scenes.arrangement import DIFFICULTIES, Arrangement
 from air_env.scenes.base import Scene, SceneDataset, Split
 from air_env.scenes.composer import ComposedScene, Glyphs
 from air_env.scenes.digits import digits
@@ -26,6 +27,10 @@ SCENES: Registry[Callable[..., Scene]] = Registry(
 """Name -> function that makes the scene; all take `data_dir` and the options of their scene."""
 
 
+_FIXED = {"glyphs", "model", "default_size", "frame_size"}
+"""What scenes of glyphs set themselves."""
+
+
 def make_scene(name: str, **options) -> Scene:
     """Makes a registered scene.
 
@@ -45,12 +50,14 @@ def scene_options(name: str) -> dict[str, inspect.Parameter]:
     parameters = dict(inspect.signature(SCENES.find(name), eval_str=True).parameters)
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         passed_on = dict(inspect.signature(ComposedScene, eval_str=True).parameters)
-        parameters = {n: p for n, p in (passed_on | parameters).items() if n not in ("glyphs", "model")}
+        parameters = {n: p for n, p in (passed_on | parameters).items() if n not in _FIXED}
     return {n: p for n, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
 
 
 __all__ = [
+    "DIFFICULTIES",
     "SCENES",
+    "Arrangement",
     "ComposedScene",
     "Glyphs",
     "ObjectScene",

@@ -1,8 +1,7 @@
 """Scenes composed of glyphs: a few small pictures, scaled and placed on an empty image (Section 3.1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor
 
 from air_env import geometry
 from air_env.model import SceneConfig
-from air_env.reading import keep_whole
-from air_env.scene_config import MOST_PIXELS_A_SIDE
+from air_env.scenes.arrangement import Arrangement, Overlap, arrangement_options
 from air_env.scenes.base import PicturedScene, SceneDataset, Split, check_request, read_counts
 
 _MAX_ATTEMPTS = 1000
@@ -48,17 +46,18 @@ class Glyphs:
         x1, y1 = side - columns[:, ::-1].argmax(1), side - rows[:, ::-1].argmax(1)
         return np.stack([x0, y0, x1, y1], 1).astype(np.float64)
 
-    def layers(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What each glyph does to what is behind it.
+    def layers(self, chosen: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What chosen glyphs ``[object]`` do to what is behind them.
 
         Returns:
-            The light that it adds, ``[glyph, channel, side, side]`` from 0 to 255, and the share that it hides,
-            ``[glyph, 1, side, side]`` from 0 to 1.
+            The light that each adds, ``[object, channel, side, side]`` from 0 to 255, and the share that it hides,
+            ``[object, 1, side, side]`` from 0 to 1.
         """
-        if self.images.ndim == 3:
-            light = self.images[:, None].astype(np.float32)
+        images = self.images[chosen]
+        if images.ndim == 3:
+            light = images[:, None].astype(np.float32)
             return light, np.zeros_like(light)
-        pixels = self.images.transpose(0, 3, 1, 2).astype(np.float32)
+        pixels = images.transpose(0, 3, 1, 2).astype(np.float32)
         opacity = pixels[:, 3:] / 255
         return (pixels[:, :3] * opacity).astype(np.float32), opacity.astype(np.float32)
 
@@ -67,40 +66,47 @@ class Glyphs:
 class ComposedScene(PicturedScene):
     """Images of a few glyphs that do not overlap unless asked.
 
-    Every scene draws its count, then a glyph, a size and a position for each object, uniformly; where
-    boxes overlap, sizes and positions of that scene are drawn again.
+    Every scene draws its count, then a glyph, a size and a position for each object; where these are not arranged as
+    wanted, sizes and positions of that scene are drawn again. `Arrangement` says more of the options of that; None is
+    what the difficulty says.
+
+    Attributes:
+        glyphs: The glyphs of a split; the splits must be disjoint.
+        object_size: Smallest and largest length of the longer side of an object's box, in pixels.
+        counts: Numbers of objects, equally probable (paper: 0, 1, 2).
+        image_size: Side of the square image in pixels (paper: 50).
+        overlap: none, light (objects may touch, but no pixel gets more than white) or any.
+        gap: Smallest distance between the boxes of objects that do not overlap, in pixels.
+        model: The generative model of the images, where it is known.
+        difficulty: published, small, touching, close, overlapping (`DIFFICULTIES`): the options that are not given.
+        inverse_scale: Instead of object_size, mean and sd of a Gaussian that divides the side of a glyph's picture.
+        centre_distance: Smallest and largest distance of a scene's two nearest centres, in pixels.
+        default_size: The object_size where neither an option nor the difficulty says how large objects are.
+        frame_size: Side of a glyph's picture before it is divided, in pixels; by default the number of its pixels.
     """
 
     glyphs: Callable[[Split], Glyphs]
-    """The glyphs of a split; the splits must be disjoint."""
-    object_size: tuple[float, float]
-    """Smallest and largest length of the longer side of an object's box, in pixels."""
+    object_size: tuple[float, float] | None = None
     counts: tuple[int, ...] = (0, 1, 2)
-    """Numbers of objects, equally probable (paper: 0, 1, 2)."""
     image_size: int = 50
-    """Side of the square image in pixels (paper: 50)."""
-    overlap: bool = False
-    """Whether objects may overlap."""
-    gap: float = 1.0
-    """Smallest distance between the boxes of objects that do not overlap, in pixels."""
+    overlap: Overlap | bool | None = None
+    gap: float | None = None
     model: SceneConfig | None = None
-    """The generative model of the images, where it is known."""
+    difficulty: str = "published"
+    inverse_scale: tuple[float, float] | None = None
+    centre_distance: tuple[float, float] | None = None
+    default_size: tuple[float, float] | None = None
+    frame_size: float | None = None
 
     def __post_init__(self) -> None:
-        keep_whole(self, 1, "image_size", most=MOST_PIXELS_A_SIDE)
         object.__setattr__(self, "counts", read_counts(self.counts))
-        try:
-            smallest, largest = self.object_size
-            fits = 0 < smallest <= largest <= self.image_size
-        except (TypeError, ValueError):
-            fits = False
-        if not fits:
-            raise ValueError(
-                f"object_size must be 0 < smallest <= largest <= image side, got {self.object_size} "
-                f"for images of {self.image_size} pixels"
-            )
-        if not isinstance(self.gap, Real) or not self.gap >= 0:
-            raise ValueError(f"gap must be at least 0 pixels, got {self.gap!r}")
+        object.__setattr__(self, "image_size", self.arrangement.image_size)
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """Sizes and positions of objects, by the difficulty and the options."""
+        given = {name: getattr(self, name) for name in arrangement_options()}
+        return Arrangement.of(self.difficulty, self.default_size, self.image_size, self.frame_size, **given)
 
     def dataset(self, split: Split, num_scenes: int, seed: int = 0) -> SceneDataset:
         """Composes scenes; the same arguments give the same scenes, bit for bit."""
@@ -111,7 +117,7 @@ class ComposedScene(PicturedScene):
         present = np.arange(max(*self.counts, 1)) < count[:, None]
         chosen = rng.integers(len(glyphs.labels), size=present.shape)
         tight = glyphs.tight_boxes()[chosen]
-        boxes = self._arrange(tight[..., 2:] - tight[..., :2], present, rng)
+        boxes = self._arrange(glyphs, chosen, tight, present, rng)
         return SceneDataset(
             images=_paint(glyphs, chosen, tight, boxes, present, self.image_size),
             count=torch.from_numpy(count),
@@ -119,52 +125,72 @@ class ComposedScene(PicturedScene):
             boxes=torch.from_numpy(np.where(present[..., None], boxes, np.nan)).float(),
         )
 
-    def _arrange(self, extent: NDArray, present: NDArray, rng: np.random.Generator) -> NDArray:
-        """Boxes ``[scene, object, 4]`` for objects of the given width and height ``[scene, object, 2]``."""
-        boxes = np.empty((*present.shape, 4))
-        pending = np.arange(len(present))
+    def _arrange(
+        self, glyphs: Glyphs, chosen: NDArray, tight: NDArray, present: NDArray, rng: np.random.Generator
+    ) -> NDArray:
+        """Boxes ``[scene, object, 4]`` of the chosen glyphs ``[scene, object]``; also of those that are not present."""
+        arrangement = self.arrangement
+        boxes = np.empty(tight.shape)
+        pending = np.arange(len(boxes))
         for _ in range(_MAX_ATTEMPTS):
-            longer_side = rng.uniform(*self.object_size, size=(len(pending), present.shape[1], 1))
-            size = extent[pending] * longer_side / extent[pending].max(-1, keepdims=True)
-            corner = rng.uniform(size=size.shape) * (self.image_size - size)
-            boxes[pending] = np.concatenate([corner, corner + size], -1)
-            if not self.overlap:
-                pending = pending[self._overlapping(boxes[pending], present[pending])]
-            if self.overlap or len(pending) == 0:
+            boxes[pending] = arrangement.draw(tight[pending], glyphs.images.shape[1], rng)
+            refused = arrangement.refuses(np.where(present[pending, :, None], boxes[pending], np.nan))
+            if arrangement.overlap == "light":
+                rows = pending[~refused]
+                refused[~refused] = _too_much(
+                    glyphs, chosen[rows], tight[rows], boxes[rows], present[rows], self.image_size
+                )
+            pending = pending[refused]
+            if len(pending) == 0:
                 return boxes
         raise ValueError(
-            f"{max(self.counts)} objects of {self.object_size} pixels do not fit into images of {self.image_size} "
-            "pixels without overlap; use smaller objects, fewer of them, larger images, or overlap=True"
+            f"{max(self.counts)} objects {arrangement} do not fit into images of {self.image_size} pixels; use smaller "
+            'objects, fewer of them, larger images, other distances, or overlap="any"'
         )
-
-    def _overlapping(self, boxes: NDArray, present: NDArray) -> NDArray[np.bool_]:
-        """Which scenes have two present objects closer than the gap."""
-        lower, upper = boxes[..., :2], boxes[..., 2:] + self.gap
-        apart = ((lower[:, :, None] >= upper[:, None]) | (lower[:, None] >= upper[:, :, None])).any(-1)
-        both = present[:, :, None] & present[:, None] & ~np.eye(present.shape[1], dtype=bool)
-        return np.any(both & ~apart, (1, 2))
 
 
 def _paint(
     glyphs: Glyphs, chosen: NDArray, tight: NDArray, boxes: NDArray, present: NDArray, image_size: int
 ) -> Tensor:
     """Images ``[scene, channel, height, width]`` uint8 in which each glyph's tight box lands on its box."""
+    channels = 1 if glyphs.images.ndim == 3 else 3
+    images = torch.empty(len(chosen), channels, image_size, image_size, dtype=torch.uint8)
+    for rows in _chunks(len(chosen)):
+        canvas = torch.zeros(images[rows].shape)
+        for added, hidden in _place(glyphs, chosen[rows], tight[rows], boxes[rows], present[rows], image_size):
+            canvas = canvas * (1 - hidden) + added
+        images[rows] = canvas.clamp(0, 255).round().byte()
+    return images
+
+
+def _too_much(
+    glyphs: Glyphs, chosen: NDArray, tight: NDArray, boxes: NDArray, present: NDArray, image_size: int
+) -> NDArray[np.bool_]:
+    """Which scenes have a pixel that gets more than white, or more than one opaque object."""
+    too_much = np.empty(len(chosen), bool)
+    for rows in _chunks(len(chosen)):
+        total = torch.zeros(1)
+        for added, hidden in _place(glyphs, chosen[rows], tight[rows], boxes[rows], present[rows], image_size):
+            total = total + (added if glyphs.images.ndim == 3 else 255 * hidden)
+        too_much[rows] = (total.round() > 255).flatten(1).any(1).numpy()
+    return too_much
+
+
+def _place(
+    glyphs: Glyphs, chosen: NDArray, tight: NDArray, boxes: NDArray, present: NDArray, image_size: int
+) -> Iterator[tuple[Tensor, ...]]:
+    """The layers of the glyphs on empty images, one object of each scene after another."""
     # The whole glyph, margins included, is placed by the window that takes its tight box to its box.
     zoom = (boxes[..., 2:] - boxes[..., :2]) / (tight[..., 2:] - tight[..., :2])
     corner = boxes[..., :2] - zoom * tight[..., :2]
     windows = np.concatenate([corner, corner + zoom * glyphs.images.shape[1]], -1)
     z_where = geometry.from_boxes(torch.from_numpy(windows), image_size).float()
-    light, opacity = glyphs.layers()
-    images = torch.empty(len(chosen), light.shape[1], image_size, image_size, dtype=torch.uint8)
-    for start in range(0, len(chosen), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        canvas = torch.zeros(images[rows].shape)
-        for i in range(chosen.shape[1]):
-            mask = torch.from_numpy(present[rows, i])[:, None, None, None]
-            added, hidden = (
-                geometry.place(torch.from_numpy(layer[chosen[rows, i]]) * mask, z_where[rows, i], image_size)
-                for layer in (light, opacity)
-            )
-            canvas = canvas * (1 - hidden) + added
-        images[rows] = canvas.clamp(0, 255).round().byte()
-    return images
+    for i in range(chosen.shape[1]):
+        mask = torch.from_numpy(present[:, i])[:, None, None, None]
+        layers = glyphs.layers(chosen[:, i])
+        yield tuple(geometry.place(torch.from_numpy(layer) * mask, z_where[:, i], image_size) for layer in layers)
+
+
+def _chunks(length: int) -> Iterator[slice]:
+    """Parts of the scenes that fit into memory."""
+    return (slice(start, start + _CHUNK) for start in range(0, length, _CHUNK))

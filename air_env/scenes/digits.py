@@ -25,13 +25,14 @@ def load_digits(split: Split) -> Glyphs:
     return Glyphs(images[rows], np.asarray(labels)[rows].astype(np.int64))
 
 
-def digits(
-    *,
-    data_dir: Path | str | None = None,
-    counts: tuple[int, ...] = (0, 1, 2),
-    object_size: tuple[float, float] = (14, 22),
-    **options,
-) -> ComposedScene:
-    """Digits of 14 to 22 pixels; `ComposedScene` has the options. `data_dir` is not used."""
+def digits(*, data_dir: Path | str | None = None, counts: tuple[int, ...] = (0, 1, 2), **options) -> ComposedScene:
+    """Digits of 14 to 22 pixels, unless the difficulty says otherwise; `ComposedScene` has the options.
+
+    Args:
+        data_dir: Not used.
+        counts: Numbers of digits, equally probable.
+        options: Other options of `ComposedScene`.
+    """
     del data_dir
-    return ComposedScene(load_digits, object_size, counts, **options)
+    # Without margins, a digit of MNIST has 20 pixels, too.
+    return ComposedScene(load_digits, counts=counts, default_size=(14, 22), frame_size=20, **options)

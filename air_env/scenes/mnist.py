@@ -33,19 +33,14 @@ def load_mnist(split: Split, data_dir: Path | str | None = None) -> Glyphs:
     return Glyphs(images, read("labels-idx1", 8, 1).astype(np.int64))
 
 
-def multi_mnist(
-    *,
-    data_dir: Path | str | None = None,
-    counts: tuple[int, ...] = (0, 1, 2),
-    object_size: tuple[float, float] = (12, 26),
-    **options,
-) -> ComposedScene:
-    """MNIST digits of 12 to 26 pixels; `ComposedScene` has the options.
+def multi_mnist(*, data_dir: Path | str | None = None, counts: tuple[int, ...] = (0, 1, 2), **options) -> ComposedScene:
+    """MNIST digits of 12 to 26 pixels, unless the difficulty says otherwise; `ComposedScene` has the options.
+
+    In the original files a digit has 20 pixels, and 28 with its margins.
 
     Args:
         data_dir: Folder that holds ``mnist/train-images-idx3-ubyte.gz`` and so on.
         counts: Numbers of digits, equally probable.
-        object_size: Length of the longer side of a digit in pixels (20 in the original files).
         options: Other options of `ComposedScene`.
     """
-    return ComposedScene(partial(load_mnist, data_dir=data_dir), object_size, counts, **options)
+    return ComposedScene(partial(load_mnist, data_dir=data_dir), counts=counts, default_size=(12, 26), **options)

@@ -33,26 +33,30 @@ def sprites(
     data_dir: Path | str | None = None,
     kinds: tuple[str, ...] = SpriteConfig.kinds,
     counts: tuple[int, ...] = (0, 1, 2),
-    object_size: tuple[float, float] = (10, 16),
     image_size: int = 40,
     num_steps: int = 3,
     **options,
 ) -> ComposedScene:
-    """Sprites of 10 to 16 pixels; `ComposedScene` has the options. `data_dir` is not used.
+    """Sprites of 10 to 16 pixels, unless the difficulty says otherwise; `ComposedScene` has the options.
 
     Args:
         data_dir: Not used.
         kinds: Some of `air_env.renderers.sprites.KINDS`; the position in this list is the label.
         counts: Numbers of objects, equally probable.
-        object_size: Smallest and largest side of a sprite in pixels.
         image_size: Side of the image in pixels.
         num_steps: N of the generative model.
-        options: `overlap`, with which later sprites hide earlier ones, and `gap`.
+        options: Other options of `ComposedScene`; where sprites overlap, later ones hide earlier ones.
     """
     del data_dir
     config = SpriteConfig(kinds)
-    scene = ComposedScene(partial(sprite_glyphs, config=config), object_size, counts, image_size, **options)
-    low, high = (math.log(size / scene.image_size) for size in object_size)
+    scene = ComposedScene(
+        partial(sprite_glyphs, config=config),
+        counts=counts,
+        image_size=image_size,
+        default_size=(10, 16),
+        **options,
+    )
+    low, high = (math.log(size / scene.image_size) for size in scene.arrangement.size_range(config.size))
     model = SceneConfig(
         image_size=image_size,
         num_steps=num_steps,
