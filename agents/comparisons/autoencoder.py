@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -38,7 +39,7 @@ class AutoencoderConfig(ComparisonSettings):
     initial_logit: float = -4.0
     """Logit of every pixel before training: pictures are mostly black."""
     likelihood_scale: float = 0.3
-    """Standard deviation of a pixel: that of the AIR it is compared with."""
+    """Standard deviation of a pixel; as codes are points, what is learned does not depend on it."""
 
     def __post_init__(self) -> None:
         for name in ("code", "hidden"):
@@ -86,9 +87,13 @@ class Autoencoder(ImageModel):
         side = self.config.image_size
         return self.decoder(self.encoder(images))[..., :side, :side].sigmoid()
 
-    def bound(self, images: Pictures) -> Float[Tensor, "batch"]:
-        """``log p(x | code)`` in nats."""
-        return self.likelihood.log_prob(images, self(images))
+    def terms(
+        self, images: Pictures, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"]]:
+        """``log p(x | code)`` in nats; a code that is a point has no divergence, so that the sum is no bound."""
+        del generator
+        log_likelihood = self.likelihood.log_prob(images, self(images))
+        return log_likelihood, torch.zeros_like(log_likelihood)
 
     def reconstruct(self, images: Pictures) -> Pictures:
         """Reconstructions of images from their codes."""
