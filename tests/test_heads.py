@@ -137,7 +137,11 @@ def test_all_heads_choose_among_the_same_noises_and_scales(monkeypatch):
     for name in HEADS:
         fit_head(name, features, targets, 7, 0, Fitting(few=2))
     half = len(tried) // 2
-    assert {scale for _, scale in tried[:half]} == {scale for _, scale in tried[half:]} == {"as_it_is", "overall", "of_each"}
+    assert (
+        {scale for _, scale in tried[:half]}
+        == {scale for _, scale in tried[half:]}
+        == {"as_it_is", "overall", "of_each"}
+    )
     assert {noise for noise, _ in tried[:half]} == {noise for noise, _ in tried[half:]} == {0.0, 0.2, 0.5}
 
 
