@@ -39,7 +39,7 @@ _LOOKS, _JITTER = 8, 0.06
 
 
 def inferred_once(agent: AIR, scenes: SceneDataset) -> Objects:
-    """AIR's codes along its path of modes, in one look: its explanation's, and those of the steps that this leaves out."""
+    """AIR's codes along its path of modes, in one look: those of its explanation, and of the steps it leaves out."""
     return _in_parts(agent, scenes, lambda images, _: _join(*_follow(agent, images))[:, None])
 
 

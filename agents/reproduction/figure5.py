@@ -5,8 +5,9 @@ representations. Every representation gets every head that it can have, so that 
 the representation or to the head. Beside them stand networks of pixels, and the bounds that the models reach.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ from ..jobs.job import Job
 from ..pages import Page, pivot, show
 from . import bounds
 from .experiment import Experiment
-from .merits import AGAIN, CNN, ONCE, PIXELS, gains, merits
+from .merits import AGAIN, CNN, GAINS, ONCE, PIXELS, gains, merits
 from .study import Case, Measurement, Metrics, Study
 
 QUESTIONS = {"sum": "sum of the two digits", "order": "left digit smaller than the right one"}
@@ -133,15 +134,15 @@ def shown_labels(rows: pd.DataFrame) -> tuple[int, ...]:
 def tables(table: pd.DataFrame) -> dict[str, str]:
     """Accuracies and gains with few and with all labels, every seed; the sizes of heads; bounds."""
     rows = table[table.accuracy.notna()]
-    order = [*QUESTIONS, *_COLOURS, *_PANELS, CNN]
-    rows = rows.sort_values(["task", "representation", "head"], key=lambda names: names.map(order.index), kind="stable")
-    differences, found = gains(rows), {}
+    order = [*QUESTIONS, *_COLOURS, *_PANELS, CNN, *GAINS]
+    keys = {"task": "task", "representation": "representation", "head": "head"}
+    rows = _in_order(rows, keys, order)
+    differences = _in_order(gains(rows), ["task", "what"], order)
+    found = {}
     for count in shown_labels(rows):
-        titles = {"task": "task", "representation": "representation", "head": "head"}
-        found[f"{count:,} labels"] = _by_seed(rows[rows.labels == count], titles, "accuracy")
-        some = differences[differences.labels == count].sort_values("task", key=lambda names: names.map(order.index))
-        if len(some):
-            found[f"gains with {count:,} labels"] = _by_seed(some, {"what": "what differs", "task": "task"}, "gain")
+        found[f"{count:,} labels"] = _by_seed(rows[rows.labels == count], keys, "accuracy")
+        if len(some := differences[differences.labels == count]):
+            found[f"gains with {count:,} labels"] = _by_seed(some, {"task": "task", "what": "what differs"}, "gain")
     if "parameters" in rows:
         sizes = rows[(rows.task == "sum") & (rows.labels == rows.labels.max())]
         sizes = sizes.drop_duplicates(["representation", "head"]).astype({"parameters": int})
@@ -150,6 +151,10 @@ def tables(table: pd.DataFrame) -> dict[str, str]:
     if "best_sd" in table:
         found["bounds"] = bounds.table(table[table.best_sd.notna()])
     return found
+
+
+def _in_order(rows: pd.DataFrame, keys: Iterable[str], order: Sequence[str]) -> pd.DataFrame:
+    return rows.sort_values(list(keys), key=lambda names: names.map(order.index), kind="stable")
 
 
 def _by_seed(rows: pd.DataFrame, titles: dict[str, str], values: str) -> str:
@@ -204,7 +209,7 @@ def curves(rows: pd.DataFrame, guesses: Mapping[str, float]) -> Figure:
             _name(axes, ends)
             axes.axhline(guesses[task], color="0.5", lw=1, ls=":")
             axes.set(xscale="log", ylim=(0, 1.02), xlim=(labels[0] / 1.2, labels[-1] * 1.2))
-            axes.set_xticks(labels, [f"{n:,}" for n in labels], fontsize=8)
+            axes.set_xticks(labels, [f"{n:,.0f}" for n in labels], fontsize=8)
             axes.minorticks_off()
             axes.set_title(f"{title}: {name}", fontsize=10)
             axes.grid(alpha=0.3)
@@ -225,12 +230,14 @@ def _lines(axes: Axes, own: pd.DataFrame, name: str, colour: str, ends: dict[str
 
 
 def _name(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
-    """Names lines at their right ends, from the lowest to the highest, one above the other."""
-    lowest = -1.0
-    for name, (height, colour) in sorted(ends.items(), key=lambda end: end[1][0]):
-        lowest = max(height, lowest + _APART)
-        place = {"xycoords": ("axes fraction", "data"), "fontsize": 8, "va": "center"}
-        axes.annotate(name, (1.01, lowest), color=colour, annotation_clip=False, **place)
+    """Names lines beside their right ends, from the lowest to the highest, far enough apart to be read."""
+    names = sorted(ends, key=lambda name: ends[name][0])
+    heights = [ends[name][0] for name in names]
+    places = list(accumulate(heights, lambda below, height: max(height, below + _APART)))
+    lower = sum(places) / len(places) - sum(heights) / len(heights)
+    for name, place in zip(names, places, strict=True):
+        where = {"xycoords": ("axes fraction", "data"), "fontsize": 8, "va": "center"}
+        axes.annotate(name, (1.01, place - lower), color=ends[name][1], annotation_clip=False, **where)
 
 
 STUDY = Study(

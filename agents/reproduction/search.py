@@ -57,14 +57,16 @@ def best_first(table: pd.DataFrame, comparison: str) -> pd.DataFrame:
     own = table[table.comparison == comparison].dropna(axis=1, how="all")
     keys = ["tried", *(name for name in search.choices if name in own)]
     metrics = [name for name in _METRICS if name in own]
-    means = own.groupby(keys, sort=False)[metrics].mean().reset_index()
-    return means.sort_values(search.judged_by, ascending=False, kind="stable").astype({"parameters": int})
+    means = own.groupby(keys, sort=False)[metrics].mean().reset_index().astype({"parameters": int})
+    # Where other comparisons leave gaps, whole numbers have become floats.
+    means[keys] = means[keys].convert_dtypes()
+    return means.sort_values(search.judged_by, ascending=False, kind="stable")
 
 
 def tables(table: pd.DataFrame) -> dict[str, str]:
     """The tries of each comparison, the best one first."""
     found = {}
-    for comparison in SEARCHES:
+    for comparison in table.comparison.unique():
         rows = best_first(table, comparison)
         titles = {name: name.removeprefix("model.").replace("_", " ") for name in rows}
         found[comparison] = show(rows, titles | {k: v for k, v in _METRICS.items() if k in rows}, _DIGITS)
