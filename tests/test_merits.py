@@ -78,7 +78,8 @@ def test_a_bound_at_another_sd_is_that_of_the_same_network():
     other = DRAW(replace(DRAW_CONFIG, likelihood_scale=0.1)).double()
     other.load_state_dict(model.state_dict())
     scenes = make_scenes(20)
-    model.float(), other.float()
+    model.float()
+    other.float()
     bound = bound_of(model, scenes)
     assert bound.at(0.1) == pytest.approx(bound_of(other, scenes).at(0.1), abs=1e-2)
     with torch.no_grad():

@@ -11,6 +11,7 @@ from air_agents.jobs.schedule import train_all
 from air_agents.reproduction import search
 from air_agents.reproduction.experiment import VALIDATION, Experiment
 from air_env.scenes import SceneDataset
+from air_env.scenes.base import Split
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_a_search_chooses_by_validation_scenes_alone(experiment, monkeypatch):
     train_all([job], experiment.directory)
     held_out = Experiment.held_out
 
-    def noted(self: Experiment, num_scenes: int, split: str = "test", **options: object) -> SceneDataset:
+    def noted(self: Experiment, num_scenes: int, split: Split = "test", **options: object) -> SceneDataset:
         seen.append(split)
         return held_out(self, num_scenes, split, **options)
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from air_env.likelihoods import LIKELIHOODS
+from air_env.likelihoods import LIKELIHOODS, Likelihood
 
 from .convolutions import convolutional
 from .model import ComparisonSettings, ImageModel
@@ -68,7 +68,6 @@ class Autoencoder(ImageModel):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.likelihood = LIKELIHOODS["gaussian"](config.likelihood_scale)
         self.encoder = convolutional(config.channels, config.image_size, config.hidden, config.code)
         side = -(-config.image_size // 2 ** len(config.channels))
         deepest = (config.channels[-1], side, side)
@@ -80,6 +79,11 @@ class Autoencoder(ImageModel):
         assert last.bias is not None
         nn.init.constant_(last.bias, config.initial_logit)
         self.decoder = nn.Sequential(*layers, last)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Of pixels."""
+        return LIKELIHOODS["gaussian"](self.config.likelihood_scale)
 
     def forward(self, images: Pictures) -> Pictures:
         """The reconstructions."""

@@ -58,8 +58,10 @@ class ComparisonModel(nn.Module, ABC):
 class ImageModel(ComparisonModel):
     """A model of images, trained without labels, whose latents are a representation."""
 
-    likelihood: Likelihood
-    """Of pixels."""
+    @property
+    @abstractmethod
+    def likelihood(self) -> Likelihood:
+        """Of pixels."""
 
     @abstractmethod
     def terms(

@@ -14,7 +14,7 @@ from .scales import SCALES, Scale
 Drawer = RaycastRenderer | PyrenderRenderer
 TEST_SEED = 100_000
 """Seed of the held-out scenes, which are the same for all models and seeds, and of no run."""
-VALIDATION: Split = "test"
+VALIDATION: Split = "validation"
 """Split of what is chosen by, on which nothing is reported."""
 
 
@@ -58,11 +58,11 @@ class Experiment:
     def held_out(self, num_scenes: int, split: Split = "test", **options: object) -> SceneDataset:
         """Scenes of objects that no run was trained on; those of split `VALIDATION` are there to choose by."""
         options = {**self.scale.options, **options}
-        return held_out(self.scale.scene, num_scenes, split=split, data_dir=self.data_dir, **options)
+        return held_out(self.scale.scene, num_scenes, None, split, data_dir=self.data_dir, **options)
 
 
 def held_out(
-    scene: str, num_scenes: int, drawer: Drawer | None = None, split: Split = "test", **options: object
+    scene: str, num_scenes: int, drawer: Drawer | None = None, split: Split = "test", /, **options: object
 ) -> SceneDataset:
     """Scenes of objects that no run was trained on.
 

@@ -68,8 +68,8 @@ def tables(table: pd.DataFrame) -> dict[str, str]:
     found = {}
     for comparison in table.comparison.unique():
         rows = best_first(table, comparison)
-        titles = {name: name.removeprefix("model.").replace("_", " ") for name in rows}
-        found[comparison] = show(rows, titles | {k: v for k, v in _METRICS.items() if k in rows}, _DIGITS)
+        titles = {name: _METRICS.get(name, name.removeprefix("model.").replace("_", " ")) for name in map(str, rows)}
+        found[comparison] = show(rows, titles, _DIGITS)
     return found
 
 
