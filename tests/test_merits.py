@@ -10,12 +10,14 @@ import torch
 from test_comparisons import DRAW_CONFIG, MODELS
 from tiny import assert_equal, float64, generator, make_agent, make_images, make_scenes
 
-from air_agents.comparisons import DRAW, Classifier
+from air_agents.comparisons import COMPARISONS, DRAW, Classifier
 from air_agents.evaluation.metrics import evaluate
-from air_agents.reproduction.bounds import PixelBound, bound_of, compared, last_doubling, sd_of, winner
+from air_agents.jobs.job import Job
+from air_agents.reproduction.bounds import PixelBound, bound_of, compared, course_of, last_doubling, sd_of, winner
 from air_agents.reproduction.experiment import TEST_SEED
 from air_agents.reproduction.figure5 import QUESTIONS, curves
 from air_agents.reproduction.merits import GAINS, gains, merits
+from air_agents.training.files import write_rows
 from air_env.likelihoods import Gaussian
 
 ACCURACIES = {
@@ -125,6 +127,13 @@ def test_a_learned_sd_is_that_of_the_likelihood_and_goes_where_the_bound_is_larg
 def test_the_winner_of_the_bounds_is_named():
     own = pd.DataFrame({"representation": ["AIR", "DRAW", "autoencoder"], "elbo_best_sd": [10.0, 12.5, None]})
     assert "the bound of DRAW is 2.5 nats above that of AIR" in winner(own)
+
+
+@pytest.mark.parametrize("held_out", ["elbo_validation", "log_likelihood_validation", "elbo_test", None])
+def test_a_course_is_of_validation_scenes_where_a_run_measured_them(tmp_path, held_out):
+    row = {"iteration": 5, "elbo": 1.0} | ({held_out: 2.0} if held_out else {})
+    write_rows([row], tmp_path / "metrics.csv")
+    assert course_of(Job(tmp_path, COMPARISONS["draw"])) == {5: 2.0 if held_out else 1.0}
 
 
 def test_a_course_is_flat_where_its_last_doubling_gains_nothing():

@@ -116,8 +116,11 @@ def measure(job: Job, case: Case, experiment: Experiment) -> Metrics:
 
 
 def course_of(job: Job) -> dict[int, float]:
-    """Iteration -> the training objective on the scenes of rows of metrics, or else on the batches since the last."""
-    names = ("elbo_test", "log_likelihood_test", "elbo")
+    """Iteration -> the objective, on validation scenes where metrics have that, or on the batches since the last row.
+
+    Earlier versions measured it on test scenes.
+    """
+    names = [name + suffix for suffix in ("_validation", "_test", "") for name in ("elbo", "log_likelihood")]
     return {int(row["iteration"]): next(row[name] for name in names if name in row) for row in job.rows()}
 
 

@@ -31,7 +31,7 @@ def gains(rows: pd.DataFrame) -> pd.DataFrame:
     keys = ["task", "labels", "seed"]
     wide = rows.pivot(index=keys, columns=["representation", "head"], values="accuracy")
     found = {what: wide[one] - wide[other] for what, (one, other) in GAINS.items() if {one, other} <= set(wide)}
-    return pd.DataFrame(found, wide.index).rename_axis("what", axis=1).stack().reset_index(name="gain")
+    return pd.DataFrame(found, wide.index).reset_index().melt(keys, var_name="what", value_name="gain")
 
 
 def merits(rows: pd.DataFrame, num_labels: int, questions: Mapping[str, str]) -> str:

@@ -207,7 +207,7 @@ SCALES: Registry[Scale] = Registry(
             scene="digits",
             options={"image_size": 20, "object_size": (5, 8)},
             max_steps=8,
-            fitting=Fitting(few=8, per_label=0),
+            fitting=Fitting(few=4, per_label=0),
             num_test=60,
             num_bound=20,
             num_samples=2,
