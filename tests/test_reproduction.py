@@ -13,12 +13,12 @@ from PIL import Image
 
 from air_agents.commands import reproduce as command
 from air_agents.commands.summarise import table as summary
+from air_agents.comparisons.representations import REPRESENTATIONS
 from air_agents.jobs.job import Job
 from air_agents.jobs.schedule import train_all
 from air_agents.pages import Page, means, number, pivot, show
 from air_agents.reproduction import figure4, study
 from air_agents.reproduction.experiment import Experiment
-from air_agents.reproduction.figure5 import describe
 from air_agents.reproduction.policy import blend, first_attended, heat_maps, predictability
 from air_agents.reproduction.scales import SCALES
 from air_agents.reproduction.studies import STUDIES
@@ -355,12 +355,13 @@ def test_shrunk_images_keep_their_mean():
     assert shrunk.mean().item() == pytest.approx(images.mean().item(), abs=0.01)
 
 
-def test_agents_are_described_step_by_step(experiment):
+@pytest.mark.parametrize(("name", "looks"), [("AIR, inferred once", 1), ("AIR, inferred again", 8)])
+def test_agents_are_described_step_by_step(experiment, name, looks):
     job = experiment.job("air_012", 0)
     train_all([job], experiment.directory)
-    described = describe(job.agent(), experiment.held_out(8, counts=(2,)))
+    described = REPRESENTATIONS[name].describe(job.agent(), experiment.held_out(8, counts=(2,)))
     # Looks and steps; P(n >= step), which never rises; z_where; z_what.
-    assert described.shape == (8, described.shape[1], 3, 1 + 3 + 4)
+    assert described.shape == (8, looks, 3, 1 + 3 + 4)
     assert (described[..., 0].diff(dim=2) <= 0).all()
 
 

@@ -3,6 +3,7 @@
     air-env reproduce figure3 --data-dir D              # learning to count; hours on one core
     air-env reproduce figure4 --data-dir D --workers 2  # more digits than in training: AIR, DAIR, DRAW
     air-env reproduce figure5 --data-dir D --seeds 0    # data efficiency of representations
+    air-env reproduce figure5_search --data-dir D --seeds 0  # settings of the models it compares
     air-env reproduce figure6 --workers 2               # kinds and poses of objects; needs OpenGL
     air-env reproduce figure7 --workers 2               # crockery on tables, a camera; needs OpenGL
     air-env reproduce figure3 --scale smoke             # one to five minutes, to see that it works
@@ -38,7 +39,7 @@ class Arguments:
     """Makes a figure of the paper: trains what is missing, measures, writes the page."""
 
     study: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
-    """figure3, figure4, figure5, figure6, figure7, or a study of a plug-in."""
+    """figure3, figure4, figure5, figure5_search, figure6, figure7, or a study of a plug-in."""
     scale: str = "cpu"
     """smoke, cpu or full: one to five minutes in all, minutes per run on one core, or longer."""
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -10,10 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from air_env.likelihoods import LIKELIHOODS
+from air_env.likelihoods import LIKELIHOODS, Likelihood
 
 from .convolutions import convolutional
 from .model import ComparisonSettings, ImageModel
@@ -38,7 +39,7 @@ class AutoencoderConfig(ComparisonSettings):
     initial_logit: float = -4.0
     """Logit of every pixel before training: pictures are mostly black."""
     likelihood_scale: float = 0.3
-    """Standard deviation of a pixel: that of the AIR it is compared with."""
+    """Standard deviation of a pixel; as codes are points, what is learned does not depend on it."""
 
     def __post_init__(self) -> None:
         for name in ("code", "hidden"):
@@ -67,7 +68,6 @@ class Autoencoder(ImageModel):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.likelihood = LIKELIHOODS["gaussian"](config.likelihood_scale)
         self.encoder = convolutional(config.channels, config.image_size, config.hidden, config.code)
         side = -(-config.image_size // 2 ** len(config.channels))
         deepest = (config.channels[-1], side, side)
@@ -80,15 +80,24 @@ class Autoencoder(ImageModel):
         nn.init.constant_(last.bias, config.initial_logit)
         self.decoder = nn.Sequential(*layers, last)
 
+    @property
+    def likelihood(self) -> Likelihood:
+        """Of pixels."""
+        return LIKELIHOODS["gaussian"](self.config.likelihood_scale)
+
     def forward(self, images: Pictures) -> Pictures:
         """The reconstructions."""
         # Odd sides were rounded up on the way in.
         side = self.config.image_size
         return self.decoder(self.encoder(images))[..., :side, :side].sigmoid()
 
-    def bound(self, images: Pictures) -> Float[Tensor, "batch"]:
-        """``log p(x | code)`` in nats."""
-        return self.likelihood.log_prob(images, self(images))
+    def terms(
+        self, images: Pictures, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"]]:
+        """``log p(x | code)`` in nats; a code that is a point has no divergence, so that the sum is no bound."""
+        del generator
+        log_likelihood = self.likelihood.log_prob(images, self(images))
+        return log_likelihood, torch.zeros_like(log_likelihood)
 
     def reconstruct(self, images: Pictures) -> Pictures:
         """Reconstructions of images from their codes."""

@@ -90,8 +90,9 @@ class Classifier(ComparisonModel):
         return {"accuracy": accuracy(logits, self.targets(scenes).to(logits.device))}
 
     def _shifted(self, images: Tensor) -> Tensor:
-        """The batch, moved by a few pixels; black moves in."""
+        """The images, each moved by a few pixels of its own; black moves in."""
         reach, side = self.config.shift, images.shape[-1]
-        padded = F.pad(images, (reach,) * 4)
-        y, x = torch.randint(2 * reach + 1, (2,)).tolist()
-        return padded[..., y : y + side, x : x + side]
+        places = F.pad(images, (reach,) * 4).unfold(2, side, 1).unfold(3, side, 1)
+        rows = torch.arange(len(images), device=images.device)
+        y, x = torch.randint(2 * reach + 1, (2, len(images)), device=images.device)
+        return places[rows, :, y, x]

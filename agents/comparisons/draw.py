@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from air_env.likelihoods import LIKELIHOODS
+from air_env.likelihoods import LIKELIHOODS, Likelihood
 from air_env.reading import keep_whole
 from air_env.scenes import SceneDataset
 
@@ -49,7 +49,9 @@ class DRAWConfig(ComparisonSettings):
     window: int = 6
     """Filters per axis of the reading and of the writing window (our choice)."""
     likelihood_scale: float = 0.3
-    """Standard deviation of a pixel: that of the AIR it is compared with, so that bounds can be compared."""
+    """Standard deviation of a pixel; before training, where it is learned."""
+    learn_scale: bool = False
+    """Whether it is learned by the bound: it falls as pictures get better (Rybkin et al., 2021)."""
     initial_canvas: float = -4.0
     """Logit of every pixel before the first step, to begin with; it is learned."""
 
@@ -107,7 +109,6 @@ class DRAW(ImageModel):
     def __init__(self, config: DRAWConfig) -> None:
         super().__init__()
         self.config = config
-        self.likelihood = LIKELIHOODS["gaussian"](config.likelihood_scale)
         n = config.window
         self.encoder = LSTM(2 * n**2 + config.hidden, config.hidden)
         self.posterior = nn.Linear(config.hidden, 2 * config.latent)
@@ -117,17 +118,22 @@ class DRAW(ImageModel):
         with torch.no_grad():
             self.stroke.bias[: 2 * WINDOW] = torch.tensor(_FIRST_WRITING + _FIRST_READING)
         self.canvas = nn.Parameter(torch.tensor(config.initial_canvas))
+        if config.learn_scale:
+            self.log_sd = nn.Parameter(torch.tensor(math.log(config.likelihood_scale)))
         self.grid = Grid(config.image_size, n)
 
-    def bound(self, images: Pictures, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
-        """A sample of the ELBO in nats, with the divergences in closed form.
+    @property
+    def likelihood(self) -> Likelihood:
+        """Of pixels, with the standard deviation that was set or learned so far."""
+        learned = self.config.learn_scale
+        return LIKELIHOODS["gaussian"](self.log_sd.exp().item() if learned else self.config.likelihood_scale)
 
-        Args:
-            images: In [0, 1].
-            generator: Source of the latents, on the images' device.
-        """
+    def terms(
+        self, images: Pictures, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"]]:
+        """The log-likelihood of a sample, and the divergences in closed form, in nats."""
         painting = self.paint(images, self.noise(images, generator))
-        return self._log_likelihood(images, painting) - painting.kl()
+        return self._log_likelihood(images, painting), painting.kl()
 
     @torch.no_grad()
     def iwae(
@@ -195,7 +201,12 @@ class DRAW(ImageModel):
         return Painting(canvases, torch.stack(z, 1), mean, log_sd)
 
     def _log_likelihood(self, images: Tensor, painting: Painting) -> Tensor:
-        return self.likelihood.log_prob(images, painting.canvases[-1].sigmoid()[:, None])
+        picture = painting.canvases[-1].sigmoid()[:, None]
+        if not self.config.learn_scale:
+            return self.likelihood.log_prob(images, picture)
+        # In units of the standard deviation, so that it has a gradient.
+        log_prob = LIKELIHOODS["gaussian"](1.0).log_prob(images / self.log_sd.exp(), picture / self.log_sd.exp())
+        return log_prob - images[0].numel() * self.log_sd
 
     def _stroke(self, hidden: Tensor) -> Stroke:
         n = self.config.window

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from air_env.explanation import DrawnExplanation, Explanation, Images
+from air_env.likelihoods import Likelihood
 from air_env.model import SceneModel
 from air_env.scenes import SceneDataset
 
@@ -57,9 +58,26 @@ class ComparisonModel(nn.Module, ABC):
 class ImageModel(ComparisonModel):
     """A model of images, trained without labels, whose latents are a representation."""
 
+    @property
     @abstractmethod
-    def bound(self, images: Images) -> Float[Tensor, "batch"]:
-        """The log-likelihood of images in nats, or a bound of it."""
+    def likelihood(self) -> Likelihood:
+        """Of pixels."""
+
+    @abstractmethod
+    def terms(
+        self, images: Images, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"]]:
+        """The log-likelihood of images given a sample of their latents, and the latents' divergence, in nats.
+
+        Args:
+            images: In [0, 1].
+            generator: Source of the latents, on the images' device.
+        """
+
+    def bound(self, images: Images, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
+        """A sample of the ELBO in nats: log-likelihood less divergence."""
+        log_likelihood, divergence = self.terms(images, generator)
+        return log_likelihood - divergence
 
     @abstractmethod
     def reconstruct(self, images: Images) -> Images:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from air_env.renderers.backends import PyrenderRenderer, RaycastRenderer
 from air_env.scenes import SceneDataset, SolidScene, make_scene
+from air_env.scenes.base import Split
 
 from ..jobs.job import Job
 from .scales import SCALES, Scale
@@ -13,6 +14,8 @@ from .scales import SCALES, Scale
 Drawer = RaycastRenderer | PyrenderRenderer
 TEST_SEED = 100_000
 """Seed of the held-out scenes, which are the same for all models and seeds, and of no run."""
+VALIDATION: Split = "validation"
+"""Split of what is chosen by, on which nothing is reported."""
 
 
 @dataclass(frozen=True)
@@ -52,30 +55,34 @@ class Experiment:
         recipe = self.scale.recipe(name, seed)
         return Job(self.directory.resolve() / f"{name}-{seed}", recipe, self.data_dir, self.device)
 
-    def held_out(self, num_scenes: int, **options: object) -> SceneDataset:
-        """Scenes of objects that no run was trained on."""
-        return held_out(self.scale.scene, num_scenes, data_dir=self.data_dir, **{**self.scale.options, **options})
+    def held_out(self, num_scenes: int, split: Split = "test", **options: object) -> SceneDataset:
+        """Scenes of objects that no run was trained on; those of split `VALIDATION` are there to choose by."""
+        options = {**self.scale.options, **options}
+        return held_out(self.scale.scene, num_scenes, None, split, data_dir=self.data_dir, **options)
 
 
-def held_out(scene: str, num_scenes: int, drawer: Drawer | None = None, **options: object) -> SceneDataset:
+def held_out(
+    scene: str, num_scenes: int, drawer: Drawer | None = None, split: Split = "test", /, **options: object
+) -> SceneDataset:
     """Scenes of objects that no run was trained on.
 
     Args:
         scene: One of `SCENES`.
         num_scenes: How many.
         drawer: Draws three-dimensional objects; by default what the generative model draws with.
+        split: ``test``, or `VALIDATION`.
         options: Of the scene.
     """
-    return _held_out(scene, num_scenes, drawer, tuple(sorted(options.items())))
+    return _held_out(scene, num_scenes, drawer, split, tuple(sorted(options.items())))
 
 
 @lru_cache(maxsize=16)
 def _held_out(
-    scene_name: str, num_scenes: int, drawer: Drawer | None, options: tuple[tuple[str, object], ...]
+    scene_name: str, num_scenes: int, drawer: Drawer | None, split: Split, options: tuple[tuple[str, object], ...]
 ) -> SceneDataset:
     # Every model is measured on them, and they take long to make.
     scene = make_scene(scene_name, **dict(options))
     if drawer is not None:
         assert isinstance(scene, SolidScene)
         scene = replace(scene, drawer=drawer)
-    return scene.dataset("test", num_scenes, TEST_SEED)
+    return scene.dataset(split, num_scenes, TEST_SEED)

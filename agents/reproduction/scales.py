@@ -21,6 +21,7 @@ from ..comparisons import (
     TableRegressorConfig,
 )
 from ..comparisons.heads import Fitting
+from ..comparisons.searches import TRIED
 from ..inference.air import AgentConfig
 from ..inference.objects3d import InverseGraphicsConfig
 from ..inference.tabletop3d import TabletopAgentConfig
@@ -112,6 +113,7 @@ class Scale:
             name: ``air_012``, ``air_sharp_012`` and ``dair_013``, ``draw_012``, ``autoencoder_012``,
                 ``cnn_count_012``: the last part are the numbers of digits in a scene.
                 ``cnn_sum_1000``, ``cnn_order_1000``: the number of labels.
+                ``draw_try0``, ``cnn_sum_try3``, ...: what searches try.
                 ``objects3d_exact``, ``objects3d_score``, ...: one three-dimensional object.
                 ``tabletop3d_repeated_elbo``, ``tabletop3d_distinct_canonical``, ...: items on a table.
                 Otherwise a recipe of `RECIPES` or `COMPARISONS`, on its own scenes: those of plug-ins.
@@ -123,6 +125,9 @@ class Scale:
         options: Options = {}
         if name in _SOLIDS:
             recipe, options = _SOLIDS[name], self.object_options
+        elif name in TRIED:
+            recipe = TRIED[name]
+            changes["scene"], options = self.scene, dict(self.options)
         elif name in RECIPES.names():
             recipe = RECIPES.find(name)
         elif name in COMPARISONS.names():
@@ -202,7 +207,7 @@ SCALES: Registry[Scale] = Registry(
             scene="digits",
             options={"image_size": 20, "object_size": (5, 8)},
             max_steps=8,
-            fitting=Fitting(few=8, per_label=0),
+            fitting=Fitting(few=4, per_label=0),
             num_test=60,
             num_bound=20,
             num_samples=2,

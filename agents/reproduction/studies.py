@@ -2,7 +2,7 @@
 
 from air_env.registry import Registry
 
-from . import figure3, figure4, figure5, figure6, figure7
+from . import figure3, figure4, figure5, figure6, figure7, search
 from .study import Study
 
 STUDIES: Registry[Study] = Registry(
@@ -11,6 +11,7 @@ STUDIES: Registry[Study] = Registry(
         "figure3": figure3.STUDY,
         "figure4": figure4.STUDY,
         "figure5": figure5.STUDY,
+        "figure5_search": search.STUDY,
         "figure6": figure6.STUDY,
         "figure7": figure7.STUDY,
     },
