@@ -77,6 +77,13 @@ class Explanation:
         z_pres, z_where, z_what = (part[:, :num_objects] for part in (self.z_pres, self.z_where, self.z_what))
         return Explanation(z_pres, z_where, z_what, self.z_scene)
 
+    def keep(self, count: Int[Tensor, "batch"]) -> "Explanation":
+        """So many first objects of each image, with the latents of the others 0."""
+        present = torch.arange(self.z_pres.shape[1], device=count.device) < count[:, None]
+        return Explanation(
+            present.to(self.z_pres.dtype), masked(present, self.z_where), masked(present, self.z_what), self.z_scene
+        )
+
     def _repr_html_(self) -> str:
         """The latents of the first images, for notebooks."""
         lines = ["<table><tr><th>image</th><th>object</th><th>z_where</th><th>z_what</th></tr>"]

@@ -198,6 +198,14 @@ class SceneModel(nn.Module):
             log_p_z_scene=torch.where(first, self.prior_scene.log_prob(z.z_scene)[:, None], 0.0),
         )
 
+    def log_joints(self, images: Images, z: Explanation) -> Float[Tensor, "batch count"]:
+        """``log p(x, z_1..n, n)`` in nats of the first n of N objects that are all present, for every n from 0 to N."""
+        terms = self.unroll(images, z)
+        drawn = self.likelihood.log_prob(images, torch.zeros_like(images))[:, None] + terms.likelihood_gain.cumsum(1)
+        log_p_x = torch.cat([self.log_p_x_empty(images, z.z_scene)[:, None], drawn], 1)
+        objects = F.pad((terms.log_p_z_where + terms.log_p_z_what + terms.log_p_z_pres).cumsum(1), (1, 0))
+        return log_p_x + objects + self.prior_scene.log_prob(z.z_scene)[:, None] + self.log_p_stop
+
     def log_p_x_empty(self, images: Images, z_scene: Float[Tensor, "batch scene"]) -> Float[Tensor, "batch"]:
         """``log p(x)`` of scenes without any object."""
         return self.likelihood.log_prob(images, self.render(replace(self.nothing(images), z_scene=z_scene)))

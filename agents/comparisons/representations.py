@@ -104,8 +104,8 @@ def _in_parts(agent: AIR, scenes: SceneDataset, look: Callable[[Images, torch.Ge
 
 def _follow(agent: AIR, images: Images) -> tuple[Tensor, Tensor, Tensor]:
     """Of every step P(n >= step), ``z_where`` and ``z_what``."""
-    logits, z_where, z_what = agent.follow_modes(images, agent.model.config.num_steps)
-    return logits.sigmoid().cumprod(1), z_where, z_what
+    path = agent.follow_modes(images, agent.model.config.num_steps)
+    return path.logits.sigmoid().cumprod(1), path.z.z_where, path.z.z_what
 
 
 def _join(present: Tensor, z_where: Tensor, z_what: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from air_env.explanation import DrawnExplanation, Explanation, Images, masked
+from air_env.explanation import DrawnExplanation, Explanation, Images
 from air_env.model import SceneConfig, SceneModel
 from air_env.reading import read_whole
 from air_env.scene_config import MOST_STEPS
@@ -122,6 +123,21 @@ class Latents:
 
 
 @dataclass(frozen=True)
+class ModePath:
+    """N steps that all draw an object, each the most probable one given those before.
+
+    Attributes:
+        logits: ``[batch, step]``, presence logits.
+        z: The latents.
+        log_q: ``[batch, count]``, ``log q(z_1..n | x)`` of the first n objects, n = 0..N, in nats.
+    """
+
+    logits: Float[Tensor, "batch step"]
+    z: Explanation
+    log_q: Float[Tensor, "batch count"]
+
+
+@dataclass(frozen=True)
 class SceneLatent:
     """The posterior ``[batch]`` of ``z_scene``, and what was chosen of it."""
 
@@ -161,6 +177,8 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
     """Settings of the inference network."""
     hidden_size: int
     """Length of a state's ``hidden``."""
+    starts: int = 1
+    """Explanations that `explain` compares, which begin in different places."""
 
     def __init__(self, scene: SceneConfig) -> None:
         super().__init__()
@@ -170,6 +188,11 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
     @abstractmethod
     def initial(self, images: Images) -> S:
         """The state before the first step."""
+
+    def begin(self, images: Images, start: int) -> S:
+        """The state before the first step of one of the explanations that `explain` compares, the first being 0."""
+        del start
+        return self.initial(images)
 
     def describe_scene(self, state: S, choose: Choose) -> tuple[S, SceneLatent]:
         """Infers what belongs to the whole scene; nothing, unless an agent says otherwise.
@@ -237,42 +260,83 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
         return other
 
     @torch.no_grad()
-    def follow_modes(
-        self, images: Images, num_steps: int
-    ) -> tuple[Float[Tensor, "batch step"], Float[Tensor, "batch step where"], Tensor]:
-        """The presence logits, and the most probable latents, of so many steps that all draw an object."""
-        state, steps = self.describe_scene(self.initial(images), mode_of)[0], []
+    def follow_modes(self, images: Images, num_steps: int, start: int = 0) -> "ModePath":
+        """The most probable latents, one after the other, of so many steps that all draw an object."""
+        state, scene = self.describe_scene(self.begin(images, start), mode_of)
+        log_q_scene, steps = scene.posterior.log_prob(scene.z_scene), []
         for _ in range(num_steps):
             state, logit, first = self.decide(state)
             z = self.describe_object(state, first, mode_of, mode_of)
             state = self.remember(state, z.z_where, z.z_what)
-            steps.append((logit, z.z_where, z.z_what))
-        logits, z_where, z_what = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
-        return logits, z_where, z_what
+            steps.append((logit, z.z_where, z.z_what, z.log_q))
+        logits, z_where, z_what, log_q = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
+        z = Explanation(torch.ones_like(logits), z_where, z_what, scene.z_scene)
+        return ModePath(logits, z, log_q_scene[:, None] + F.pad(log_q.cumsum(1), (1, 0)))
 
     @torch.no_grad()
-    def explain(self, images: object, num_steps: int | None = None) -> DrawnExplanation:
-        """The most probable count of each image, and the most probable latents of its objects.
+    def explain(self, images: object, num_steps: int | None = None, *, starts: int | None = None) -> DrawnExplanation:
+        """What each image most probably shows: its count, and the most probable latents of its objects.
 
-        Stops computing for an image as soon as no larger count can be more probable.
+        With one start, the latents of every step are the modes of their posteriors, given those before, and the count
+        is the most probable one along this path. It stops computing for an image as soon as no larger count can be more
+        probable. With several starts there are as many paths, which begin in different places; of these, and of the
+        counts along each, it is the one of the largest importance weight ``p(x, z_1..n, n) / q(z_1..n | x)``: the model
+        judges what the network proposes.
 
         Args:
             images: ``[batch, channel, side, side]``, or ``[batch, side, side]`` where they are grey; numpy or torch,
                 uint8, or float in [0, 1].
             num_steps: Largest number of objects; by default the model's.
+            starts: How many explanations to compare; by default the agent's own number.
 
         Returns:
             The explanation, with its reconstruction, on the agent's device.
 
         Raises:
-            ValueError: The images are not of that form (`to_images`), or so many objects cannot be drawn.
+            ValueError: The images are not of that form (`to_images`), so many objects cannot be drawn, or explanations
+                of this agent cannot begin in different places.
         """
         num_steps = self.model.config.num_steps if num_steps is None else num_steps
         num_steps = read_whole("num_steps", num_steps, 1, MOST_STEPS)
         if num_steps > (most := self.model.renderer.max_steps):
             raise ValueError(f"num_steps must be at most {most} for this renderer, got {num_steps}")
-        chunks = to_images(images, self.model).split(_EXPLAIN_BATCH)
-        return DrawnExplanation.joined([self._explain(chunk, num_steps) for chunk in chunks])
+        starts = self.starts if starts is None else read_whole("starts", starts, 1)
+        if starts == 1:
+            explain = partial(self._explain, num_steps=num_steps)
+        else:
+            agent = self if num_steps == self.model.config.num_steps else self.with_num_steps(num_steps)
+            explain = partial(agent._weighed, starts=starts)
+        return DrawnExplanation.joined([explain(chunk) for chunk in to_images(images, self.model).split(_EXPLAIN_BATCH)])
+
+    @torch.no_grad()
+    def count_posterior(self, images: Images, num_steps: int) -> Float[Tensor, "batch count"]:
+        """How probable the agent finds each count of 0 to N: ``q(n | x)`` along the path of modes.
+
+        With several starts, it is what the importance weights of the paths say, the best one for each count.
+        """
+        if self.starts > 1:
+            agent = self if num_steps == self.model.config.num_steps else self.with_num_steps(num_steps)
+            return agent.weigh(images, self.starts)[0].amax(0).softmax(1)
+        logits = self.follow_modes(images, num_steps).logits
+        log_q = F.pad(F.logsigmoid(logits).cumsum(1), (1, 0)) + F.pad(F.logsigmoid(-logits), (0, 1))
+        return log_q.exp()
+
+    def weigh(self, images: Images, starts: int) -> tuple[Float[Tensor, "start batch count"], list[ModePath]]:
+        """The log importance weights, in nats, of every count 0..N along paths that begin in different places."""
+        paths = [self.follow_modes(images, self.model.config.num_steps, start) for start in range(starts)]
+        return torch.stack([self.model.log_joints(images, path.z) - path.log_q for path in paths]), paths
+
+    def _weighed(self, images: Images, starts: int) -> DrawnExplanation:
+        log_weights, paths = self.weigh(images, starts)
+        best, rows = log_weights.transpose(0, 1).flatten(1).argmax(1), torch.arange(len(images), device=images.device)
+        start, count = best // log_weights.shape[2], best % log_weights.shape[2]
+        z = Explanation(
+            **{
+                field.name: torch.stack([getattr(path.z, field.name) for path in paths])[start, rows]
+                for field in fields(Explanation)
+            }
+        )
+        return self.model.drawn(z.keep(count))
 
     def _explain(self, images: Images, num_steps: int) -> DrawnExplanation:
         nothing = self.model.nothing(images, num_steps)
@@ -296,7 +360,4 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
             z_where[rows, step], z_what[rows, step] = z.z_where, z.z_what
             state = self.remember(state, z.z_where, z.z_what)
         count[rows] = num_steps
-        z_pres = (torch.arange(num_steps, device=images.device) < count[:, None]).to(images.dtype)
-        present = z_pres > 0
-        z = Explanation(z_pres, masked(present, z_where), masked(present, z_what), scene.z_scene)
-        return self.model.drawn(z)
+        return self.model.drawn(replace(nothing, z_where=z_where, z_what=z_what, z_scene=scene.z_scene).keep(count))

@@ -26,10 +26,15 @@ from air_env import geometry
 from air_env.explanation import Explanation, Images
 from air_env.model import SceneConfig
 from air_env.precision import Head
+from air_env.reading import keep_whole
 
 from .agent import Agent, AgentSettings, Choose, Exploration, Latents, State
 from .cores import CORES
 from .posteriors import CategoricalHead, Gaussian, GaussianHead, Posterior
+
+
+_GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
+"""Its multiples are spread evenly over the circle, however many there are."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,17 @@ class AgentConfig(AgentSettings):
     """Units of the glimpse encoder's hidden layer (our choice)."""
     core: str = "air"
     """What the core sees at every step, one of `CORES`: air, dair (the error canvas only), ..."""
+    starts: int = 1
+    """Explanations that `Agent.explain` compares, which begin in different places; for cores that look where something
+    is unexplained, such as dair (Deviation; paper: 1). Two objects that touch are then less easily taken for one."""
 
     def __post_init__(self) -> None:
-        CORES.find(self.core)
+        keep_whole(self, 1, "starts")
+        if self.starts > 1 and not CORES.find(self.core).directed:
+            raise ValueError(
+                f"starts must be 1 with core {self.core!r}, whose windows cannot begin elsewhere, got {self.starts}; "
+                f"take one of {', '.join(name for name, core in CORES.items() if core.directed)}"
+            )
 
     def make(self, scene: SceneConfig) -> "AIR":
         """The agent."""
@@ -69,6 +82,8 @@ class AgentState(State):
         hidden: ``[batch, hidden]``, output of the LSTM.
         cell: ``[batch, hidden]``, its memory.
         z_previous: ``[batch, where + what]``, the latents of the step before; 0 at first.
+        direction: ``[batch, 2]``, unit vector ``(x, y)`` to the side from which the image is explained; 0: what is
+            least explained comes first.
     """
 
     canvas: Tensor
@@ -76,6 +91,7 @@ class AgentState(State):
     hidden: Tensor
     cell: Tensor
     z_previous: Tensor
+    direction: Tensor
 
 
 class AIR(Agent[AgentState, Gaussian]):
@@ -104,6 +120,7 @@ class AIR(Agent[AgentState, Gaussian]):
                 "take the agent made for them, such as InverseGraphicsConfig or TabletopAgentConfig"
             )
         self.config = config
+        self.starts = config.starts
         self.hidden_size = config.hidden
         where_dim, channels = self.model.where_dim, self.model.image_shape[0]
         self.embed = CORES.find(config.core)(self.model.image_shape, config.embedding)
@@ -126,8 +143,16 @@ class AIR(Agent[AgentState, Gaussian]):
         zeros = images.new_zeros(len(images), self.config.hidden)
         latents = images.new_zeros(len(images), self.latent_dim)
         canvas = torch.zeros_like(images)
-        features = images.new_empty(len(images), 0) if self.embed.reads_canvas else self.embed(images, canvas)[0]
-        return AgentState(images, canvas, features, zeros, zeros, latents)
+        features = images.new_empty(len(images), 0) if self.embed.reads_canvas else self.embed(images)[0]
+        return AgentState(images, canvas, features, zeros, zeros, latents, images.new_zeros(len(images), 2))
+
+    def begin(self, images: Images, start: int) -> AgentState:
+        """The state before the first step; explanations but the first begin at sides of the image, evenly spread."""
+        state = self.initial(images)
+        if start == 0:
+            return state
+        angle = torch.tensor(start * _GOLDEN_ANGLE, dtype=images.dtype, device=images.device)
+        return replace(state, direction=torch.stack([angle.cos(), angle.sin()]).expand(len(images), 2))
 
     def decide(self, state: AgentState) -> tuple[AgentState, Float[Tensor, "batch"], Gaussian]:
         """Advances the core by one step.
@@ -137,7 +162,7 @@ class AIR(Agent[AgentState, Gaussian]):
         """
         features, place = state.features, None
         if self.embed.reads_canvas:
-            features, place = self.embed(state.images, state.canvas)
+            features, place = self.embed(state.images, state.canvas, state.direction)
         inputs = torch.cat([features, state.z_previous], 1) if self.embed.reads_latents else features
         hidden, cell = self.core(inputs, (state.hidden, state.cell))
         where = self.where(hidden, self.model.prior_where)

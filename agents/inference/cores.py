@@ -4,8 +4,9 @@
     dair        the error canvas, what the objects so far draw minus the image   (Section 3.1; Figure 8)
     air_canvas  image, error and latents; for objects that hide each other       (our choice)
 
-An embedding is called with the images and the canvas so far, without gradient, and returns features and, if it has an
-opinion, the place ``(x, y)`` where the next window should start. The core's own state is all else that it gets.
+An embedding is called with the images, the canvas so far, without gradient, and the direction in which explanations
+begin. It returns features and, if it has an opinion, the place ``(x, y)`` where the next window should start. The core's
+own state is all else that it gets.
 """
 
 import math
@@ -27,7 +28,7 @@ class ImageEmbedding(nn.Module):
     sizes in half the iterations; as matrix products they take half the time of two convolutions.
     """
 
-    reads_canvas, reads_latents = False, True
+    reads_canvas, reads_latents, directed = False, True, False
     patch, stride, padding = 8, 4, 3
 
     def __init__(
@@ -48,9 +49,9 @@ class ImageEmbedding(nn.Module):
         self.image = nn.Sequential(nn.Linear(patch_features * side**2, features), nn.ReLU())
         self.features = features
 
-    def forward(self, images: Images, canvas: Images) -> tuple[Float[Tensor, "batch feature"], None]:
+    def forward(self, images: Images, *unused: Tensor) -> tuple[Float[Tensor, "batch feature"], None]:
         """The features of a batch of images, whatever is drawn of them so far."""
-        del canvas
+        del unused
         return self.image(self.patches(self.unfold(images))), None
 
     def centres(self, image_size: int) -> Float[Tensor, "patch"]:
@@ -75,9 +76,11 @@ class ErrorEmbedding(nn.Module):
     two objects where either could be next, and what is left over then counts as an object more.
     """
 
-    reads_canvas, reads_latents = True, False
+    reads_canvas, reads_latents, directed = True, False, True
     glimpse_size, glimpse_scale, blur = 20, 0.8, 0.17
     """Pixels of the glimpse; its size and that of the square over which errors are averaged, relative to the image."""
+    considerable = 0.5
+    """Share of the largest error from which a place may be the first one in a direction."""
 
     def __init__(self, image_shape: tuple[int, int, int], features: int) -> None:
         super().__init__()
@@ -92,22 +95,28 @@ class ErrorEmbedding(nn.Module):
         self.features = features + 2
 
     def forward(
-        self, images: Images, canvas: Images
+        self, images: Images, canvas: Images, direction: Float[Tensor, "batch 2"]
     ) -> tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch 2"]]:
         """The features of what the objects so far draw minus the image, and the place of its largest errors."""
         error = canvas - images
-        place = self.peak(error)
+        place = self.peak(error, direction)
         scale = torch.full_like(place[:, :1], math.log(self.glimpse_scale))
         glimpse = geometry.attend(error, torch.cat([scale, place], 1), self.glimpse_size)
         return torch.cat([self.glimpse(glimpse.flatten(1)), place], 1), place
 
-    def peak(self, error: Images) -> Float[Tensor, "batch 2"]:
-        """Where the mean absolute error of a square of pixels is largest, in image coordinates."""
+    def peak(self, error: Images, direction: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch 2"]:
+        """Where the mean absolute error of a square of pixels is largest, in image coordinates.
+
+        Or, where there is a direction, the furthest in it of the places whose error is considerable.
+        """
         side = error.shape[-1]
-        mean = F.avg_pool2d(error.abs().mean(1, keepdim=True), 2 * self.radius + 1, 1, self.radius)
-        index = mean.flatten(1).argmax(1)
-        pixels = torch.stack([index % side, index // side], 1).to(error)
-        return (pixels + 0.5) * 2 / side - 1
+        mean = F.avg_pool2d(error.abs().mean(1, keepdim=True), 2 * self.radius + 1, 1, self.radius).flatten(1)
+        pixel = torch.arange(side**2, device=error.device)
+        places = (torch.stack([pixel % side, pixel // side], 1).to(error) + 0.5) * 2 / side - 1
+        far = direction @ places.T
+        considerable = mean >= self.considerable * mean.amax(1, keepdim=True)
+        furthest = torch.where(considerable, far, -torch.inf).argmax(1)
+        return places[torch.where(direction.any(1), furthest, mean.argmax(1))]
 
 
 class SpatialSoftmax(nn.Module):
@@ -148,7 +157,7 @@ class CanvasEmbedding(nn.Module):
     attention lies on the error: what finds the first object finds the others, too.
     """
 
-    reads_canvas, reads_latents = True, True
+    reads_canvas, reads_latents, directed = True, True, False
 
     def __init__(self, image_shape: tuple[int, int, int], features: int, hidden: int = 64, maps: int = 16) -> None:
         super().__init__()
@@ -160,9 +169,10 @@ class CanvasEmbedding(nn.Module):
         self.features = features + 2 * maps
 
     def forward(
-        self, images: Images, canvas: Images
+        self, images: Images, canvas: Images, *unused: Tensor
     ) -> tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch 2"]]:
         """The features, and the place of the first map of attention."""
+        del unused
         pixels = self.embed.unfold(torch.cat([images, images - canvas], 1))
         hidden = self.embed.patches[:2](pixels)
         places = self.places(hidden, pixels[..., pixels.shape[-1] // 2 :].abs().mean(-1))
@@ -174,4 +184,5 @@ CORES: Registry[type[ImageEmbedding] | type[ErrorEmbedding] | type[CanvasEmbeddi
     "core", {"air": ImageEmbedding, "dair": ErrorEmbedding, "air_canvas": CanvasEmbedding}
 )
 """Name -> what embeds what the core sees. Its attributes say whether its features change as objects are drawn
-(``reads_canvas``), and whether the core gets the latents of the step before (``reads_latents``)."""
+(``reads_canvas``), whether the core gets the latents of the step before (``reads_latents``), and whether explanations
+can begin in a direction (``directed``)."""
