@@ -292,7 +292,7 @@ def short_training(monkeypatch):
     """Few images, looked at often."""
     narrow = frozen_module.narrow
     monkeypatch.setattr(frozen_module, "narrow", lambda recipe: replace(narrow(recipe), num_train=576))
-    for name, value in {"_LOOK_EVERY": 4, "_NUM_TEST": 16}.items():
+    for name, value in {"_LOOK_EVERY": 4, "_NUM_VALIDATION": 16}.items():
         monkeypatch.setattr(frozen_module, name, value)
 
 

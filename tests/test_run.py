@@ -306,7 +306,7 @@ def test_training_is_reported_without_exploration(tmp_path, monkeypatch):
     started.train(stop_at=4)
     assert len(counts) == 2
     assert all((count == 0).all() for count in counts)
-    empty = (started.test.count == 0).float().mean().item()
+    empty = (started.validation.count == 0).float().mean().item()
     assert float(rows_of(tmp_path / "run")[0]["count_accuracy"]) == pytest.approx(empty)
     assert started.trainer.agent.exploration.weight > 0.9, "it goes on exploring"
 
@@ -669,7 +669,7 @@ from dataclasses import replace
 # Once, not in every child.
 load_digits("train"), load_digits("test")
 TrainingRun.save_every = 0.0
-recipe = replace(RECIPE, max_steps=100_000, evaluate_every=1, num_test=4, num_pictured=1)
+recipe = replace(RECIPE, max_steps=100_000, evaluate_every=1, num_validation=4, num_pictured=1)
 directory, rng, found = Path(sys.argv[1]), random.Random(0), []
 
 def wait_for(condition):

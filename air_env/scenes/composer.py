@@ -13,7 +13,7 @@ from air_env import geometry
 from air_env.model import SceneConfig
 from air_env.reading import keep_whole
 from air_env.scene_config import MOST_PIXELS_A_SIDE
-from air_env.scenes.base import PicturedScene, SceneDataset, Split, check_request, read_counts
+from air_env.scenes.base import STREAMS, PicturedScene, SceneDataset, Split, check_request, read_counts
 
 _MAX_ATTEMPTS = 1000
 _CHUNK = 4096
@@ -106,7 +106,7 @@ class ComposedScene(PicturedScene):
         """Composes scenes; the same arguments give the same scenes, bit for bit."""
         check_request(split, num_scenes, seed)
         glyphs = self.glyphs(split)
-        rng = np.random.default_rng([seed, split == "test"])
+        rng = np.random.default_rng([seed, STREAMS[split]])
         count = rng.choice(np.array(self.counts), num_scenes)
         present = np.arange(max(*self.counts, 1)) < count[:, None]
         chosen = rng.integers(len(glyphs.labels), size=present.shape)
