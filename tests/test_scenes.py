@@ -95,7 +95,11 @@ def test_the_splits_of_mnist_share_no_glyph(data_dir):
 
 def test_splits_of_fixed_shapes_are_other_arrangements_whatever_the_seeds():
     seeds = (0, 1, 2, 3, 2**30, 2**30 + 1, 2**31, 2**32 - 1)
-    for name, options in {"sprites": {}, "objects3d": {"renderer": "raycast"}, "tabletop3d": {"renderer": "raycast"}}.items():
+    for name, options in {
+        "sprites": {},
+        "objects3d": {"renderer": "raycast"},
+        "tabletop3d": {"renderer": "raycast"},
+    }.items():
         scene, found = make_scene(name, **options, counts=(1,), image_size=24), []
         for split in SPLITS:
             scenes = [scene.dataset(split, 3, seed) for seed in seeds]

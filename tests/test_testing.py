@@ -307,7 +307,9 @@ def test_a_scene_with_the_same_glyphs_in_two_splits_fails(rows, faults):
 def test_a_scene_that_lacks_a_split_is_told_which():
     glyphs = {"train": Glyphs(np.full((1, 5, 5), 255, np.uint8), np.arange(1))}
     scene = ComposedScene(glyphs.__getitem__, (6, 9), image_size=20)
-    with pytest.raises(AssertionError, match=r"^dataset\('validation', 100, 0\) failed: KeyError.*; a scene has the splits"):
+    with pytest.raises(
+        AssertionError, match=r"^dataset\('validation', 100, 0\) failed: KeyError.*; a scene has the splits"
+    ):
         check_scene(scene)
 
 

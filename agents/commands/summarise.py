@@ -79,7 +79,9 @@ def summarise(arguments: Arguments) -> None:
     machine = f"Machine of this summary: {platform.machine()}, torch {torch.__version__}."
     page.add(f"# {arguments.name}", arguments.note, machine, text)
     page.add_table(rows)
-    page.add_picture("", curves(runs), "Metrics of validation scenes over training; a cross is a final one, of test scenes")
+    page.add_picture(
+        "", curves(runs), "Metrics of validation scenes over training; a cross is a final one, of test scenes"
+    )
     print(text)
     print("\n" + "\n".join(f"wrote {path}" for path in page.write()))
 
