@@ -447,7 +447,7 @@ def test_figures_that_cannot_be_written_are_a_clear_error(air_env_command, monke
 
 # Stable-Baselines3
 
-FEW = ("--num-envs", 16, "--num-train", 32, "--num-test", 16, "--num-final", 16)
+FEW = ("--num-envs", 16, "--num-train", 32, "--num-validation", 16, "--num-final", 16)
 
 
 @pytest.fixture

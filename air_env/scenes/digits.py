@@ -13,12 +13,12 @@ _ROWS: dict[Split, slice] = {"train": slice(1287), "validation": slice(1287, 141
 
 @cache
 def load_digits(split: Split) -> Glyphs:
-    """Scikit-learn's 1,797 digits, cut between writers: 1,287 for training, 128 for validation, 382 for testing.
+    """Scikit-learn's 1,797 digits, cut between forms that writers filled in: 1,287 for training, 128 for validation, 382 for testing.
 
     The images are 14 runs, which begin at 0, 130, 256, 386, 516, 646, 776, 905, 1029, 1157, 1287, 1415, 1545 and 1667.
-    Each is one filled-in form of about 130 digits: it starts over with 0, 1, 2, ..., and its labels then follow the
-    same order as those of the others. The first ten runs are for training, the 11th for validation, the last three for
-    testing. They come from 13 writers; which of the runs one writer filled in twice, if so, the file does not say.
+    Each is a form of about 130 digits: it starts over with 0, 1, 2, ..., and all have their digits in the same order,
+    but for a few that are missing. The first ten are for training, the 11th for validation, the last three for testing.
+    The writers were 13, so that one may have filled in two forms; which, the file does not say.
 
     Source: the test set of UCI "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998).
     """
