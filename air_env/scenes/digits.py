@@ -13,7 +13,7 @@ _ROWS: dict[Split, slice] = {"train": slice(1287), "validation": slice(1287, 141
 
 @cache
 def load_digits(split: Split) -> Glyphs:
-    """Scikit-learn's 1,797 digits, cut between forms that writers filled in: 1,287 for training, 128 for validation, 382 for testing.
+    """Scikit-learn's 1,797 digits, cut between the forms that writers filled in: 1,287, 128 and 382.
 
     The images are 14 runs, which begin at 0, 130, 256, 386, 516, 646, 776, 905, 1029, 1157, 1287, 1415, 1545 and 1667.
     Each is a form of about 130 digits: it starts over with 0, 1, 2, ..., and all have their digits in the same order,
