@@ -16,10 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from air_agents import AIR, AgentConfig, load_agent, save_agent
 from air_agents.commands import benchmark_speed, described, workloads
+from air_agents.commands.summarise import curves
 from air_agents.evaluation import photographs
 from air_agents.inference.cores import CORES
 from air_agents.inference.tabletop3d import TabletopAgent, TabletopAgentConfig
 from air_agents.training.recipes import Recipe
+from air_agents.training.results import Finished
 from air_env import PatchConfig, SceneConfig, SpriteConfig
 from air_env.explanation import DrawnExplanation
 from air_env.renderers import TabletopConfig
@@ -627,6 +629,19 @@ def test_a_page_that_cannot_be_written_is_a_clear_error(air_env_command, make_ru
     status, _, err = air_env_command("summarise", directory, "--output-dir", directory / "metrics.csv")
     assert status == 1
     assert err.startswith("error: could not write ")
+
+
+def test_returns_in_the_course_of_training_are_shown_under_their_former_name_too():
+    config = {"scene": "digits", "algorithm": "ppo", "seed": 0}
+    rows = [{"images": images, "count_accuracy": 0.5} for images in (1.0, 2.0)]
+    courses = {"return_validation": [3.0, 4.0], "return_test": [5.0, 6.0]}
+    runs = [
+        Finished(config, {"images": 2.0, "return": 7.0}, [row | {name: y} for row, y in zip(rows, ys, strict=True)])
+        for name, ys in courses.items()
+    ]
+    runs.append(Finished(config, {"images": 2.0, "return": 7.0}, rows))
+    _, axes = curves(runs).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[3.0, 4.0], [5.0, 6.0], [7.0]]
 
 
 def test_agents_of_reinforcement_learning_stand_beside_the_others(air_env_command, make_run, tmp_path):

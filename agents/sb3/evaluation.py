@@ -26,7 +26,7 @@ def evaluate_policy(
 
     Args:
         act: The policy.
-        world: The generative model, and held-out scenes for a fair figure.
+        world: The generative model, and scenes that it was not trained on, for a fair figure.
         action_mode: What its actions are.
         seed: Seed of what the environment draws, where the action is a distribution.
         progress: Called after every batch with its number of scenes.

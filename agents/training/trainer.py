@@ -135,7 +135,7 @@ class Trainer(Trains):
         return {self.objective if self.iteration > self.recipe.sleep_steps else "log_q_dream": mean}
 
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
-        """Accuracies on held-out scenes, without exploration."""
+        """Accuracies on validation scenes, without exploration."""
         with self._without_exploration() as agent:
             return accuracies(agent, scenes)
 
