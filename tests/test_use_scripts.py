@@ -276,7 +276,8 @@ def test_a_table_is_found_in_its_picture(left, top, scale):
         def explain(self, images):
             none = torch.zeros(len(images), 1)
             images = target.expand_as(images)
-            return DrawnExplanation(none, none[..., None], none.long(), none, images, none[..., None].expand(-1, -1, 4))
+            boxes = none[..., None].expand(-1, -1, 4)
+            return DrawnExplanation(none, none[..., None], none.long(), none, images, boxes, boxes)
 
     x, y, found = photographs.window_of_table(Knows(), picture)
     assert abs(found - side) <= 0.05 * side
@@ -419,8 +420,9 @@ def test_explanations_are_the_agents(air_env_command, agent_file, tmp_path):
 def test_the_explained_share_is_that_of_the_pictures_energy():
     images = torch.tensor([[3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [0.0, 0.0]])[:, None, None]
     canvas = torch.tensor([[3.0, 4.0], [0.0, 4.0], [0.0, 0.0], [-9.0, 0.0], [0.0, 0.0]])[:, None, None]
+    boxes = torch.zeros(5, 1, 4)
     z = DrawnExplanation(
-        torch.zeros(5, 1), torch.zeros(5, 1, 3), torch.zeros(5, 1, 4), torch.zeros(5, 0), canvas, torch.zeros(5, 1, 4)
+        torch.zeros(5, 1), torch.zeros(5, 1, 3), torch.zeros(5, 1, 4), torch.zeros(5, 0), canvas, boxes, boxes
     )
     assert photographs.explained_shares(images, z).tolist() == pytest.approx([1, 1 - 9 / 25, 0, 0, 1])
 

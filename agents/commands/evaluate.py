@@ -21,14 +21,18 @@ Metrics = Mapping[str, float | str | None]
 
 _LINES = (
     ("count accuracy", "count_accuracy"),
+    ("  of scenes not empty", "count_accuracy_nonempty"),
     ("  of sampled counts", "count_accuracy_sampled"),
     ("identity accuracy", "identity_accuracy"),
+    ("identity agreement", "identity_agreement"),
+    ("  of the originals", "identity_agreement_originals"),
     ("position error", "position_error"),
     ("rotation error", "rotation_error"),
     ("  of cubes", "rotation_error_cube"),
     ("  of cylinders", "rotation_error_cylinder"),
-    ("box IoU", "box_iou"),
-    ("  with tight boxes", "box_iou_tight"),
+    ("box IoU, tight", "box_iou_tight"),
+    ("  median", "box_iou_tight_median"),
+    ("  of square windows", "box_iou"),
     ("return", "return"),
     ("ELBO", "elbo"),
     ("  log p(x | z)", "log_likelihood"),
@@ -95,6 +99,7 @@ def measure(arguments: Arguments) -> Metrics:
     from ..evaluation.metrics import evaluate
     from ..inference.agent import Agent
     from ..jobs.devices import pick_device
+    from ..training.readers import find_reader
     from .trained import load_trained, scene_of_trained
 
     device = pick_device(arguments.machine.device)
@@ -106,11 +111,12 @@ def measure(arguments: Arguments) -> Metrics:
         options["counts"] = arguments.counts
     seed = seed + 1 if arguments.seed is None else arguments.seed
     scene = make_scene(name, data_dir=arguments.machine.data_dir, **options)
-    with terminal.progress_bar(arguments.num_scenes, "scene", delay=1) as bar:
+    with terminal.news(), terminal.progress_bar(arguments.num_scenes, "scene", delay=1) as bar:
         scenes = scene.dataset("test", arguments.num_scenes, seed)
         if isinstance(agent, Agent):
             generator, samples = torch.Generator(device).manual_seed(seed), {"num_samples": arguments.num_samples}
-            metrics = evaluate(agent, scenes, generator=generator, progress=bar.update, **samples)
+            reader = find_reader(agent.model, scene)
+            metrics = evaluate(agent, scenes, generator=generator, reader=reader, progress=bar.update, **samples)
         else:
             # It has no bounds: nobody knows its posterior.
             metrics, samples = agent.evaluate(scenes, seed=seed, progress=bar.update), {}
@@ -131,7 +137,9 @@ def table(metrics: Metrics) -> str:
 
 def confusion_grid(metrics: Metrics) -> Iterator[str]:
     """One line for each true count: the shares of its scenes that were counted as 0, 1, 2, ...; none if unknown."""
-    cells = {tuple(map(int, name.split("_")[1:])): metrics[name] for name in metrics if name.startswith("confusion_")}
+    right = {name.rpartition("_")[2]: name for name in metrics if name.startswith("count_accuracy_")}
+    cells = {(int(i), int(i)): metrics[name] for i, name in right.items() if i.isdecimal()}
+    cells |= {tuple(map(int, name.split("_")[1:])): metrics[name] for name in metrics if name.startswith("confusion_")}
     columns = sorted({j for _, j in cells})
     if not cells:
         return
