@@ -80,8 +80,9 @@ def test_evaluation_is_flat_json_with_count_accuracy_first(air_env_command, agen
     assert next(iter(metrics)) == "count_accuracy"
     assert all(value is None or isinstance(value, int | float | str) for value in metrics.values())
     # An agent that always finds two is right where there are two.
-    assert (metrics["confusion_0_2"], metrics["confusion_1_2"], metrics["confusion_2_2"]) == (1, 1, 1)
-    assert 0 < metrics["count_accuracy"] < 1
+    assert (metrics["confusion_0_2"], metrics["confusion_1_2"], metrics["count_accuracy_2"]) == (1, 1, 1)
+    assert 0 < metrics["count_accuracy"] < metrics["count_accuracy_nonempty"] < 1
+    assert 0 <= metrics["identity_agreement"] < metrics["identity_agreement_originals"]
     assert (metrics["scene"], metrics["num_scenes"], metrics["seed"]) == ("digits", 40, 4)
 
 
@@ -471,7 +472,7 @@ def test_more_objects_are_found_than_in_training_where_they_are_asked_for(air_en
         "evaluate", agent, "--num-steps", num_steps, "--num-scenes", 4, "--num-samples", 1, "--json"
     )
     assert status == 0
-    counted_as = {name.split("_")[2] for name in json.loads(out) if name.startswith("confusion")}
+    counted_as = {name.rpartition("_")[2] for name in json.loads(out) if name.startswith("confusion")}
     assert counted_as == {str(n) for n in range(num_steps + 1)}
 
 
@@ -584,16 +585,17 @@ def test_a_page_holds_the_final_figures_of_every_run(air_env_command, make_run, 
     assert page.startswith("# two.runs\n\nOn a machine.\n\nMachine of this summary: ")
     # Images and minutes are those of the end, not of the last row.
     for line in (
-        "| digits, half_critic | 3 | 96 | 3.2 | 0.9000 | 0.8000 | 0.7000 | 0.6000 | 500.00 | 510.00 |",
+        "| digits, half_critic | 3 | 96 | 3.2 | 0.9000 | 0.8000 | 0.6000 | 0.7000 | 500.00 | 510.00 |",
         "| digits, half_critic | 3 | 96 | 3.2 | 0.1000 | 0.8000 | - | - | 500.00 | 510.00 |",
-        "| **digits, half_critic** | **median** |  |  | 0.5000 | 0.8000 | 0.7000 | 0.6000 | 500.00 | 510.00 |",
-        "| **digits, half_critic** | **worst** |  |  | 0.1000 | 0.8000 | 0.7000 | 0.6000 | 500.00 | 510.00 |",
+        "| **digits, half_critic** | **median** |  |  | 0.5000 | 0.8000 | 0.6000 | 0.7000 | 500.00 | 510.00 |",
+        "| **digits, half_critic** | **worst** |  |  | 0.1000 | 0.8000 | 0.6000 | 0.7000 | 500.00 | 510.00 |",
     ):
         assert line in page
         assert line in out
     with (tmp_path / "new" / "two.runs.csv").open() as file:
         header, *lines = csv.reader(file)
-    assert header == ["run", "seed", *METRICS, "images", "confusion_1_0"]
+    renamed = [name.replace("confusion_0_0", "count_accuracy_0") for name in METRICS]
+    assert header == ["run", "seed", *renamed, "images", "confusion_1_0"]
     assert [dict(zip(header, line, strict=True))["box_iou"] for line in lines] == ["0.7", ""]
     with Image.open(tmp_path / "new" / "two.runs.png") as picture:
         assert picture.format == "PNG"
