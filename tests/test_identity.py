@@ -18,7 +18,7 @@ from air_env.explanation import DrawnExplanation, Explanation
 from air_env.model import SceneModel
 from air_env.scenes import SceneDataset, make_scene
 
-SMALL = ReaderConfig(placings=5, num_test=400)
+SMALL = ReaderConfig(placings=3, num_test=400)
 LITTLE = ReaderConfig(placings=1, epochs=1, num_test=20)
 
 
@@ -129,7 +129,7 @@ def test_a_damaged_reader_is_trained_again(trained, tmp_path):
         path.write_bytes(content)
         again = find_reader(make_model(), tiny_scene(), LITTLE)
         assert torch.equal(again.layers[-1].weight, first.layers[-1].weight)
-        assert path.read_bytes() == whole
+    find_reader(make_model(), tiny_scene(), LITTLE)
     assert len(trained) == 4
 
 

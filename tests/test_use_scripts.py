@@ -639,5 +639,5 @@ def test_agents_of_reinforcement_learning_stand_beside_the_others(air_env_comman
     (theirs / "metrics.csv").write_text("steps,images,minutes,return,count_accuracy\n9,7,0.1,-5,0.5\n")
     status, out, _ = air_env_command("summarise", ours, theirs, "--output-dir", tmp_path / "new")
     assert status == 0
-    assert "| digits, half_critic | 3 | 96 | 3.2 | 0.9000 | 0.8000 | 0.7000 | 0.6000 | - | 500.00 | 510.00 |" in out
-    assert "| digits, ppo | 1 | 500 | 3.2 | 0.9000 | 0.8000 | 0.7000 | 0.6000 | 12.3 | - | 510.00 |" in out
+    assert "| digits, half_critic | 3 | 96 | 3.2 | 0.9000 | 0.8000 | 0.6000 | 0.7000 | - | 500.00 | 510.00 |" in out
+    assert "| digits, ppo | 1 | 500 | 3.2 | 0.9000 | 0.8000 | 0.6000 | 0.7000 | 12.3 | - | 510.00 |" in out
