@@ -81,16 +81,17 @@ class PatchRenderer(WindowRenderer):
     def boxes(self, z: Explanation) -> Float[Tensor, "batch step 4"]:
         """What the patches draw, within window and image; the window's part of the image where they are black."""
         patches = self.patch(z.z_what.flatten(0, 1))[:, 0].unflatten(0, z.z_where.shape[:2])
-        x, y = patches.amax(-2), patches.amax(-1)
-        borders = torch.stack([_begin(x), _begin(y), -_begin(x.flip(-1)), -_begin(y.flip(-1))], -1)
+        profiles = torch.stack([patches.amax(-2), patches.amax(-1)], -2)
+        begin, end = _begins(torch.cat([profiles, profiles.flip(-1)], -2)).chunk(2, -1)
+        borders = torch.cat([begin, -end], -1)
         return (z.z_where[..., :1].exp() * borders + z.z_where[..., 1:].repeat(1, 1, 2)).clamp(-1, 1)
 
 
-def _begin(profile: Float[Tensor, "batch step pixel"]) -> Float[Tensor, "batch step"]:
+def _begins(rows: Float[Tensor, "batch step row pixel"]) -> Float[Tensor, "batch step row"]:
     """Where the interpolation of a row of pixels first reaches the object's edge, in window coordinates."""
-    size, edge = profile.shape[-1], _EDGE * profile.amax(-1, keepdim=True)
+    size, edge = rows.shape[-1], _EDGE * rows.amax(-1, keepdim=True)
     # With the black before it, pixel i of the row has its centre i - 1/2 pixels from the window's border.
-    padded = F.pad(profile, (1, 0))
+    padded = F.pad(rows, (1, 0))
     first = (padded > edge).byte().argmax(-1, keepdim=True)
     before, here = padded.gather(-1, (first - 1).clamp_min(0)), padded.gather(-1, first)
     begin = first - 0.5 - (here - edge) / (here - before)
