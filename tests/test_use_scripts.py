@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from air_agents import AIR, AgentConfig, load_agent, save_agent
 from air_agents.commands import benchmark_speed, described, workloads
+from air_agents.commands.evaluate import confusion_grid
 from air_agents.evaluation import photographs
 from air_agents.inference.cores import CORES
 from air_agents.inference.tabletop3d import TabletopAgent, TabletopAgentConfig
@@ -93,6 +94,13 @@ def test_evaluation_writes_what_it_prints(air_env_command, agent_file, tmp_path)
     assert metrics["count_accuracy"] == 1
     assert "count accuracy              1.0000" in out
     assert "         2 |             0.0000  0.0000  1.0000" in out
+
+
+def test_more_objects_than_may_be_inferred_have_their_line():
+    metrics = {"count_accuracy_0": 0.75, "confusion_0_1": 0.25, "count_accuracy_3": 0.0, "confusion_3_0": 0.5}
+    _, header, none, three = confusion_grid(metrics | {"confusion_3_1": 0.5})
+    assert header.split()[-3:] == ["0", "1", "3"]
+    assert (none.split()[2:], three.split()[2:]) == (["0.7500", "0.2500", "0.0000"], ["0.5000", "0.5000", "0.0000"])
 
 
 def test_undefined_metrics_are_null(air_env_command, agent_file):

@@ -137,16 +137,16 @@ def table(metrics: Metrics) -> str:
 
 def confusion_grid(metrics: Metrics) -> Iterator[str]:
     """One line for each true count: the shares of its scenes that were counted as 0, 1, 2, ...; none if unknown."""
-    right = {name.rpartition("_")[2]: name for name in metrics if name.startswith("count_accuracy_")}
-    cells = {(int(i), int(i)): metrics[name] for i, name in right.items() if i.isdecimal()}
-    cells |= {tuple(map(int, name.split("_")[1:])): metrics[name] for name in metrics if name.startswith("confusion_")}
+    cells = {tuple(map(int, name.split("_")[1:])): metrics[name] for name in metrics if name.startswith("confusion_")}
+    cells |= {(i, i): metrics[f"count_accuracy_{i}"] for i, _ in cells}
+    # More objects than N are never counted as so many: of these there are no confusions.
     columns = sorted({j for _, j in cells})
     if not cells:
         return
     yield ""
     yield "true count | counted as" + "".join(f"{j:8d}" for j in columns)
     for i in sorted({i for i, _ in cells}):
-        yield f"{i:10d} |{'':11s}" + "".join(f"{number(cells[i, j]):>8s}" for j in columns)
+        yield f"{i:10d} |{'':11s}" + "".join(f"{number(cells.get((i, j), 0.0)):>8s}" for j in columns)
 
 
 def number(value: float | str | None) -> str:
