@@ -245,7 +245,7 @@ def _measured(run: "TrainingRun") -> Mapping[str, float]:
     """The run's final metrics, which are measured unless they have been."""
     if (metrics := run.finished()) is not None:
         return metrics
-    with terminal.progress_bar(run.recipe.num_final, "scene", desc="evaluation") as bar:
+    with terminal.news(), terminal.progress_bar(run.recipe.num_final, "scene", desc="evaluation") as bar:
         return run.finish(progress=bar.update)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from air_env import pictured
+from air_env import geometry, pictured
 from air_env.explanation import DrawnExplanation, Images
 from air_env.frames import Frame
 
@@ -20,7 +20,8 @@ def scenes_beside_reconstructions(images: Images, explained: DrawnExplanation | 
 
 def strip(images: Tensor, z: DrawnExplanation | None = None, scale: int = 2) -> Frame:
     """Images in a row (`air_env.pictured.strip`), with their windows where there is an explanation."""
-    return pictured.strip(images.cpu(), None if z is None else z.boxes(images.shape[-1]).cpu(), scale)
+    windows = None if z is None else geometry.to_pixels(z.windows, images.shape[-1]).cpu()
+    return pictured.strip(images.cpu(), windows, scale)
 
 
 def count_accuracy_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
