@@ -102,10 +102,12 @@ class DrawnExplanation(Pictured, Explanation):
         reconstruction: ``[batch, channel, height, width]``, the canvas that the latents draw.
         outlines: ``[batch, step, 4]``, what the objects span, ``(x0, y0, x1, y1)`` in image coordinates; NaN where no
             object is present.
+        windows: ``[batch, step, 4]``, the attention windows, likewise; the outlines where ``z_where`` is no window.
     """
 
     reconstruction: Images
     outlines: Float[Tensor, "batch step 4"]
+    windows: Float[Tensor, "batch step 4"]
 
     def boxes(self, image_size: int) -> Float[Tensor, "batch step 4"]:
         """What the objects span, ``(x0, y0, x1, y1)`` in pixels; NaN where no object is present.
@@ -117,15 +119,15 @@ class DrawnExplanation(Pictured, Explanation):
 
     def picture(self) -> Frame:
         """The first reconstructions with their windows."""
-        return strip(self.reconstruction[:SHOWN].cpu(), self._windows[:SHOWN])
+        return strip(self.reconstruction[:SHOWN].cpu(), self._marks[:SHOWN])
 
     def beside(self, images: Images) -> Frame:
         """Images with their windows (red, green, blue, ...) above, reconstructions below."""
-        return stack([strip(part.cpu(), self._windows) for part in (images, self.reconstruction)])
+        return stack([strip(part.cpu(), self._marks) for part in (images, self.reconstruction)])
 
     @property
-    def _windows(self) -> Tensor:
-        return self.boxes(self.reconstruction.shape[-1]).cpu()
+    def _marks(self) -> Tensor:
+        return geometry.to_pixels(self.windows, self.reconstruction.shape[-1]).cpu()
 
     def _repr_html_(self) -> str:
         content = base64.b64encode(self._repr_png_() or b"").decode()

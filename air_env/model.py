@@ -233,8 +233,10 @@ class SceneModel(nn.Module):
         return self.renderer.render(black, _without_absent(z))
 
     def drawn(self, z: Explanation) -> DrawnExplanation:
-        """An explanation with the canvas that it draws and what its objects span."""
-        return DrawnExplanation(z.z_pres, z.z_where, z.z_what, z.z_scene, self.render(z), self.outlines(z))
+        """An explanation with the canvas that it draws, what its objects span and where they were looked for."""
+        return DrawnExplanation(
+            z.z_pres, z.z_where, z.z_what, z.z_scene, self.render(z), self.outlines(z), self.windows(z)
+        )
 
     def log_joint(self, images: Images, z: Explanation) -> Float[Tensor, "batch"]:
         """``log p(x, z, n)`` of whole scenes (Eq. 1), in nats."""
@@ -247,9 +249,11 @@ class SceneModel(nn.Module):
         """What objects span, ``(x0, y0, x1, y1)`` in image coordinates; NaN where no object is present."""
         return torch.where(z.z_pres[..., None] > 0, self.renderer.boxes(z), torch.nan)
 
-    def boxes(self, z: Explanation) -> Float[Tensor, "batch step 4"]:
-        """What objects span, in pixels: what to mark in a picture; NaN where no object is present."""
-        return geometry.to_pixels(self.outlines(z), self.config.image_size)
+    def windows(self, z: Explanation) -> Float[Tensor, "batch step 4"]:
+        """The attention windows, as `outlines`, which they are themselves where ``z_where`` is no window."""
+        if not self.config.renderer.windows:
+            return self.outlines(z)
+        return torch.where(z.z_pres[..., None] > 0, geometry.outlines(z.z_where), torch.nan)
 
     def sample(
         self, num_scenes: int, generator: torch.Generator | None = None, count: Int[Tensor, "batch"] | None = None

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from air_env import geometry
 from air_env.actions import ACTION_MODES
 from air_env.explanation import Explanation, masked
 from air_env.frames import Frame, episode_frame
@@ -249,7 +250,8 @@ class AIRSceneVectorEnv(VectorEnv[Observation, Mapping[str, object], Batch]):
             logger.warn("render() was called without a render mode; make the environment with render_mode='rgb_array'")
             return None
         state = self.state
-        pixels = (state.images, state.canvas, self.model.boxes(state.z))
+        windows = geometry.to_pixels(self.model.windows(state.z), self.model.config.image_size)
+        pixels = (state.images, state.canvas, windows)
         told = (state.step.tolist(), (~state.active).tolist(), self._returns.tolist())
         rows = zip(*(part.numpy(force=True) for part in pixels), *told, strict=True)
         return tuple(episode_frame(*row) for row in rows)

@@ -49,7 +49,7 @@ def make_world(
 
     Args:
         scene: One of `SCENES`, or a scene of one's own.
-        split: ``train`` or ``test``; their scenes are made of different objects.
+        split: ``train``, ``validation`` or ``test``; their scenes are made of different objects.
         num_scenes: Size of the pool that resets draw from.
         scene_seed: Seed of the pool.
         data_dir: Folder of the data files, for scenes that need some.

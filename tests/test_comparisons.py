@@ -48,7 +48,7 @@ RECIPE = ComparisonRecipe(
     num_train=32,
     batch_size=8,
     evaluate_every=2,
-    num_test=8,
+    num_validation=8,
     num_final=8,
     num_pictured=2,
 )

@@ -58,8 +58,8 @@ def test_scenes_show_the_first_images_with_their_boxes(scenes):
 
 
 @pytest.mark.parametrize("scene", [make_scene("sprites"), make_scene("tabletop3d", renderer="raycast")])
-def test_scenes_that_are_not_drawn_yet_show_held_out_images(scene):
-    np.testing.assert_array_equal(picture_of(scene), picture_of(scene.dataset("test", SHOWN)))
+def test_scenes_that_are_not_drawn_yet_show_validation_images(scene):
+    np.testing.assert_array_equal(picture_of(scene), picture_of(scene.dataset("validation", SHOWN)))
 
 
 def test_explanations_show_reconstructions_with_windows_and_latents(agent, scenes):

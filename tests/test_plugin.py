@@ -24,7 +24,7 @@ QUICK = (
     "2",
     "--num-train",
     "64",
-    "--num-test",
+    "--num-validation",
     "60",
     "--num-final",
     "60",

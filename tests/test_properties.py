@@ -31,7 +31,7 @@ from air_agents.estimators.enumeration import objective, outcomes
 from air_agents.estimators.testing import randomised, toy_problem
 from air_agents.training.trainer import Trainer
 from air_env.likelihoods import LIKELIHOODS
-from air_env.scenes import make_scene
+from air_env.scenes import ComposedScene, make_scene
 
 ROOT = Path(__file__).parents[1]
 
@@ -292,7 +292,7 @@ def short_training(monkeypatch):
     """Few images, looked at often."""
     narrow = frozen_module.narrow
     monkeypatch.setattr(frozen_module, "narrow", lambda recipe: replace(narrow(recipe), num_train=576))
-    for name, value in {"_LOOK_EVERY": 4, "_NUM_TEST": 16}.items():
+    for name, value in {"_LOOK_EVERY": 4, "_NUM_VALIDATION": 16}.items():
         monkeypatch.setattr(frozen_module, name, value)
 
 
@@ -300,11 +300,13 @@ def short_training(monkeypatch):
 def test_captured_agents_are_what_training_made(tmp_path, monkeypatch):
     for name, value in {"_STUCK_STEPS": 4, "_EARLY": 0.0}.items():
         monkeypatch.setattr(frozen_module, name, value)
-    looks = []
+    looks, splits, make = [], [], ComposedScene.dataset
+    monkeypatch.setattr(ComposedScene, "dataset", lambda scene, *of: splits.append(of[0]) or make(scene, *of))
     path = tmp_path / "frozen.safetensors"
     capture("digits", path, max_steps=8, progress=lambda *look: looks.append(look[:2]))
     runs = ["with exploration"] * 3 + ["without exploration"] * 2
     assert looks == list(zip(runs, [0, 4, 8, 0, 4], strict=True))
+    assert splits == ["train", "validation"], "stages are not chosen by test scenes"
     agents = load_frozen("digits", path)
     assert [(agent.stage, agent.iteration) for agent in agents] == list(zip(STAGES, (0, 0, 4, 8), strict=True))
     recipe = frozen_module.narrow(frozen_module.RECIPES.find("digits"))

@@ -105,7 +105,7 @@ def test_damaged_policies_are_refused(tmp_path):
     from air_agents.sb3.algorithms import POLICY_FILE
     from air_agents.sb3.settings import make_settings
 
-    few = {"num_train": 8, "num_test": 4, "num_final": 4, "num_pictured": 1, "num_envs": 2, "max_steps": 16}
+    few = {"num_train": 8, "num_validation": 4, "num_final": 4, "num_pictured": 1, "num_envs": 2, "max_steps": 16}
     TrainingRun.start(tmp_path / "run", make_settings(**few))
     with campaign("damaged policy.safetensors") as counts:
         path = tmp_path / "run" / POLICY_FILE
@@ -133,7 +133,7 @@ def test_damaged_results_are_refused(run, tmp_path):
 
 @pytest.mark.parametrize("begun", [1, 2, 3])
 def test_resumes_with_other_numbers_of_threads_end_the_same(tmp_path, begun):
-    recipe = replace(RECIPES.find("digits"), num_train=128, max_steps=6, num_test=4, num_final=4, num_pictured=1)
+    recipe = replace(RECIPES.find("digits"), num_train=128, max_steps=6, num_validation=4, num_final=4, num_pictured=1)
     before = torch.get_num_threads()
 
     def train(name: str, threads: int, **options: int) -> TrainingRun:
@@ -178,7 +178,7 @@ directory, stop_at = Path(sys.argv[1]), int(sys.argv[2])
 if directory.exists():
     run = TrainingRun.resume(directory)
 else:
-    sizes = {"num_train": 128, "max_steps": 6, "num_test": 4, "num_final": 4, "num_pictured": 1}
+    sizes = {"num_train": 128, "max_steps": 6, "num_validation": 4, "num_final": 4, "num_pictured": 1}
     run = TrainingRun.start(directory, replace(RECIPES.find("digits"), **sizes))
 say()
 run.train(stop_at=stop_at)
@@ -217,7 +217,7 @@ QUIET = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptio
 def test_full_disks_leave_the_last_checkpoint(run, tmp_path):
     rng, sizes = random.Random(0), [(run / name).stat().st_size for name in (RESUME_FILE, AGENT_FILE)]
     directory = tmp_path / "run"
-    recipe = replace(RECIPE, max_steps=10_000, evaluate_every=2, num_test=4, num_pictured=1)
+    recipe = replace(RECIPE, max_steps=10_000, evaluate_every=2, num_validation=4, num_pictured=1)
     TrainingRun.start(directory, recipe)
     with campaign("full disks") as counts:
         for trial in range(100):
@@ -243,7 +243,7 @@ def test_full_disks_leave_the_last_checkpoint(run, tmp_path):
 
 @QUIET
 def test_a_full_file_system_leaves_the_last_checkpoint(run, tmp_path):
-    disk, recipe = tmp_path / "disk", replace(RECIPE, max_steps=10_000, num_test=4, num_pictured=1)
+    disk, recipe = tmp_path / "disk", replace(RECIPE, max_steps=10_000, num_validation=4, num_pictured=1)
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False).returncode:
         pytest.skip("a small file system can be mounted by root only")

@@ -39,7 +39,7 @@ SECONDS = 480
 SHORT = ("--evaluate-every", "3", "--batch-size", "4")
 TRAIN = ("train", "tiny", "--max-steps", "30", *SHORT, "--iwae-samples", "1")
 TRAIN_SB3 = ("train-sb3", "--max-steps", "256", "--evaluate-every", "32", "--num-envs", "8",
-             "--num-train", "32", "--num-test", "8", "--num-final", "8", "--num-pictured", "2")  # fmt: skip
+             "--num-train", "32", "--num-validation", "8", "--num-final", "8", "--num-pictured", "2")  # fmt: skip
 SWEEP = ("benchmark-estimators", "train", "tiny", "--estimators", "exact", "nvil", "--seeds", "0", "--max-steps", "12",
          *SHORT, "--exploration-steps", "0", "--output-dir", "run")  # fmt: skip
 REPRODUCE = ("reproduce", "figure3", "--scale", "smoke", "--seeds", "0", "--device", "cpu", "--runs-dir", "run")

@@ -289,9 +289,8 @@ def explanation(scenes: SceneDataset, first: np.ndarray) -> DrawnExplanation:
     z_where = torch.cat([z_where, torch.zeros(len(z_where), 1, 3)], 1)
     z_pres = torch.tensor([1.0, 1.0, 0.0]).expand(len(z_where), 3).clone()
     z = Explanation.of_objects(z_pres, z_where, torch.zeros(len(z_where), 3, 4))
-    return DrawnExplanation(
-        z.z_pres, z.z_where, z.z_what, z.z_scene, scenes.float_images(), geometry.outlines(z.z_where)
-    )
+    windows = geometry.outlines(z.z_where)
+    return DrawnExplanation(z.z_pres, z.z_where, z.z_what, z.z_scene, scenes.float_images(), windows, windows)
 
 
 def test_a_policy_from_left_to_right_follows_from_position_alone(pairs):

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 import torch
 from test_checkpoints import Bomb, small_disk
+from tiny import FEW, SCENE_OPTIONS, SIDE, assert_equal
 from tiny import RECIPE as TINY
-from tiny import assert_equal
 
 from air_agents import load_agent
+from air_agents.comparisons import AutoencoderConfig, ComparisonRecipe
 from air_agents.evaluation.metrics import evaluate
 from air_agents.inference.cores import CORES
 from air_agents.jobs.job import FAILED_FILE, MACHINE_FILE, Job
@@ -33,10 +34,12 @@ from air_agents.training.checkpoints import AGENT_FILE, load_recipe
 from air_agents.training.directory import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE, RESUME_FILE
 from air_agents.training.files import read_json
 from air_agents.training.run import TrainingRun
+from air_agents.training.settings import TrainingSettings
 from air_agents.training.trainer import Trainer
 from air_env.explanation import Explanation
 from air_env.frames import Frame
 from air_env.priors import CountPrior
+from air_env.scenes import ComposedScene
 
 RECIPE = replace(TINY, evaluate_every=4)
 FIELDS = ("iteration", "minutes", "elbo", "count_accuracy", "learning_rate")
@@ -113,6 +116,45 @@ def test_a_finished_run_holds_what_was_promised(tmp_path):
     assert len(pictures) > 2
     assert any((directory / "tensorboard").iterdir())
     assert json.loads((directory / CONFIG_FILE).read_text())["batch_size"] == RECIPE.batch_size
+
+
+def recipe_of_comparison() -> ComparisonRecipe:
+    model = AutoencoderConfig(SIDE, code=4, channels=(4, 4), hidden=8)
+    return ComparisonRecipe(model, scene="digits", scene_options=SCENE_OPTIONS, max_steps=2, num_train=64, **FEW)
+
+
+def recipe_of_policy() -> TrainingSettings:
+    settings = pytest.importorskip("air_agents.sb3").make_settings("ppo", num_envs=16, num_train=32, **FEW)
+    return replace(settings, max_steps=640, evaluate_every=320)
+
+
+@pytest.mark.parametrize("make_recipe", [lambda: RECIPE, recipe_of_comparison, recipe_of_policy])
+def test_rows_and_pictures_are_of_validation_scenes_and_test_scenes_are_made_at_the_end(
+    tmp_path, monkeypatch, make_recipe
+):
+    asked, make = [], ComposedScene.dataset
+    monkeypatch.setattr(ComposedScene, "dataset", lambda scene, *args: asked.append(args) or make(scene, *args))
+    recipe = make_recipe()
+    run = TrainingRun.start(tmp_path / "run", replace(recipe, evaluate_every=recipe.max_steps // 2))
+    seen = {name: [] for name in ("measure", "picture", "evaluate")}
+    for name, calls in seen.items():
+        look = getattr(run.trainer, name)
+        monkeypatch.setattr(
+            run.trainer, name, lambda scenes, *args, calls=calls, look=look: calls.append(scenes) or look(scenes, *args)
+        )
+    run.train()
+    wanted = {("train", recipe.num_train, recipe.seed), ("validation", recipe.num_validation, recipe.seed)}
+    assert set(asked) == wanted
+    validation = run.scene.dataset("validation", recipe.num_validation, recipe.seed).images
+    assert len(seen["measure"]) == len(run.rows) == 2
+    assert all(torch.equal(scenes.images, validation) for scenes in seen["measure"])
+    run.finish()
+    assert set(asked) - wanted == {("test", recipe.num_final, recipe.seed + 1)}
+    ((scenes,), test) = seen["evaluate"], run.scene.dataset("test", recipe.num_final, recipe.seed + 1)
+    assert_equal(scenes.images, test.images)
+    known = {image.tobytes() for image in validation.numpy()}
+    assert len(seen["picture"]) == 4
+    assert all(image.tobytes() in known for scenes in seen["picture"] for image in scenes.images.numpy())
 
 
 def test_the_logged_elbo_is_the_mean_since_the_last_row(tmp_path):
@@ -306,7 +348,7 @@ def test_training_is_reported_without_exploration(tmp_path, monkeypatch):
     started.train(stop_at=4)
     assert len(counts) == 2
     assert all((count == 0).all() for count in counts)
-    empty = (started.test.count == 0).float().mean().item()
+    empty = (started.validation.count == 0).float().mean().item()
     assert float(rows_of(tmp_path / "run")[0]["count_accuracy"]) == pytest.approx(empty)
     assert started.trainer.agent.exploration.weight > 0.9, "it goes on exploring"
 
@@ -669,7 +711,7 @@ from dataclasses import replace
 # Once, not in every child.
 load_digits("train"), load_digits("test")
 TrainingRun.save_every = 0.0
-recipe = replace(RECIPE, max_steps=100_000, evaluate_every=1, num_test=4, num_pictured=1)
+recipe = replace(RECIPE, max_steps=100_000, evaluate_every=1, num_validation=4, num_pictured=1)
 directory, rng, found = Path(sys.argv[1]), random.Random(0), []
 
 def wait_for(condition):

@@ -378,7 +378,7 @@ def test_settings_that_make_no_sense_are_refused(changes, message):
 
 
 def tiny_settings(algorithm: str = "ppo", **changes) -> Settings:
-    few = {"max_steps": 640, "num_envs": 16, "num_train": 32, "num_test": 16, "num_final": 16, "num_pictured": 2}
+    few = {"max_steps": 640, "num_envs": 16, "num_train": 32, "num_validation": 16, "num_final": 16, "num_pictured": 2}
     return make_settings(algorithm, **few | {"evaluate_every": 200} | changes)
 
 
@@ -393,7 +393,7 @@ def test_a_run_from_beginning_to_end(tmp_path):
     assert metrics["return_random"] < metrics["return_empty"]
     assert json.loads((directory / "evaluation.json").read_text())["steps"] == 640
     lines = (directory / "metrics.csv").read_text().splitlines()
-    assert {"iteration", "steps", "images", "minutes", "return", "count_accuracy", "return_test"} <= set(
+    assert {"iteration", "steps", "images", "minutes", "return", "count_accuracy", "return_validation"} <= set(
         lines[0].split(",")
     )
     assert len(lines) == 4

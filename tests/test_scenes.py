@@ -6,15 +6,17 @@ import math
 import tracemalloc
 from dataclasses import replace
 from itertools import combinations
+from typing import get_args
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from tiny import SIDE, assert_equal, in_turn, tiny_scene, z_score
 from torch import Tensor
 
-from air_env.scenes import DIFFICULTIES, SCENES, ComposedScene, Glyphs, SceneDataset, make_scene
+from air_env.scenes import DIFFICULTIES, SCENES, ComposedScene, Glyphs, SceneDataset, Split, make_scene
 from air_env.scenes.digits import load_digits
 from air_env.scenes.files import read_gzip
 from air_env.scenes.mnist import load_mnist
@@ -56,31 +58,68 @@ def test_the_same_arguments_give_the_same_scenes_whatever_the_global_generators(
     assert_same_scenes(tiny_scene().dataset("train", 50, seed=3), first)
 
 
-@pytest.mark.parametrize(("split", "seed"), [("train", 4), ("test", 3)])
+@pytest.mark.parametrize(("split", "seed"), [("train", 4), ("validation", 3), ("test", 3)])
 def test_another_seed_or_split_gives_other_scenes(split, seed):
     first, second = tiny_scene().dataset("train", 50, seed=3), tiny_scene().dataset(split, 50, seed=seed)
     assert not torch.equal(first.count, second.count)
     assert not torch.equal(first.boxes.nan_to_num(), second.boxes.nan_to_num())
 
 
-def test_the_splits_of_digits_share_no_glyph():
-    train, test = load_digits("train"), load_digits("test")
-    assert len(train.images) + len(test.images) == 1797
-    assert not {image.tobytes() for image in train.images} & {image.tobytes() for image in test.images}
+SPLITS = get_args(Split)
+
+
+def assert_nothing_is_shared(*splits: np.ndarray | Tensor) -> None:
+    """No two splits have a picture in common."""
+    pictures = [{picture.tobytes() for picture in np.asarray(images)} for images in splits]
+    assert not any(one & other for one, other in combinations(pictures, 2))
+
+
+def test_digits_are_cut_where_a_writer_begins_a_form():
+    splits = {split: load_digits(split) for split in SPLITS}
+    assert sum(len(glyphs.labels) for glyphs in splits.values()) == 1797
+    assert_nothing_is_shared(*(glyphs.images for glyphs in splits.values()))
+    # All forms have their digits in the same order: 0, 1, ..., 9 three times, and then these, which come nowhere else.
+    after = np.array([0, 9, 5, 5])
+    for split, forms in {"train": 10, "validation": 1, "test": 3}.items():
+        labels = splits[split].labels
+        assert (labels[:30] == np.arange(30) % 10).all(), split
+        assert (sliding_window_view(labels, 4) == after).all(1).sum() == forms, split
 
 
 def test_the_splits_of_mnist_share_no_glyph(data_dir):
-    train, test = load_mnist("train", data_dir), load_mnist("test", data_dir)
-    assert (len(train.images), len(test.images)) == (60_000, 10_000)
-    assert not {image.tobytes() for image in train.images} & {image.tobytes() for image in test.images}
+    splits = {split: load_mnist(split, data_dir) for split in SPLITS}
+    assert [len(glyphs.images) for glyphs in splits.values()] == [55_000, 5_000, 10_000]
+    assert_nothing_is_shared(*(glyphs.images for glyphs in splits.values()))
+    # The file of test digits begins with a 7, that of training digits with a 5 and ends with an 8.
+    ends = [int(splits[split].labels[i]) for split, i in (("train", 0), ("validation", -1), ("test", 0))]
+    assert ends == [5, 8, 7]
+
+
+def test_splits_of_fixed_shapes_are_other_arrangements_whatever_the_seeds():
+    seeds = (0, 1, 2, 3, 2**30, 2**30 + 1, 2**31, 2**32 - 1)
+    for name, options in {
+        "sprites": {},
+        "objects3d": {"renderer": "raycast"},
+        "tabletop3d": {"renderer": "raycast"},
+    }.items():
+        scene, found = make_scene(name, **options, counts=(1,), image_size=24), []
+        for split in SPLITS:
+            scenes = [scene.dataset(split, 3, seed) for seed in seeds]
+            found.append(torch.cat([one.boxes for one in scenes]))
+        assert_nothing_is_shared(*found)
+
+
+def test_a_seed_that_would_repeat_another_split_is_refused():
+    with pytest.raises(ValueError, match="the seed of scenes must be at most 4294967295, got 4294967296"):
+        tiny_scene().dataset("train", 1, seed=2**32)
 
 
 def test_scenes_are_made_of_the_glyphs_of_their_split():
     asked = []
     scene = ComposedScene(lambda split: asked.append(split) or solid(), (10, 16), image_size=40)
-    for split in ("train", "test"):
+    for split in SPLITS:
         scene.dataset(split, 1)
-    assert asked == ["train", "test"]
+    assert asked == ["train", "validation", "test"]
 
 
 @pytest.mark.parametrize("scene", [tiny_scene(), solid_scene(), solid_scene(counts=(0, 4), object_size=(4, 8))])
@@ -378,9 +417,9 @@ def test_an_unknown_scene_is_answered_with_the_known_ones():
         make_scene("digitz")
 
 
-@in_turn("split", [("validation",), ("Train",), (None,)])
+@in_turn("split", [("valid",), ("Train",), (None,)])
 def test_an_unknown_split_is_refused(split):
-    with pytest.raises(ValueError, match=f"split {split!r} is unknown; choose train or test"):
+    with pytest.raises(ValueError, match=f"split {split!r} is unknown; choose one of train, validation, test"):
         tiny_scene().dataset(split, 2)
 
 

@@ -49,7 +49,7 @@ my_recipe = replace(RECIPES["tiny"], scene_options={}, scene=f"{__file__}:small"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """A tiny recipe, evaluated often and on few scenes, in an empty working directory."""
-    few = {"num_test": 16, "num_final": 16, "num_pictured": 2}
+    few = {"num_validation": 16, "num_final": 16, "num_pictured": 2}
     monkeypatch.setitem(RECIPES, "tiny", replace(RECIPE, max_steps=4, evaluate_every=2, **few))
     monkeypatch.chdir(tmp_path)
 
@@ -458,7 +458,7 @@ def test_figures_that_cannot_be_written_are_a_clear_error(air_env_command, monke
 
 # Stable-Baselines3
 
-FEW = ("--num-envs", 16, "--num-train", 32, "--num-test", 16, "--num-final", 16)
+FEW = ("--num-envs", 16, "--num-train", 32, "--num-validation", 16, "--num-final", 16)
 
 
 @pytest.fixture

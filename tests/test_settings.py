@@ -75,6 +75,19 @@ def test_settings_of_older_versions_are_read():
         assert from_json(TrainingSettings, OLD[name]) == recipe, name
 
 
+@pytest.mark.parametrize("recipe", [RECIPE, COMPARISONS["draw"]], ids=["agent", "comparison"])
+def test_the_former_name_of_the_number_of_validation_scenes_is_read(recipe):
+    recipe = replace(recipe, num_validation=7)
+    values = json.loads(json.dumps(to_json(recipe)).replace('"num_validation"', '"num_test"'))
+    assert "num_validation" not in values
+    assert from_json(TrainingSettings, values) == recipe
+
+
+def test_options_of_a_scene_keep_their_names():
+    recipe = replace(RECIPE, scene_options={"num_test": 3})
+    assert from_json(TrainingSettings, to_json(recipe)) == recipe
+
+
 @pytest.mark.parametrize("algorithm", ["ppo", "a2c", "sac"])
 def test_settings_of_algorithms_survive_json_and_are_read_from_older_versions(algorithm):
     sb3 = pytest.importorskip("air_agents.sb3")

@@ -276,17 +276,40 @@ def test_a_renderer_that_lacks_a_member_is_told_which(member):
         check_renderer(Lacking(), SIDE)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_a_scene_of_the_same_glyphs_in_both_splits_fails(shared):
-    glyphs = Glyphs(np.random.default_rng(0).integers(99, 255, (8, 5, 5), np.uint8), np.arange(8))
-    halves = {"train": slice(None) if shared else slice(4), "test": slice(4, None)}
-    scene = ComposedScene(
-        lambda split: Glyphs(glyphs.images[halves[split]], glyphs.labels[halves[split]]), (6, 9), image_size=20
-    )
-    if not shared:
-        check_scene(scene)
-        return
-    with pytest.raises(AssertionError, match="4 of 4 test glyphs are training glyphs"):
+@in_turn(
+    "rows faults",
+    [
+        ({}, ""),
+        ({"train": slice(8)}, "3 of 3 validation glyphs are training glyphs"),
+        ({"train": slice(9)}, "3 of 3 validation glyphs are training glyphs, 1 of 4 test glyphs are training glyphs"),
+        ({"validation": slice(7, 9)}, "1 of 4 test glyphs are validation glyphs"),
+        ({"test": slice(4)}, "4 of 4 test glyphs are training glyphs"),
+        ({"validation": slice(12)}, "4 of 12 validation glyphs are training glyphs, 4 of 4 test glyphs"),
+    ],
+)
+def test_a_scene_with_the_same_glyphs_in_two_splits_fails(rows, faults):
+    glyphs = Glyphs(np.random.default_rng(0).integers(99, 255, (12, 5, 5), np.uint8), np.arange(12))
+    rows = {"train": slice(4), "validation": slice(5, 8), "test": slice(8, 12)} | rows
+
+    def of(split):
+        return Glyphs(glyphs.images[rows[split]], glyphs.labels[rows[split]])
+
+    # A model that draws codes does not make a fixed set of the glyphs.
+    for model in (None, SceneConfig(image_size=20, renderer=PATCH)):
+        scene = ComposedScene(of, (6, 9), image_size=20, model=model)
+        if not faults:
+            check_scene(scene)
+            continue
+        with pytest.raises(AssertionError, match=f"^{faults}.*; the splits must share no object"):
+            check_scene(scene)
+
+
+def test_a_scene_that_lacks_a_split_is_told_which():
+    glyphs = {"train": Glyphs(np.full((1, 5, 5), 255, np.uint8), np.arange(1))}
+    scene = ComposedScene(glyphs.__getitem__, (6, 9), image_size=20)
+    with pytest.raises(
+        AssertionError, match=r"^dataset\('validation', 100, 0\) failed: KeyError.*; a scene has the splits"
+    ):
         check_scene(scene)
 
 

@@ -16,10 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from air_agents import AIR, AgentConfig, load_agent, save_agent
 from air_agents.commands import benchmark_speed, described, workloads
+from air_agents.commands.evaluate import confusion_grid
+from air_agents.commands.summarise import curves
 from air_agents.evaluation import photographs
 from air_agents.inference.cores import CORES
 from air_agents.inference.tabletop3d import TabletopAgent, TabletopAgentConfig
 from air_agents.training.recipes import Recipe
+from air_agents.training.results import Finished
 from air_env import PatchConfig, SceneConfig, SpriteConfig
 from air_env.explanation import DrawnExplanation
 from air_env.renderers import TabletopConfig
@@ -80,8 +83,9 @@ def test_evaluation_is_flat_json_with_count_accuracy_first(air_env_command, agen
     assert next(iter(metrics)) == "count_accuracy"
     assert all(value is None or isinstance(value, int | float | str) for value in metrics.values())
     # An agent that always finds two is right where there are two.
-    assert (metrics["confusion_0_2"], metrics["confusion_1_2"], metrics["confusion_2_2"]) == (1, 1, 1)
-    assert 0 < metrics["count_accuracy"] < 1
+    assert (metrics["confusion_0_2"], metrics["confusion_1_2"], metrics["count_accuracy_2"]) == (1, 1, 1)
+    assert 0 < metrics["count_accuracy"] < metrics["count_accuracy_nonempty"] < 1
+    assert 0 <= metrics["identity_agreement"] < metrics["identity_agreement_originals"]
     assert (metrics["scene"], metrics["num_scenes"], metrics["seed"]) == ("digits", 40, 4)
 
 
@@ -92,6 +96,13 @@ def test_evaluation_writes_what_it_prints(air_env_command, agent_file, tmp_path)
     assert metrics["count_accuracy"] == 1
     assert "count accuracy              1.0000" in out
     assert "         2 |             0.0000  0.0000  1.0000" in out
+
+
+def test_more_objects_than_may_be_inferred_have_their_line():
+    metrics = {"count_accuracy_0": 0.75, "confusion_0_1": 0.25, "count_accuracy_3": 0.0, "confusion_3_0": 0.5}
+    _, header, none, three = confusion_grid(metrics | {"confusion_3_1": 0.5})
+    assert header.split()[-3:] == ["0", "1", "3"]
+    assert (none.split()[2:], three.split()[2:]) == (["0.7500", "0.2500", "0.0000"], ["0.5000", "0.5000", "0.0000"])
 
 
 def test_undefined_metrics_are_null(air_env_command, agent_file):
@@ -276,7 +287,8 @@ def test_a_table_is_found_in_its_picture(left, top, scale):
         def explain(self, images):
             none = torch.zeros(len(images), 1)
             images = target.expand_as(images)
-            return DrawnExplanation(none, none[..., None], none.long(), none, images, none[..., None].expand(-1, -1, 4))
+            boxes = none[..., None].expand(-1, -1, 4)
+            return DrawnExplanation(none, none[..., None], none.long(), none, images, boxes, boxes)
 
     x, y, found = photographs.window_of_table(Knows(), picture)
     assert abs(found - side) <= 0.05 * side
@@ -419,8 +431,9 @@ def test_explanations_are_the_agents(air_env_command, agent_file, tmp_path):
 def test_the_explained_share_is_that_of_the_pictures_energy():
     images = torch.tensor([[3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [0.0, 0.0]])[:, None, None]
     canvas = torch.tensor([[3.0, 4.0], [0.0, 4.0], [0.0, 0.0], [-9.0, 0.0], [0.0, 0.0]])[:, None, None]
+    boxes = torch.zeros(5, 1, 4)
     z = DrawnExplanation(
-        torch.zeros(5, 1), torch.zeros(5, 1, 3), torch.zeros(5, 1, 4), torch.zeros(5, 0), canvas, torch.zeros(5, 1, 4)
+        torch.zeros(5, 1), torch.zeros(5, 1, 3), torch.zeros(5, 1, 4), torch.zeros(5, 0), canvas, boxes, boxes
     )
     assert photographs.explained_shares(images, z).tolist() == pytest.approx([1, 1 - 9 / 25, 0, 0, 1])
 
@@ -469,7 +482,7 @@ def test_more_objects_are_found_than_in_training_where_they_are_asked_for(air_en
         "evaluate", agent, "--num-steps", num_steps, "--num-scenes", 4, "--num-samples", 1, "--json"
     )
     assert status == 0
-    counted_as = {name.split("_")[2] for name in json.loads(out) if name.startswith("confusion")}
+    counted_as = {name.rpartition("_")[2] for name in json.loads(out) if name.startswith("confusion")}
     assert counted_as == {str(n) for n in range(num_steps + 1)}
 
 
@@ -582,16 +595,17 @@ def test_a_page_holds_the_final_figures_of_every_run(air_env_command, make_run, 
     assert page.startswith("# two.runs\n\nOn a machine.\n\nMachine of this summary: ")
     # Images and minutes are those of the end, not of the last row.
     for line in (
-        "| digits, half_critic | 3 | 96 | 3.2 | 0.9000 | 0.8000 | 0.7000 | 0.6000 | 500.00 | 510.00 |",
+        "| digits, half_critic | 3 | 96 | 3.2 | 0.9000 | 0.8000 | 0.6000 | 0.7000 | 500.00 | 510.00 |",
         "| digits, half_critic | 3 | 96 | 3.2 | 0.1000 | 0.8000 | - | - | 500.00 | 510.00 |",
-        "| **digits, half_critic** | **median** |  |  | 0.5000 | 0.8000 | 0.7000 | 0.6000 | 500.00 | 510.00 |",
-        "| **digits, half_critic** | **worst** |  |  | 0.1000 | 0.8000 | 0.7000 | 0.6000 | 500.00 | 510.00 |",
+        "| **digits, half_critic** | **median** |  |  | 0.5000 | 0.8000 | 0.6000 | 0.7000 | 500.00 | 510.00 |",
+        "| **digits, half_critic** | **worst** |  |  | 0.1000 | 0.8000 | 0.6000 | 0.7000 | 500.00 | 510.00 |",
     ):
         assert line in page
         assert line in out
     with (tmp_path / "new" / "two.runs.csv").open() as file:
         header, *lines = csv.reader(file)
-    assert header == ["run", "seed", *METRICS, "images", "confusion_1_0"]
+    renamed = [name.replace("confusion_0_0", "count_accuracy_0") for name in METRICS]
+    assert header == ["run", "seed", *renamed, "images", "confusion_1_0"]
     assert [dict(zip(header, line, strict=True))["box_iou"] for line in lines] == ["0.7", ""]
     with Image.open(tmp_path / "new" / "two.runs.png") as picture:
         assert picture.format == "PNG"
@@ -629,11 +643,24 @@ def test_a_page_that_cannot_be_written_is_a_clear_error(air_env_command, make_ru
     assert err.startswith("error: could not write ")
 
 
+def test_returns_in_the_course_of_training_are_shown_under_their_former_name_too():
+    config = {"scene": "digits", "algorithm": "ppo", "seed": 0}
+    rows = [{"images": images, "count_accuracy": 0.5} for images in (1.0, 2.0)]
+    courses = {"return_validation": [3.0, 4.0], "return_test": [5.0, 6.0]}
+    runs = [
+        Finished(config, {"images": 2.0, "return": 7.0}, [row | {name: y} for row, y in zip(rows, ys, strict=True)])
+        for name, ys in courses.items()
+    ]
+    runs.append(Finished(config, {"images": 2.0, "return": 7.0}, rows))
+    _, axes = curves(runs).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[3.0, 4.0], [5.0, 6.0], [7.0]]
+
+
 def test_agents_of_reinforcement_learning_stand_beside_the_others(air_env_command, make_run, tmp_path):
     ours, theirs = make_run("a", METRICS), make_run("b", METRICS | {"images": 500, "return": 12.34, "elbo": None})
     (theirs / "config.json").write_text('{"scene": "digits", "algorithm": "ppo", "seed": 1}')
     (theirs / "metrics.csv").write_text("steps,images,minutes,return,count_accuracy\n9,7,0.1,-5,0.5\n")
     status, out, _ = air_env_command("summarise", ours, theirs, "--output-dir", tmp_path / "new")
     assert status == 0
-    assert "| digits, half_critic | 3 | 96 | 3.2 | 0.9000 | 0.8000 | 0.7000 | 0.6000 | - | 500.00 | 510.00 |" in out
-    assert "| digits, ppo | 1 | 500 | 3.2 | 0.9000 | 0.8000 | 0.7000 | 0.6000 | 12.3 | - | 510.00 |" in out
+    assert "| digits, half_critic | 3 | 96 | 3.2 | 0.9000 | 0.8000 | 0.6000 | 0.7000 | - | 500.00 | 510.00 |" in out
+    assert "| digits, ppo | 1 | 500 | 3.2 | 0.9000 | 0.8000 | 0.6000 | 0.7000 | 12.3 | - | 510.00 |" in out

@@ -23,7 +23,7 @@ SIDE, NUM_STEPS, WHAT, WHERE = 12, 3, 4, 3
 SCENE = SceneConfig(image_size=SIDE, num_steps=NUM_STEPS, renderer=PatchConfig(what_dim=WHAT, patch_size=5, hidden=8))
 AGENT = AgentConfig(embedding=16, hidden=16, glimpse_size=5, encoder_hidden=12)
 SCENE_OPTIONS = {"image_size": SIDE, "object_size": (4, 6)}
-FEW = {"num_test": 16, "num_final": 16, "num_pictured": 2}
+FEW = {"num_validation": 16, "num_final": 16, "num_pictured": 2}
 """Settings of runs that are measured on few scenes."""
 RECIPE = Recipe(
     scene="digits",

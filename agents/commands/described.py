@@ -105,7 +105,7 @@ def table(results: Sequence[Described]) -> str:
 
 
 def contact_sheet(images: Images, z: DrawnExplanation, results: Sequence[Described]) -> Image.Image:
-    """Each image with its windows beside its reconstruction, several files abreast."""
+    """Each image with its boxes beside its reconstruction, several files abreast."""
     boxes = z.boxes(images.shape[-1]).cpu().numpy()
     frames = []
     for pixels, canvas, box, result in zip(images.numpy(), z.reconstruction.cpu().numpy(), boxes, results, strict=True):

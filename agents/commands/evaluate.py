@@ -30,14 +30,18 @@ Metrics = Mapping[str, float | str | None]
 
 _LINES = (
     ("count accuracy", "count_accuracy"),
+    ("  of scenes not empty", "count_accuracy_nonempty"),
     ("  of sampled counts", "count_accuracy_sampled"),
     ("identity accuracy", "identity_accuracy"),
+    ("identity agreement", "identity_agreement"),
+    ("  of the originals", "identity_agreement_originals"),
     ("position error", "position_error"),
     ("rotation error", "rotation_error"),
     ("  of cubes", "rotation_error_cube"),
     ("  of cylinders", "rotation_error_cylinder"),
-    ("box IoU", "box_iou"),
-    ("  with tight boxes", "box_iou_tight"),
+    ("box IoU, tight", "box_iou_tight"),
+    ("  median", "box_iou_tight_median"),
+    ("  of square windows", "box_iou"),
     ("return", "return"),
     ("ELBO", "elbo"),
     ("  log p(x | z)", "log_likelihood"),
@@ -115,6 +119,7 @@ def measure(arguments: Arguments) -> "tuple[Metrics, pd.DataFrame | None]":
     from ..evaluation.metrics import evaluate
     from ..inference.agent import Agent
     from ..jobs.devices import pick_device
+    from ..training.readers import find_reader
     from .trained import load_trained, scene_of_trained
 
     for by in arguments.by:
@@ -126,11 +131,12 @@ def measure(arguments: Arguments) -> "tuple[Metrics, pd.DataFrame | None]":
     name, options, seed = scene_of_trained(arguments.agent, agent, arguments.scene)
     scene = make_scene(name, data_dir=arguments.machine.data_dir, **changed(options, arguments))
     seed = seed + 1 if arguments.seed is None else arguments.seed
-    with terminal.progress_bar(arguments.num_scenes, "scene", delay=1) as bar:
+    with terminal.news(), terminal.progress_bar(arguments.num_scenes, "scene", delay=1) as bar:
         scenes = scene.dataset("test", arguments.num_scenes, seed)
         if isinstance(agent, Agent):
             generator, samples = torch.Generator(device).manual_seed(seed), {"num_samples": arguments.num_samples}
-            metrics = evaluate(agent, scenes, generator=generator, progress=bar.update, **samples)
+            reader = find_reader(agent.model, scene)
+            metrics = evaluate(agent, scenes, generator=generator, reader=reader, progress=bar.update, **samples)
         else:
             # It has no bounds: nobody knows its posterior.
             metrics, samples = agent.evaluate(scenes, seed=seed, progress=bar.update), {}
@@ -192,13 +198,15 @@ def table(metrics: Metrics) -> str:
 def confusion_grid(metrics: Metrics) -> Iterator[str]:
     """One line for each true count: the shares of its scenes that were counted as 0, 1, 2, ...; none if unknown."""
     cells = {tuple(map(int, name.split("_")[1:])): metrics[name] for name in metrics if name.startswith("confusion_")}
+    cells |= {(i, i): metrics[f"count_accuracy_{i}"] for i, _ in cells}
+    # More objects than N are never counted as so many: of these there are no confusions.
     columns = sorted({j for _, j in cells})
     if not cells:
         return
     yield ""
     yield "true count | counted as" + "".join(f"{j:8d}" for j in columns)
     for i in sorted({i for i, _ in cells}):
-        yield f"{i:10d} |{'':11s}" + "".join(f"{number(cells[i, j]):>8s}" for j in columns)
+        yield f"{i:10d} |{'':11s}" + "".join(f"{number(cells.get((i, j), 0.0)):>8s}" for j in columns)
 
 
 def number(value: float | str | None) -> str:

@@ -1,4 +1,4 @@
-"""Makes a results page of finished runs: a table of held-out numbers, every seed shown, and the curves.
+"""Makes a results page of finished runs: a table of numbers of test scenes, every seed shown, and the curves.
 
     air-env summarise runs/multi_mnist-* --output-dir docs/results --name multi_mnist
 
@@ -25,10 +25,13 @@ COLUMNS = {
     "images": 0,
     "minutes": 1,
     "count_accuracy": 4,
+    "count_accuracy_nonempty": 4,
     "count_accuracy_sampled": 4,
     "identity_accuracy": 4,
-    "box_iou": 4,
+    "identity_agreement": 4,
     "box_iou_tight": 4,
+    "box_iou_tight_median": 4,
+    "box_iou": 4,
     "return": 1,
     "elbo": 2,
     "iwae": 2,
@@ -37,10 +40,10 @@ COLUMNS = {
 _COSTS = ("images", "minutes")
 """Columns without a median and a worst value."""
 _PANELS = {
-    "count_accuracy": ("count_accuracy", "held-out count accuracy"),
-    "return": ("return_test", "held-out return, nats"),
+    "count_accuracy": (("count_accuracy",), "held-out count accuracy"),
+    "return": (("return_validation", "return_test"), "held-out return, nats"),
 }
-"""Final metric -> its column in the course of training, and the label of its panel."""
+"""Final metric -> its column in the course of training, today's and the former one, and the label of its panel."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,9 @@ def summarise(arguments: Arguments) -> None:
     machine = f"Machine of this summary: {platform.machine()}, torch {torch.__version__}."
     page.add(f"# {arguments.name}", arguments.note, machine, text)
     page.add_table(rows)
-    page.add_picture("", curves(runs), "Held-out metrics over training")
+    page.add_picture(
+        "", curves(runs), "Metrics of validation scenes over training; a cross is a final one, of test scenes"
+    )
     print(text)
     print("\n" + "\n".join(f"wrote {path}" for path in page.write()))
 
@@ -101,27 +106,28 @@ def table(rows: "pd.DataFrame") -> str:
 
 
 def curves(runs: "Sequence[Finished]") -> "Figure":
-    """Held-out metrics over the training images seen, a line for every run.
+    """Metrics of validation scenes over the training images seen, a line for every run.
 
-    A run that did not follow a metric in the course of training has a cross at its end.
+    A run that did not follow a metric in the course of training has a cross at its end, of test scenes.
     """
     from matplotlib.figure import Figure
 
     labels = list(dict.fromkeys(run.label for run in runs))
     # Returns are followed by agents of reinforcement learning only.
     panels = {
-        name: panel for name, panel in _PANELS.items() if any(panel[0] in row for run in runs for row in run.rows)
+        name: panel for name, panel in _PANELS.items() if any(row.keys() & panel[0] for run in runs for row in run.rows)
     }
     figure = Figure(figsize=(6 * max(1, len(panels)), 4), layout="constrained")
     grid = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
-    for axes, (name, (column, title)) in zip(grid, panels.items(), strict=False):
+    for axes, (name, (columns, title)) in zip(grid, panels.items(), strict=False):
         shown = set()
         for run in runs:
             label = None if run.label in shown else run.label
             colour = f"C{labels.index(run.label)}"
             shown.add(run.label)
-            if all(column in row for row in run.rows):
-                axes.plot(run.images, [row[column] for row in run.rows], color=colour, alpha=0.7, label=label)
+            course = [row[column] for row in run.rows for column in columns if column in row]
+            if len(course) == len(run.rows):
+                axes.plot(run.images, course, color=colour, alpha=0.7, label=label)
             elif run.metrics.get(name) is not None:
                 axes.plot(
                     run.metrics["images"], run.metrics[name], "x", color=colour, label=label and f"{label}, final"

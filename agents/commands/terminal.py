@@ -5,14 +5,17 @@ extra.
 """
 
 import importlib.util
+import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 from tqdm.auto import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from .shell import SUCCESS, SettingsError
@@ -125,6 +128,19 @@ def require(extra: str, *modules: str, instead: str = "") -> None:
 def progress_bar(total: float | None = None, unit: str = "it", **options) -> tqdm:
     """A progress bar as wide as the terminal."""
     return tqdm(total=total, unit=unit, dynamic_ncols=True, **options)
+
+
+@contextmanager
+def news() -> Iterator[None]:
+    """What the agents' package says of its progress is told, above a progress bar if there is one."""
+    logger = logging.getLogger("air_agents")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        with logging_redirect_tqdm([logger]):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def tidy_registry(plain: bool = True) -> ConstructorRegistry:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _RECIPE = "digits"
 _PRINTED = (
-    *("count_accuracy", "count_accuracy_sampled", "identity_accuracy", "position_error", "rotation_error", "box_iou"),
-    *("elbo", "iwae"),
+    *("count_accuracy", "count_accuracy_nonempty", "count_accuracy_sampled", "identity_accuracy", "identity_agreement"),
+    *("identity_agreement_originals", "position_error", "rotation_error", "box_iou_tight", "elbo", "iwae"),
 )
 
 

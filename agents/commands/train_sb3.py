@@ -22,7 +22,10 @@ from .training import Command, RunArguments, execute
 if TYPE_CHECKING:
     from ..training.settings import TrainingSettings
 
-_PRINTED = ("count_accuracy", "identity_accuracy", "box_iou", "return", "return_empty", "return_random")
+_PRINTED = (
+    *("count_accuracy", "count_accuracy_nonempty", "identity_accuracy", "box_iou_tight"),
+    *("return", "return_empty", "return_random"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ class RunArguments:
     max_minutes: float | None = None
     """Stops training after so many minutes; default: none, and for a resumed run its own."""
     evaluation: bool = True
-    """Whether the finished run is measured on held-out scenes."""
+    """Whether the finished run is measured on test scenes."""
     machine: terminal.OnMachine = terminal.MACHINE
 
 
@@ -214,7 +214,7 @@ def execute(
         _train(run)
         metrics = _measured(run) if arguments.evaluation else None
     if metrics is not None:
-        print(f"\nheld-out scenes, {run.minutes:.1f} minutes of training:")
+        print(f"\ntest scenes, {run.minutes:.1f} minutes of training:")
         for metric in printed:
             if metric in metrics:
                 print(f"  {metric:24s}{metrics[metric]:10.4f}")
@@ -245,7 +245,7 @@ def _measured(run: "TrainingRun") -> Mapping[str, float]:
     """The run's final metrics, which are measured unless they have been."""
     if (metrics := run.finished()) is not None:
         return metrics
-    with terminal.progress_bar(run.recipe.num_final, "scene", desc="evaluation") as bar:
+    with terminal.news(), terminal.progress_bar(run.recipe.num_final, "scene", desc="evaluation") as bar:
         return run.finish(progress=bar.update)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from air_env.likelihoods import LIKELIHOODS, Likelihood
 
-from .convolutions import convolutional
+from ..inference.convolutions import convolutional
 from .model import ComparisonSettings, ImageModel
 
 Pictures = Float[Tensor, "batch 1 side side"]

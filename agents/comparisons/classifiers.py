@@ -10,7 +10,7 @@ from torch import Tensor
 
 from air_env.scenes import SceneDataset
 
-from .convolutions import convolutional
+from ..inference.convolutions import convolutional
 from .model import ComparisonModel, ComparisonSettings
 from .tasks import TASKS, accuracy
 

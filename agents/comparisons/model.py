@@ -39,7 +39,7 @@ class ComparisonModel(nn.Module, ABC):
 
     @abstractmethod
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
-        """Columns of metrics of held-out scenes."""
+        """Columns of metrics of scenes, of validation ones in the course of training."""
 
     def evaluate(self, scenes: SceneDataset) -> dict[str, float]:
         """Final metrics; by default those of `measure`."""
@@ -96,11 +96,11 @@ class ImageModel(ComparisonModel):
         images = scenes.float_images(self.device)
         error = self.in_batches(lambda part: (self.reconstruct(part) - part).square().sum((1, 2, 3)), images)
         bound = self.in_batches(self.bound, images)
-        return {f"{self.objective}_test": bound.mean().item(), "squared_error": error.mean().item()}
+        return {f"{self.objective}_validation": bound.mean().item(), "squared_error": error.mean().item()}
 
     def evaluate(self, scenes: SceneDataset) -> dict[str, float]:
         """Metrics of `measure`."""
-        return {name.removesuffix("_test"): value for name, value in self.measure(scenes).items()}
+        return {name.removesuffix("_validation"): value for name, value in self.measure(scenes).items()}
 
 
 class SceneRegressor(ComparisonModel):

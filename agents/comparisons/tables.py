@@ -18,8 +18,8 @@ from air_env.model import Images, SceneConfig, SceneModel, masked
 from air_env.renderers import TabletopConfig
 from air_env.scenes import SceneDataset
 
+from ..inference.convolutions import convolutional
 from ..training.settings import refuse_unknown
-from .convolutions import convolutional
 from .model import ComparisonSettings, SceneRegressor
 
 ORDERS = ("arbitrary", "canonical")

@@ -52,7 +52,9 @@ def _draw_accuracy(axes: Axes, sweep: SweepResults, looks: Looks) -> None:
         low, high = np.quantile(values, (0.25, 0.75), axis=0)
         axes.fill_between(iterations, low, high, color=looks[name]["color"], alpha=0.08, lw=0)
     axes.axhline(SUCCESS, color="0.6", lw=0.8, zorder=0)
-    axes.set(xlabel="iteration", ylabel="held-out accuracy", ylim=(0, 1.02), title="median and quartiles of the seeds")
+    axes.set(
+        xlabel="iteration", ylabel="validation accuracy", ylim=(0, 1.02), title="median and quartiles of the seeds"
+    )
 
 
 def _draw_success(axes: Axes, sweep: SweepResults, looks: Looks) -> None:

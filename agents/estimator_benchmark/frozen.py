@@ -45,7 +45,7 @@ _FORMAT = "air-env frozen problems 1"
 _SHIPPED = resources.files("air_agents") / "estimator_benchmark" / "problems"
 _SHEET = 24
 """Images in a row and in a column of the sheet."""
-_NUM_TEST, _LOOK_EVERY, _STUCK_STEPS = 500, 50, 750
+_NUM_VALIDATION, _LOOK_EVERY, _STUCK_STEPS = 500, 50, 750
 _WIDTH = 64
 _EARLY = 0.5
 """Count accuracy of the early stage."""
@@ -61,7 +61,7 @@ class FrozenAgent:
         agent: The agent, in double precision, with the exploration of that stage.
         images: ``[image, channel, side, side]``, uint8, of the training images.
         iteration: How long it had been trained.
-        count_accuracy: Held-out, at that time.
+        count_accuracy: Of validation scenes, at that time.
     """
 
     scene: str
@@ -167,7 +167,7 @@ def capture(
         path: The file of weights to write; that of images goes beside it.
         data_dir: Folder of the data files, for scenes that need some.
         max_steps: Iterations; by default the recipe's.
-        progress: Called at every look with the run's name, the iteration and the held-out count accuracy.
+        progress: Called at every look with the run's name, the iteration and the count accuracy of validation scenes.
 
     Raises:
         RuntimeError: The agent never counted half of the scenes right.
@@ -175,14 +175,15 @@ def capture(
     recipe = narrow(RECIPES.find(scene))
     recipe = recipe if max_steps is None else replace(recipe, max_steps=max_steps)
     source = recipe.make_scene(data_dir)
-    train, test = source.dataset("train", recipe.num_train, recipe.seed), source.dataset("test", _NUM_TEST, recipe.seed)
+    train = source.dataset("train", recipe.num_train, recipe.seed)
+    validation = source.dataset("validation", _NUM_VALIDATION, recipe.seed)
     stages: dict[str, tuple[dict[str, Tensor], dict[str, float]]] = {}
 
     def follow(name: str, recipe: Recipe, last: int) -> tuple[dict[str, Tensor], dict[str, float]]:
         trainer = Trainer(recipe, train)
         while True:
             weight, trainer.agent.exploration = recipe.exploration_at(trainer.iteration).weight, Exploration()
-            accuracy = count_accuracy(trainer.agent, test)
+            accuracy = count_accuracy(trainer.agent, validation)
             progress(name, trainer.iteration, accuracy)
             facts = {"iteration": trainer.iteration, "exploration": weight, "count_accuracy": accuracy}
             state = deepcopy(trainer.agent.state_dict()), facts

@@ -19,7 +19,7 @@ from ..training.results import read_run
 from .record import Record, read_record
 
 SUCCESS = 0.95
-"""Held-out count accuracy from which a run has learned to count (our choice)."""
+"""Count accuracy from which a run has learned to count (our choice)."""
 COLLAPSE = 0.6
 """Below it, a run has collapsed (our choice): of three equally frequent counts, a constant guess gets 1/3 right, and
 who tells but one of them from the others, 2/3."""
@@ -41,9 +41,9 @@ class Outcome:
     status: Status
     """What became of it."""
     rows: list[dict[str, float]]
-    """Rows of its metrics, with the cumulative ``likelihoods``, where there was a probe."""
+    """Rows of its metrics of validation scenes, with the cumulative ``likelihoods``, where there was a probe."""
     accuracy: float = 0.0
-    """Held-out accuracy of the finished agent; see `accuracy_of`."""
+    """Accuracy of the finished agent on test scenes; see `accuracy_of`."""
     elbo: float = -math.inf
     """Bound of the finished agent, in nats."""
     iwae: float = -math.inf

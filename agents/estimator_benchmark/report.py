@@ -15,11 +15,11 @@ from .figures import draw_figures
 from .outcomes import COLLAPSE, PARTS, SUCCESS, SweepResults, mean_interval, rate_interval, read_sweep
 
 _HOW_TO_READ = (
-    f"Every seed counts. A run succeeds with a held-out accuracy of {SUCCESS} or more (of counts; where kinds are told "
-    "apart, of counts times kinds), and has collapsed below "
-    f"{COLLAPSE} or when it failed, that is diverged or crashed; a failed run has accuracy 0. Intervals are at 95 %: "
-    "exact ones of rates, bootstrapped ones of means. Medians are over all seeds, so that *never* says that at least "
-    "half of them did not reach it."
+    f"Every seed counts. A run succeeds with an accuracy of {SUCCESS} or more on test scenes (of counts; where kinds "
+    "are told apart, of counts times kinds); what happens until then is measured on validation scenes. It has "
+    f"collapsed below {COLLAPSE} or when it failed, that is diverged or crashed; a failed run has accuracy 0. "
+    "Intervals are at 95 %: exact ones of rates, bootstrapped ones of means. Medians are over all seeds, so that "
+    "*never* says that at least half of them did not reach it."
 )
 _COSTS = (
     "Costs, medians over seeds. Time includes evaluations and leaves out probes; likelihoods are counted by image. "

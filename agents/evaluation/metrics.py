@@ -1,16 +1,16 @@
 """How good an agent is: counts, windows and bounds on scenes it never saw."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from air_env import geometry
-from air_env.explanation import DrawnExplanation
+from air_env.explanation import DrawnExplanation, Explanation
 from air_env.model import SceneModel
 from air_env.renderers.backends import KINDS, Kind
 from air_env.scenes import SceneDataset
@@ -20,7 +20,10 @@ from air_env.world import World
 from ..inference.agent import Agent
 from ..inference.episodes import sample_episodes
 from ..inference.rollout import Rollout, unstopped_rollout
+from .identity import Reader
 
+MEDIANS = ("box_iou_tight",)
+"""Metrics whose median is told beside their mean."""
 _BATCH = 500
 
 
@@ -44,6 +47,7 @@ def evaluate(
     *,
     num_samples: int = 20,
     generator: torch.Generator | None = None,
+    reader: Reader | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> dict[str, float]:
     """Measures an agent.
@@ -53,16 +57,22 @@ def evaluate(
         scenes: Images and the truth about them; held-out ones, for a fair figure.
         num_samples: Samples of the importance-weighted bound.
         generator: Source of all samples, on the agent's device.
+        reader: Reads what is drawn, for ``identity_agreement`` (`air_agents.training.readers`); None leaves it out.
         progress: Called after every batch with its number of scenes.
 
     Returns:
         A flat dict. Accuracies and IoU are shares; bounds and their parts are nats per image:
 
-        - ``count_accuracy``: of the most probable n; ``count_accuracy_sampled``: of n drawn from q.
-        - ``box_iou``: mean intersection over union of the windows in correctly counted scenes with the
-          smallest square windows around the objects (windows are square), matched by the Hungarian
-          method; ``box_iou_tight``: with the objects' own boxes. The same where outlines are inferred, not windows.
-        - ``identity_accuracy``, where ``z_what`` is a category: of the objects of correctly counted scenes.
+        - ``count_accuracy``: of the most probable n; ``count_accuracy_nonempty``: in scenes that are not empty;
+          ``count_accuracy_i``: in scenes of i objects; ``count_accuracy_sampled``: of n drawn from q.
+        - ``box_iou_tight``: mean intersection over union of the boxes of what is drawn with the objects' own, matched
+          by the Hungarian method, in correctly counted scenes that are not empty; ``box_iou_tight_median``: the median
+          scene's. ``box_iou``: the mean of attention windows, which are square, with the smallest squares around the
+          objects; of the boxes, where outlines are inferred, not windows.
+        - ``identity_accuracy``, where ``z_what`` is a category: of the objects of these scenes.
+        - ``identity_agreement``, where ``z_what`` is a code and there is a reader: of the same objects, each drawn
+          alone, the share that the reader takes for what they are; ``identity_agreement_originals``: the share of
+          held-out originals, each alone, which is what perfect reconstructions would reach.
         - ``position_error``, ``rotation_error``, where objects are three-dimensional: mean distance, in the scene's
           unit, and mean turn, in radians, up to the object's symmetry, of the objects whose kind is right;
           ``rotation_error_KIND``: of one kind. Balls have no turn.
@@ -70,7 +80,7 @@ def evaluate(
         - ``return``: of the episode that draws the most probable explanation.
         - ``elbo`` = ``log_likelihood - kl_where - kl_what - kl_count``, less ``kl_camera`` where there is one;
           ``iwae``: importance-weighted bound.
-        - ``confusion_i_j``: share of the scenes with i objects that were counted as j.
+        - ``confusion_i_j``: share of the scenes with i objects that were counted as another number j.
 
     Raises:
         ValueError: There are no scenes, or no samples.
@@ -80,20 +90,22 @@ def evaluate(
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     scenes = scenes.to("cpu")
-    totals: dict[str, list[Tensor]] = {}
+    parts, counts = [], []
     for start in range(0, len(scenes), _BATCH):
         batch = scenes[start : start + _BATCH]
-        for name, values in _measure(agent, batch, num_samples, generator).items():
-            totals.setdefault(name, []).append(values)
+        part, count = _measure(agent, batch, num_samples, generator, reader)
+        parts.append(part)
+        counts.append(count.cpu())
         if progress is not None:
             progress(len(batch))
-    metrics = {name: torch.cat(values).double().mean().item() for name, values in totals.items() if name != "count"}
-    return metrics | _confusion(scenes.count, torch.cat(totals["count"]).cpu(), agent.model.config.num_steps)
+    originals = {} if reader is None else {"identity_agreement_originals": reader.accuracy.item()}
+    return averages(parts) | originals | _confusion(scenes.count, torch.cat(counts), agent.model.config.num_steps)
 
 
 def _measure(
-    agent: Agent, scenes: SceneDataset, num_samples: int, generator: torch.Generator | None
-) -> dict[str, Tensor]:
+    agent: Agent, scenes: SceneDataset, num_samples: int, generator: torch.Generator | None, reader: Reader | None
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The metrics of scenes, as `averages` takes them, and the most probable counts."""
     device = agent.model.log_p_count.device
     images, truth = scenes.float_images(device), scenes.count.to(device)
     # Objects that q all but excludes may lie anywhere: nothing holds their latents within bounds.
@@ -121,8 +133,9 @@ def _measure(
     weights = torch.stack(
         [p.problem(analytic_kl=False).all().logsumexp(1) for p in [first] + [rollout() for _ in range(num_samples - 1)]]
     )
-    return {
+    metrics = {
         **compare(z, scenes, kinds_of(agent.model)),
+        **({} if reader is None else {"identity_agreement": agreement(z, scenes, agent.model, reader)}),
         "count_accuracy_sampled": sampled == truth,
         "return": returns,
         "elbo": problem.elbo(),
@@ -133,8 +146,8 @@ def _measure(
         "kl_what": kl[:, 1],
         **({"kl_camera": first.kl_scene} if agent.model.scene_dim else {}),
         "kl_count": (q * (problem.log_q - agent.model.log_p_count)).sum(1),
-        "count": z.count,
     }
+    return metrics, z.count
 
 
 def kinds_of(model: SceneModel) -> tuple[Kind, ...]:
@@ -144,7 +157,21 @@ def kinds_of(model: SceneModel) -> tuple[Kind, ...]:
 
 def judge(z: DrawnExplanation, scenes: SceneDataset, model: SceneModel) -> dict[str, float]:
     """Accuracies and errors of explanations in terms of a model: means of what `compare` gives."""
-    return {name: values.double().mean().item() for name, values in compare(z, scenes, kinds_of(model)).items()}
+    return averages([compare(z, scenes, kinds_of(model))])
+
+
+def averages(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Means of what `compare` and the like give of several batches, and medians of what is named so in `MEDIANS`."""
+    values: dict[str, list[Tensor]] = {}
+    for part in parts:
+        for name, some in part.items():
+            values.setdefault(name, []).append(some.cpu().double())
+    metrics = {}
+    for name, some in values.items():
+        metrics[name] = torch.cat(some).mean().item()
+        if name in MEDIANS:
+            metrics[f"{name}_median"] = torch.cat(some).median().item()
+    return metrics
 
 
 def compare(z: DrawnExplanation, scenes: SceneDataset, kinds: tuple[Kind, ...] = ()) -> dict[str, Tensor]:
@@ -156,19 +183,24 @@ def compare(z: DrawnExplanation, scenes: SceneDataset, kinds: tuple[Kind, ...] =
         kinds: What the categories are, where they are three-dimensional objects.
 
     Returns:
-        ``count_accuracy [scene]``; over the scenes with objects whose count is right, ``box_iou`` and
-        ``box_iou_tight``; where ``z_what`` is a category, ``identity_accuracy`` over the objects of these
-        scenes, matched by their boxes. `evaluate` says what they are.
+        ``count_accuracy [scene]``, and the same of the scenes that are not empty, and of those of each number of
+        objects; over the scenes with objects whose count is right, ``box_iou`` and ``box_iou_tight``; where ``z_what``
+        is a category, ``identity_accuracy`` over the objects of these scenes, matched by their boxes. `evaluate` says
+        what they are.
     """
-    side, count = scenes.images.shape[-1], z.count.cpu()
-    right = count == scenes.count
-    scored = right & (scenes.count > 0)
-    boxes, true_boxes = z.boxes(side).cpu()[scored], scenes.boxes[scored]
+    side, right = scenes.images.shape[-1], z.count.cpu() == scenes.count
+    scored, (rows, steps, objects), tight = matched(z, scenes)
+    windows, true_boxes = geometry.to_pixels(z.windows, side).cpu()[scored], scenes.boxes[scored]
     # Windows are square, outlines of objects with poses are not.
     flat = scenes.poses.shape[-1] == 0
     squares = geometry.boxes(geometry.from_boxes(true_boxes, side), side) if flat else true_boxes
-    iou, (rows, steps, objects) = match(boxes, squares)
-    metrics = {"count_accuracy": right, "box_iou": iou, "box_iou_tight": match(boxes, true_boxes)[0]}
+    metrics = {
+        "count_accuracy": right,
+        "count_accuracy_nonempty": right[scenes.count > 0],
+        **{f"count_accuracy_{n}": right[scenes.count == n] for n in scenes.count.unique().tolist()},
+        "box_iou": match(windows, squares)[0],
+        "box_iou_tight": tight,
+    }
     if not z.z_what.is_floating_point():
         labels = scenes.labels[scored][rows, objects]
         recognised = z.z_what.cpu()[scored][rows, steps] == labels
@@ -179,6 +211,29 @@ def compare(z: DrawnExplanation, scenes: SceneDataset, kinds: tuple[Kind, ...] =
     if scenes.z_scene.shape[1] > 0:
         metrics["camera_error"] = (z.z_scene.cpu() - scenes.z_scene).abs()[:, 0]
     return metrics
+
+
+def matched(
+    z: DrawnExplanation, scenes: SceneDataset
+) -> tuple[Bool[Tensor, "scene"], Int[Tensor, "3 pair"], Float[Tensor, "counted"]]:
+    """Objects of explanations matched with the true ones by their boxes.
+
+    Returns:
+        Which scenes are counted right and not empty; and of these what `match` gives: the pairs, and the mean IoU.
+    """
+    counted = (z.count.cpu() == scenes.count) & (scenes.count > 0)
+    iou, pairs = match(z.boxes(scenes.images.shape[-1]).cpu()[counted], scenes.boxes[counted])
+    return counted, pairs, iou
+
+
+def agreement(z: DrawnExplanation, scenes: SceneDataset, model: SceneModel, reader: Reader) -> Bool[Tensor, "object"]:
+    """Whether a reader takes the objects of correctly counted scenes, each drawn alone, for what they are."""
+    counted, (rows, steps, objects), _ = matched(z, scenes)
+    z_where, z_what = (part[counted.to(part.device)][rows, steps] for part in (z.z_where, z.z_what))
+    alone = Explanation.of_objects(torch.ones_like(z_where[:, :1]), z_where[:, None], z_what[:, None])
+    truth = scenes[counted]
+    read = reader.read(model.render(alone).cpu(), truth.boxes[rows, objects])
+    return read == truth.labels[rows, objects]
 
 
 def pose_errors(
@@ -225,9 +280,10 @@ def match(
 
 
 def _confusion(truth: Tensor, count: Tensor, num_steps: int) -> dict[str, float]:
-    """Share of the scenes with i objects counted as j."""
+    """Share of the scenes with i objects counted as another number j."""
     return {
         f"confusion_{i}_{j}": (count[truth == i] == j).double().mean().item()
         for i in truth.unique().tolist()
         for j in range(num_steps + 1)
+        if i != j
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from air_env import pictured
+from air_env import geometry, pictured
 from air_env.explanation import DrawnExplanation, Images
 from air_env.frames import Frame
 
@@ -20,14 +20,15 @@ def scenes_beside_reconstructions(images: Images, explained: DrawnExplanation | 
 
 def strip(images: Tensor, z: DrawnExplanation | None = None, scale: int = 2) -> Frame:
     """Images in a row (`air_env.pictured.strip`), with their windows where there is an explanation."""
-    return pictured.strip(images.cpu(), None if z is None else z.boxes(images.shape[-1]).cpu(), scale)
+    windows = None if z is None else geometry.to_pixels(z.windows, images.shape[-1]).cpu()
+    return pictured.strip(images.cpu(), windows, scale)
 
 
 def count_accuracy_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Writes a PNG of the held-out count accuracy over the course of training."""
+    """Writes a PNG of the count accuracy of validation scenes over the course of training."""
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([row["iteration"] for row in rows], [row["count_accuracy"] for row in rows], marker=".")
-    axes.set(xlabel="iteration", ylabel="held-out count accuracy", ylim=(0, 1.01))
+    axes.set(xlabel="iteration", ylabel="validation count accuracy", ylim=(0, 1.01))
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120, format="png")

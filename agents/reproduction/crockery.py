@@ -81,8 +81,6 @@ def measure_tables(job: Job, case: Case, experiment: Experiment) -> Metrics:
     scenes, network = scenes_of(experiment, case.run), trained(job)
     z, seconds = timed(network.explain, scenes.float_images(), num_threads=NUM_THREADS)
     metrics = errors(z, scenes, network.model)
-    for n in scenes.count.unique().tolist():
-        metrics[f"count_accuracy_{n}"] = (z.count == n)[scenes.count == n].double().mean().item()
     # Comparisons are not compiled, so that their speed says nothing.
     speed = {"images_per_second": len(scenes) / seconds} if isinstance(job.recipe, Recipe) else {}
     return metrics | speed

@@ -59,7 +59,7 @@ def measure_classifier(job: Job, case: Case, experiment: Experiment) -> Metrics:
 
 
 def measure_course(job: Job, case: Case, experiment: Experiment) -> list[Metrics]:
-    """Held-out metrics in the course of training."""
+    """Metrics of validation scenes in the course of training."""
     return [
         {"iteration": row["iteration"], "count_accuracy_then": row["count_accuracy"], "elbo_then": row["elbo"]}
         for row in job.rows()
@@ -88,9 +88,9 @@ def write(page: Page, table: pd.DataFrame, experiment: Experiment) -> None:
         "The box IoU compares windows, which are square, with the smallest squares around the digits; the bounds "
         "are in nats per image.",
     )
-    page.add_picture("accuracy", curves(table), "Held-out count accuracy over training")
+    page.add_picture("accuracy", curves(table), "Count accuracy over training, on validation scenes")
     page.add("## Stages of training")
-    caption = f"Held-out scenes with windows, and reconstructions, of seed {experiment.seeds[0]}: first window red, "
+    caption = f"Validation scenes with windows, and reconstructions, of seed {experiment.seeds[0]}: first window red, "
     stages = _stages(experiment.job("air_012", experiment.seeds[0]))
     page.add_picture("stages", stages, caption + "second green, third blue")
     page.add(
@@ -105,7 +105,7 @@ def write(page: Page, table: pd.DataFrame, experiment: Experiment) -> None:
 
 
 def curves(table: pd.DataFrame) -> Figure:
-    """Held-out count accuracy over training, a line for every seed."""
+    """Count accuracy of validation scenes over training, a line for every seed."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.add_subplot()
     for seed, rows in table[table.iteration.notna()].groupby("seed", sort=False):
@@ -113,7 +113,7 @@ def curves(table: pd.DataFrame) -> Figure:
     top = table.cnn_count_accuracy.mean()
     axes.axhline(top, color="0.2", lw=1, ls="--", label="classifier trained with the counts")
     axes.axhline(CHANCE, color="0.5", lw=1, ls=":", label="chance")
-    axes.set(xlabel="iteration", ylabel="held-out count accuracy", ylim=(0, 1.02))
+    axes.set(xlabel="iteration", ylabel="validation count accuracy", ylim=(0, 1.02))
     axes.legend(fontsize=8, loc="lower right")
     axes.grid(alpha=0.3)
     return figure

@@ -79,9 +79,9 @@ def first_attended(z: DrawnExplanation, scenes: SceneDataset) -> tuple[SceneData
     """
     right = (z.count.cpu() == 2) & (scenes.count == 2)
     scenes, side = scenes[right], scenes.images.shape[-1]
-    boxes = z.boxes(side).cpu()[right]
+    windows = geometry.to_pixels(z.windows, side).cpu()[right]
     squares = geometry.boxes(geometry.from_boxes(scenes.boxes, side), side)
-    _, (_, steps, objects) = match(boxes, squares)
+    _, (_, steps, objects) = match(windows, squares)
     return scenes, (objects[steps == 0] == 0).long().numpy()
 
 

@@ -57,8 +57,8 @@ _SOLIDS: dict[str, AnyRecipe] = {
 }
 """Run of Figures 6 and 7 -> recipe."""
 _FEW_LABELS = 1_000
-_NUM_TEST = 60
-"""Held-out scenes on which the smallest runs measure themselves."""
+_NUM_SCENES = 60
+"""Validation and test scenes on which the smallest runs measure themselves."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ def _tiny(recipe: AnyRecipe, max_steps: int, side: int | None) -> AnyRecipe:
         evaluate_every=max(1, max_steps // 4),
         num_train=num_train,
         batch_size=min(8, num_train),
-        num_test=_NUM_TEST,
-        num_final=_NUM_TEST,
+        num_validation=_NUM_SCENES,
+        num_final=_NUM_SCENES,
     )
     if side is not None:
         recipe = replace(recipe, model=replace(_small(recipe.model), image_size=side))

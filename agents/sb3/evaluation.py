@@ -11,7 +11,7 @@ from air_env.explanation import DrawnExplanation, Images
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
 
-from ..evaluation.metrics import compare, kinds_of
+from ..evaluation.metrics import averages, compare, kinds_of
 
 Act = Callable[[dict[str, NDArray]], NDArray]
 """From a batch of observations to a batch of actions."""
@@ -26,14 +26,14 @@ def evaluate_policy(
 
     Args:
         act: The policy.
-        world: The generative model, and held-out scenes for a fair figure.
+        world: The generative model, and scenes that it was not trained on, for a fair figure.
         action_mode: What its actions are.
         seed: Seed of what the environment draws, where the action is a distribution.
         progress: Called after every batch with its number of scenes.
 
     Returns:
-        Means: ``count_accuracy``, ``box_iou`` and ``identity_accuracy`` as `air_agents.evaluation.metrics.evaluate` has
-        them, NaN where nothing was counted correctly; ``return`` in nats.
+        Accuracies and IoU as `air_agents.evaluation.metrics.evaluate` has them, NaN where nothing was counted
+        correctly; ``return`` in nats.
     """
     parts: list[dict[str, Tensor]] = []
     for start in range(0, len(world.scenes), _BATCH):
@@ -42,7 +42,7 @@ def evaluate_policy(
         parts.append(compare(z, scenes.to("cpu"), kinds_of(world.model)) | {"return": returns})
         if progress is not None:
             progress(len(scenes))
-    return {name: torch.cat([part[name].cpu() for part in parts]).double().mean().item() for name in parts[0]}
+    return averages(parts)
 
 
 def explain(

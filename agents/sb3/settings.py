@@ -39,8 +39,8 @@ class Settings(TrainingSettings):
     """Number of training images."""
     evaluate_every: int = 6_000
     """Environment steps between rows of metrics."""
-    num_test: int = 500
-    """Number of held-out scenes that rows of metrics are measured on."""
+    num_validation: int = 500
+    """Number of validation scenes that rows of metrics are measured on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -90,7 +90,7 @@ class PolicyTrainer(Trains):
         """Steps and images so far, and the policy's count accuracy and return."""
         found = evaluate_policy(self.act, World(self.model, scenes), self.settings.action_mode)
         counts = {"steps": self.iteration, "images": self.images}
-        return counts | {"count_accuracy": found["count_accuracy"], "return_test": found["return"]}
+        return counts | {"count_accuracy": found["count_accuracy"], "return_validation": found["return"]}
 
     def evaluate(self, scenes: SceneDataset, progress: Callable[[int], object] | None = None) -> dict[str, float]:
         """The metrics of `evaluate_policy`, with the returns of the empty explanation and of random actions.

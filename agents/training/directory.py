@@ -1,11 +1,11 @@
 """Run directories: created atomically; existing files are never overwritten, damaged ones are refused.
 
 config.json           the recipe, with its kind
-metrics.csv           one row per evaluation, with what a probe adds; also in tensorboard/
+metrics.csv           one row per evaluation on validation scenes, with what a probe adds; also in tensorboard/
 agent.safetensors     the weights (comparisons: model.safetensors, Stable-Baselines3: policy.safetensors)
-evaluation.json       final metrics on held-out scenes
+evaluation.json       final metrics on test scenes
 resume.pt             everything the next iteration depends on
-pictures/             scenes beside reconstructions at stages of training
+pictures/             validation scenes beside reconstructions at stages of training
 """
 
 import contextlib

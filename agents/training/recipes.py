@@ -74,7 +74,7 @@ class Recipe(GradientSettings):
 
     def make_trainer(self, scene: Scene, device: torch.device | str = "cpu") -> Trainer:
         """The trainer of an agent, with initial weights."""
-        return Trainer(self, scene.dataset("train", self.num_train, self.seed), device)
+        return Trainer(self, scene.dataset("train", self.num_train, self.seed), device, scene)
 
     def exploration_at(self, iteration: int) -> Exploration:
         """What is mixed into q at an iteration of training."""

@@ -1,5 +1,6 @@
 """Reads finished runs: settings, metrics over training, final metrics."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def read_run(directory: Path) -> Finished:
         ValueError: Its files are damaged.
     """
     try:
-        metrics = read_json(directory / EVALUATION_FILE)
+        # Older files call the share of scenes with i objects that is counted right by the name of a confusion.
+        written = read_json(directory / EVALUATION_FILE).items()
+        metrics = {re.sub(r"^confusion_(\d+)_\1$", r"count_accuracy_\1", name): value for name, value in written}
         config = read_json(directory / CONFIG_FILE)
         if "images" not in metrics:
             metrics["images"] = metrics["iterations"] * config["batch_size"]

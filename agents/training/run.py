@@ -63,6 +63,7 @@ class TrainingRun(Generic[R]):
 
     Attributes:
         trainer: What is trained.
+        validation: The scenes that rows of metrics and pictures are made of.
         minutes: Minutes of training so far.
         rows: The metrics so far.
         save_every: Seconds between checkpoints, at least.
@@ -85,7 +86,7 @@ class TrainingRun(Generic[R]):
         self.directory, self.recipe = directory, recipe
         self.max_minutes = None if max_minutes is None else float(max_minutes)
         self.scene = recipe.make_scene(data_dir)
-        self.test = self.scene.dataset("test", recipe.num_test, recipe.seed)
+        self.validation = self.scene.dataset("validation", recipe.num_validation, recipe.seed)
         self.trainer: Trains = recipe.make_trainer(self.scene, device)
         self.minutes = 0.0
         self.rows: list[dict[str, float]] = []
@@ -253,7 +254,7 @@ class TrainingRun(Generic[R]):
         return metrics if metrics.get("iterations") == self.trainer.iteration else None
 
     def finish(self, progress: Callable[[int], object] | None = None) -> dict[str, float]:
-        """Measures what was trained on held-out scenes that training never looked at, and draws the last pictures.
+        """Measures what was trained on test scenes, which nothing has looked at before, and draws the last pictures.
 
         Args:
             progress: Called with the number of scenes of every batch; there are ``recipe.num_final`` in all.
@@ -274,12 +275,12 @@ class TrainingRun(Generic[R]):
         return metrics
 
     def final_scenes(self) -> SceneDataset:
-        """The held-out scenes of `finish`, other arrangements than those of the rows of metrics."""
+        """The test scenes of `finish`; no choice may depend on them."""
         return self.scene.dataset("test", self.recipe.num_final, self.recipe.seed + 1)
 
     def _picture(self) -> None:
         # Empty scenes are explained, but nothing to look at.
-        scenes = self.test[self.test.count > 0][: self.recipe.num_pictured]
+        scenes = self.validation[self.validation.count > 0][: self.recipe.num_pictured]
         if (picture := self.trainer.picture(scenes)) is not None:
             path = self.directory / PICTURES_FOLDER / f"scenes_{self.trainer.iteration:06d}.png"
             write_atomically(path, lambda temporary: Image.fromarray(picture).save(temporary, "PNG"))
@@ -294,14 +295,14 @@ class TrainingRun(Generic[R]):
             )
 
     def _log(self, objective: float, tensorboard: SummaryWriter) -> float:
-        """Evaluates on held-out scenes and writes a row of metrics; returns the seconds that the probe took."""
+        """Evaluates on validation scenes and writes a row of metrics; returns the seconds that the probe took."""
         self._check_finite()
         trainer = self.trainer
         row = {
             "iteration": trainer.iteration,
             "minutes": round(self.minutes, 3),
             **trainer.objectives(objective),
-            **trainer.measure(self.test),
+            **trainer.measure(self.validation),
             "learning_rate": trainer.learning_rate,
         }
         begun = time.monotonic()

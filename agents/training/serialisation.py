@@ -83,16 +83,18 @@ def recipe_kind(kind: object) -> type[TrainingSettings]:
 
 
 def upgraded(values: Options) -> Options:
-    """Settings in today's form, of files from before settings said their kind.
+    """Settings in today's form, of files from before settings said their kind, or by their former names.
 
     A kind is then the first whose settings have all the names that there are, as it was when the files were written.
     """
     values = {name: upgraded(value) if isinstance(value, dict) else value for name, value in values.items()}
     if "algorithm" in values and "total_steps" in values:
         steps = values.pop("total_steps")
-        values |= {"kind": "sb3", "max_steps": steps, "evaluate_every": max(1, steps // 50), "num_test": 500}
+        values |= {"kind": "sb3", "max_steps": steps, "evaluate_every": max(1, steps // 50), "num_validation": 500}
     elif "kind" not in values and "max_steps" in values:
         values["kind"] = "agent" if {"agent", "estimator"} & values.keys() else "comparison"
+    if "num_test" in values and "max_steps" in values:
+        values["num_validation"] = values.pop("num_test")
     families = {"renderer": RENDERERS, "agent": AGENTS}
     if values.get("kind") == "comparison":
         recipe_kind("comparison")

@@ -1,4 +1,4 @@
-"""Settings shared by all training runs: scenes, steps, seed, held-out scenes."""
+"""Settings shared by all training runs: scenes, steps, seed, validation and test scenes."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from air_env.frames import Frame
 from air_env.scenes import SCENES, Scene, SceneDataset, make_scene
+from air_env.scenes.base import LARGEST_SEED
 
 Rows = Sequence[Mapping[str, float]]
 Options = dict[str, Any]
@@ -62,11 +63,11 @@ class Trains(ABC):
 
     @abstractmethod
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
-        """Columns of metrics of held-out scenes."""
+        """Columns of metrics of validation scenes."""
 
     @abstractmethod
     def evaluate(self, scenes: SceneDataset, progress: Callable[[int], object] | None = None) -> dict[str, float]:
-        """Final metrics of held-out scenes; ``progress`` is called with the number of scenes of every batch."""
+        """Final metrics of test scenes; ``progress`` is called with the number of scenes of every batch."""
 
     @abstractmethod
     def picture(self, scenes: SceneDataset) -> Frame | None:
@@ -114,19 +115,21 @@ class TrainingSettings(ABC):
     """Learning rate of Adam (Deviation; paper: 1e-4 with RMSProp)."""
     evaluate_every: int = 250
     """Iterations between rows of metrics."""
-    num_test: int = 1_000
-    """Number of held-out scenes that rows of metrics are measured on."""
+    num_validation: int = 1_000
+    """Number of validation scenes that rows of metrics are measured on."""
     num_final: int = 5_000
-    """Number of held-out scenes that the finished model is measured on."""
+    """Number of test scenes that the finished model is measured on."""
     num_pictured: int = 12
-    """Number of held-out scenes in pictures."""
+    """Number of validation scenes in pictures."""
     seed: int = 0
     """Decides the training images, the initial weights, the order of batches and all noise."""
 
     def __post_init__(self) -> None:
         SCENES.find(self.scene)
-        whole = ("max_steps", "num_train", "evaluate_every", "num_test", "num_final", "num_pictured")
+        whole = ("max_steps", "num_train", "evaluate_every", "num_validation", "num_final", "num_pictured")
         self._refuse_nonsense(positive=(*whole, "learning_rate"), not_negative=("seed",), whole=(*whole, "seed"))
+        if self.seed >= LARGEST_SEED:  # the next one is that of the test scenes
+            raise ValueError(f"seed must be less than {LARGEST_SEED}, got {self.seed}")
 
     @abstractmethod
     def make_trainer(self, scene: Scene, device: torch.device | str = "cpu") -> Trains:
@@ -137,7 +140,7 @@ class TrainingSettings(ABC):
         """
 
     def make_scene(self, data_dir: str | Path | None = None) -> Scene:
-        """The source of training and held-out images.
+        """The source of training, validation and test images.
 
         Args:
             data_dir: Folder of the data files, for scenes that need some.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from air_env.frames import Frame
-from air_env.scenes import SceneDataset
+from air_env.scenes import Scene, SceneDataset
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World
 
@@ -27,6 +27,7 @@ from ..evaluation.pictures import scenes_beside_reconstructions
 from ..inference.agent import Agent, Exploration
 from ..inference.episodes import dream
 from ..inference.rollout import context_dim, unstopped_rollout
+from .readers import find_reader
 from .settings import Trains
 from .weights import fill, restore
 
@@ -42,12 +43,15 @@ class Trainer(Trains):
         recipe: What to compute.
         train: The training images.
         device: Where to compute.
+        scene: Where they come from, for ``identity_agreement``; None leaves that out.
     """
 
     objective = "elbo"
 
-    def __init__(self, recipe: Recipe, train: SceneDataset, device: torch.device | str = "cpu") -> None:
-        self.recipe = recipe
+    def __init__(
+        self, recipe: Recipe, train: SceneDataset, device: torch.device | str = "cpu", scene: Scene | None = None
+    ) -> None:
+        self.recipe, self.scene = recipe, scene
         self.device = torch.device(device)
         self.description = f"estimator {recipe.estimator}"
         # Weights are drawn from the recipe's seed without touching the caller's global generator.
@@ -135,7 +139,7 @@ class Trainer(Trains):
         return {self.objective if self.iteration > self.recipe.sleep_steps else "log_q_dream": mean}
 
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
-        """Accuracies on held-out scenes, without exploration."""
+        """Accuracies on validation scenes, without exploration."""
         with self._without_exploration() as agent:
             return accuracies(agent, scenes)
 
@@ -145,9 +149,9 @@ class Trainer(Trains):
         self.agent.exploration = Exploration()
         self.agent.model.anneal(None)
         generator = torch.Generator(self.device).manual_seed(self.recipe.seed + 1)
-        return evaluate(
-            self.agent, scenes, num_samples=self.recipe.iwae_samples, generator=generator, progress=progress
-        )
+        reader = None if self.scene is None else find_reader(self.agent.model, self.scene)
+        samples = self.recipe.iwae_samples
+        return evaluate(self.agent, scenes, num_samples=samples, generator=generator, reader=reader, progress=progress)
 
     def picture(self, scenes: SceneDataset) -> Frame:
         """Scenes with windows beside their reconstructions."""

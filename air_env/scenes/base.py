@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, cast, get_args
 
 import torch
 from torch import Tensor
@@ -11,7 +11,11 @@ from air_env.frames import Frame
 from air_env.pictured import SHOWN, Pictured, strip
 from air_env.reading import read_whole
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
+STREAMS: dict[Split, int] = {"train": 0, "test": 1, "validation": 2}
+"""Split -> the number that tells its random numbers from those of the other splits with the same seed."""
+LARGEST_SEED = 2**32 - 1
+"""Of scenes: numpy has the same random numbers for [s + 2^32, 0] as for [s, 1], those of another split."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,11 @@ class SceneDataset(Pictured):
 
 
 class Scene(Protocol):
-    """A source of images. ``train`` and ``test`` scenes are made of different objects."""
+    """A source of images.
+
+    ``train`` scenes are learned from. ``validation`` scenes show the progress of training, and are what choices are
+    made by; ``test`` scenes are looked at once, at the end. The three are made of different objects.
+    """
 
     @property
     def image_size(self) -> int:
@@ -93,23 +101,24 @@ class Scene(Protocol):
 
 
 class PicturedScene(Pictured):
-    """A scene that notebooks show by its first held-out images."""
+    """A scene that notebooks show by its first validation images."""
 
     def picture(self: Scene) -> Frame:
-        """The first held-out images with their true boxes."""
-        return self.dataset("test", SHOWN).picture()
+        """The first validation images with their true boxes."""
+        return self.dataset("validation", SHOWN).picture()
 
 
 def check_request(split: str, num_scenes: int, seed: int) -> None:
     """Checks what a scene is asked for.
 
     Raises:
-        ValueError: The split is unknown, or a number is too small.
+        ValueError: The split is unknown, or a number is too small or too large.
     """
-    if not isinstance(split, str) or split not in ("train", "test"):
-        raise ValueError(f"split {split!r} is unknown; choose train or test")
+    if not isinstance(split, str) or split not in STREAMS:
+        raise ValueError(f"split {split!r} is unknown; choose one of {', '.join(get_args(Split))}")
     read_whole("num_scenes", num_scenes, 1)
-    read_whole("the seed of scenes", seed)
+    if read_whole("the seed of scenes", seed) > LARGEST_SEED:
+        raise ValueError(f"the seed of scenes must be at most {LARGEST_SEED}, got {seed}")
 
 
 def read_counts(counts: object, most: int | None = None) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from air_env import geometry
 from air_env.model import SceneConfig
 from air_env.scenes.arrangement import Arrangement, Overlap, arrangement_options
-from air_env.scenes.base import PicturedScene, SceneDataset, Split, check_request, read_counts
+from air_env.scenes.base import STREAMS, PicturedScene, SceneDataset, Split, check_request, read_counts
 
 _MAX_ATTEMPTS = 1000
 _CHUNK = 4096
@@ -112,7 +112,7 @@ class ComposedScene(PicturedScene):
         """Composes scenes; the same arguments give the same scenes, bit for bit."""
         check_request(split, num_scenes, seed)
         glyphs = self.glyphs(split)
-        rng = np.random.default_rng([seed, split == "test"])
+        rng = np.random.default_rng([seed, STREAMS[split]])
         count = rng.choice(np.array(self.counts), num_scenes)
         present = np.arange(max(*self.counts, 1)) < count[:, None]
         chosen = rng.integers(len(glyphs.labels), size=present.shape)

@@ -10,7 +10,13 @@ from air_env.scenes.composer import ComposedScene, Glyphs
 from air_env.scenes.files import read_gzip
 
 _URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-_PREFIX, _COUNT = {"train": "train", "test": "t10k"}, {"train": 60_000, "test": 10_000}
+_COUNT = {"train": 60_000, "t10k": 10_000}
+_ROWS: dict[Split, tuple[str, slice]] = {
+    "train": ("train", slice(55_000)),
+    "validation": ("train", slice(55_000, None)),
+    "test": ("t10k", slice(None)),
+}
+"""Split -> the files that it is in, and where."""
 _SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -21,16 +27,22 @@ _SHA256 = {
 
 @cache
 def load_mnist(split: Split, data_dir: Path | str | None = None) -> Glyphs:
-    """The 60,000 training or 10,000 test digits of MNIST, 28x28 (LeCun et al., 1998)."""
+    """Digits of MNIST, 28x28 (LeCun et al., 1998).
+
+    The first 55,000 of the training file are for training and its last 5,000 for validation; the 10,000 test digits,
+    by other writers, are for testing.
+    """
+    prefix, rows = _ROWS[split]
 
     def read(kind: str, header: int, numbers: int) -> np.ndarray:
-        name = f"{_PREFIX[split]}-{kind}-ubyte"
-        size = header + numbers * _COUNT[split]
+        name = f"{prefix}-{kind}-ubyte"
+        size = header + numbers * _COUNT[prefix]
         content = read_gzip(f"mnist/{name}.gz", _SHA256[name], size, _URL, data_dir)
         return np.frombuffer(content, np.uint8)[header:]
 
     images = read("images-idx3", 16, 28 * 28).reshape(-1, 28, 28)
-    return Glyphs(images, read("labels-idx1", 8, 1).astype(np.int64))
+    # A copy: a part of the file does not keep all of it in memory.
+    return Glyphs(images[rows].copy(), read("labels-idx1", 8, 1)[rows].astype(np.int64))
 
 
 def multi_mnist(*, data_dir: Path | str | None = None, counts: tuple[int, ...] = (0, 1, 2), **options) -> ComposedScene:

@@ -11,9 +11,9 @@ from torch import Tensor
 from air_env.renderers import SolidRenderer
 from air_env.renderers.backends import PyrenderRenderer, RaycastRenderer, SceneBatch
 from air_env.scene_config import SceneConfig
-from air_env.scenes.base import PicturedScene, Split, check_request, read_counts
+from air_env.scenes.base import STREAMS, PicturedScene, Split, check_request, read_counts
 
-_CHUNK = 4_096
+_CHUNK, _SKIPPED = 4_096, 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class SolidScene(PicturedScene):
     def _begin(self, split: Split, num_scenes: int, seed: int) -> tuple[SolidRenderer, torch.Generator, Tensor]:
         """What draws, the source of all that is random, and the numbers of objects."""
         check_request(split, num_scenes, seed)
-        generator = torch.Generator().manual_seed(2 * seed + (split == "test"))
+        generator = _generator(split, seed)
         count = torch.tensor(self.counts)[torch.randint(len(self.counts), (num_scenes,), generator=generator)]
         return cast(SolidRenderer, self.model.make_renderer()), generator, count
 
@@ -68,3 +68,14 @@ class SolidScene(PicturedScene):
         drawer = replace(self.drawer or renderer.drawer, resolution=self.image_size)
         images = [drawer.render(scenes[start : start + _CHUNK]) for start in range(0, len(scenes), _CHUNK)]
         return (torch.cat(images) * 255).round().byte()
+
+
+def _generator(split: Split, seed: int) -> torch.Generator:
+    """The random numbers of a split: no two splits have the same ones, whatever their seeds."""
+    if split != "validation":
+        return torch.Generator().manual_seed(2 * seed + STREAMS[split])
+    # Torch's seeds have 32 bits, and the other splits use all of them: these numbers begin later in the stream of a
+    # seed far from small ones.
+    generator = torch.Generator().manual_seed(2 * seed + 2**31)
+    torch.randint(2, (_SKIPPED,), generator=generator)
+    return generator

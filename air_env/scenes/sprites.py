@@ -20,7 +20,7 @@ from air_env.scenes.composer import ComposedScene, Glyphs
 
 
 def sprite_glyphs(split: Split, config: SpriteConfig) -> Glyphs:
-    """One glyph for each kind; a fixed set has no held-out shapes, only held-out arrangements."""
+    """One glyph for each kind; a fixed set is the same in all splits, which differ in their arrangements."""
     del split
     masks = np.stack([sprite_mask(kind, config.size) for kind in config.kinds])
     colours = np.array([COLOURS[kind.split()[0]] for kind in config.kinds])

@@ -1,12 +1,15 @@
 """The promises of a scene."""
 
+from collections.abc import Mapping
 from dataclasses import fields
+from itertools import combinations
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from air_env.scenes import ComposedScene, Scene, SceneDataset
+from air_env.scenes import ComposedScene, Scene, SceneDataset, Split
 from air_env.testing.expectations import expect, same
 
 _BRIGHT = 128
@@ -31,10 +34,10 @@ def check_scene(scene: Scene, *, num_scenes: int = 100, seed: int = 0) -> None:
         >>> check_scene(make_scene("sprites"))
     """
     before = _global_generators()
-    train, again = (scene.dataset("train", num_scenes, seed) for _ in range(2))
-    test, other = scene.dataset("test", num_scenes, seed), scene.dataset("train", num_scenes, seed + 1)
+    splits = {split: _make(scene, split, num_scenes, seed) for split in get_args(Split)}
+    train, again, other = splits["train"], *(scene.dataset("train", num_scenes, seed + i) for i in range(2))
     expect(same(before, _global_generators()), "global random generators were used; use one made from the seed")
-    for split, scenes in (("train", train), ("test", test)):
+    for split, scenes in splits.items():
         _check_types(scenes, num_scenes, scene.image_size)
         _check_truth(scenes, split)
     _check_glyphs(scene)
@@ -42,20 +45,34 @@ def check_scene(scene: Scene, *, num_scenes: int = 100, seed: int = 0) -> None:
     changed = [name for name in names if not same(getattr(train, name), getattr(again, name))]
     expect(not changed, f"the same arguments gave other {', '.join(changed)}; draw everything from the seed")
     expect(not same(train.images, other.images), "two seeds gave the same images; the seed must decide the scenes")
-    shared = {image.tobytes() for image in train.images[train.count > 0].numpy()}
-    repeated = sum(image.tobytes() in shared for image in test.images[test.count > 0].numpy())
-    expect(
-        repeated == 0, f"{repeated} of {num_scenes} test images are training images; the splits must share no object"
-    )
+    _check_apart({split: scenes.images[scenes.count > 0].numpy() for split, scenes in splits.items()}, "images")
+
+
+def _make(scene: Scene, split: Split, num_scenes: int, seed: int) -> SceneDataset:
+    try:
+        return scene.dataset(split, num_scenes, seed)
+    except Exception as error:
+        raise AssertionError(
+            f"dataset({split!r}, {num_scenes}, {seed}) failed: {error!r}; a scene has the splits "
+            f"{', '.join(get_args(Split))}"
+        ) from error
 
 
 def _check_glyphs(scene: Scene) -> None:
-    """That train and test scenes are made of different glyphs, unless the glyphs are a fixed set that a model knows."""
-    if not isinstance(scene, ComposedScene) or scene.model is not None:
-        return
-    train, test = ({glyph.tobytes() for glyph in scene.glyphs(split).images} for split in ("train", "test"))
-    shared = len(train & test)
-    expect(shared == 0, f"{shared} of {len(test)} test glyphs are training glyphs; the splits must share no object")
+    """That the splits are made of different glyphs, unless these are a fixed set of kinds that the renderer draws."""
+    if isinstance(scene, ComposedScene) and (scene.model is None or not scene.model.make_renderer().kinds):
+        _check_apart({split: scene.glyphs(split).images for split in get_args(Split)}, "glyphs")
+
+
+def _check_apart(splits: Mapping[str, np.ndarray], what: str) -> None:
+    """That no picture of a split is one of another split."""
+    pictures = {split: [picture.tobytes() for picture in images] for split, images in splits.items()}
+    faults = [
+        f"{shared} of {len(pictures[other])} {other} {what} are {one.replace('train', 'training')} {what}"
+        for one, other in combinations(pictures, 2)
+        if (shared := len(set(pictures[one]).intersection(pictures[other]))) > 0
+    ]
+    expect(not faults, f"{', '.join(faults)}; the splits must share no object")
 
 
 def _global_generators() -> tuple[object, ...]:

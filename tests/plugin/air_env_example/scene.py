@@ -10,8 +10,8 @@ from air_env.scenes import ComposedScene, Glyphs, Split
 
 from .renderer import RingConfig
 
-_RADII = {"train": (3.0, 4.0, 5.0), "test": (3.5, 4.5)}
-"""Outer radii in pixels: train and test must be made of different objects."""
+_RADII = {"train": (3.0, 4.0, 5.0), "validation": (3.7, 4.2), "test": (3.5, 4.5)}
+"""Outer radii in pixels: the splits must be made of different objects."""
 
 
 def draw_glyphs(split: Split) -> Glyphs:

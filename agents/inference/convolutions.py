@@ -1,4 +1,4 @@
-"""Strided convolutions, with which the autoencoder, the classifiers and the supervised network of tables look."""
+"""Strided convolutions, with which comparisons look at images, and readers at single objects."""
 
 from torch import nn
 
