@@ -8,8 +8,9 @@ import gymnasium
 from air_env.env import AIRSceneEnv
 from air_env.episode_statistics import EpisodeStatistics
 from air_env.explanation import Action, DrawnExplanation, Explanation
-from air_env.model import RewardTerms, SceneConfig, SceneModel, SceneState
+from air_env.model import SceneConfig, SceneModel, SceneState
 from air_env.renderers import PatchConfig, SpriteConfig
+from air_env.rewards import RewardTerms
 from air_env.scenes import SCENES, make_scene
 from air_env.vector_env import AIRSceneVectorEnv
 from air_env.world import World, make_world

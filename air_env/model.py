@@ -20,7 +20,7 @@ gained by drawing the empty scene; before it the canvas is black.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ from air_env.explanation import Action, DrawnExplanation, Explanation, Images, m
 from air_env.precision import exact
 from air_env.priors import GaussianPrior, Prior, hazards
 from air_env.renderers import Renderer
+from air_env.rewards import RewardTerms
 from air_env.scene_config import SceneConfig
 
 
@@ -51,28 +52,6 @@ class SceneState:
     """Whether the episode goes on; the others are absorbing."""
     z: Explanation
     """What was said so far; 0 for what was not."""
-
-
-@dataclass(frozen=True)
-class RewardTerms:
-    """The parts of a reward in nats, each ``[batch]`` or ``[batch, step]``; 0 for finished episodes."""
-
-    likelihood_gain: Float[Tensor, "*batch"]
-    log_p_z_where: Float[Tensor, "*batch"]
-    log_p_z_what: Float[Tensor, "*batch"]
-    log_p_z_pres: Float[Tensor, "*batch"]
-    log_p_z_scene: Float[Tensor, "*batch"]
-
-    @property
-    def parts(self) -> dict[str, Float[Tensor, "*batch"]]:
-        """The parts by name."""
-        # `dataclasses.asdict` would copy the tensors and cut their graph.
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @property
-    def total(self) -> Float[Tensor, "*batch"]:
-        """The reward."""
-        return sum(self.parts.values(), torch.zeros(()))
 
 
 class SceneModel(nn.Module):

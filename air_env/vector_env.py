@@ -18,8 +18,9 @@ from air_env import geometry
 from air_env.actions import ACTION_MODES
 from air_env.explanation import Explanation, masked
 from air_env.frames import Frame, episode_frame
-from air_env.model import RewardTerms, SceneModel, SceneState
+from air_env.model import SceneModel, SceneState
 from air_env.reading import read_options, read_whole, to_indices, to_mask, to_seeds
+from air_env.rewards import RewardTerms
 from air_env.scenes import SceneDataset
 from air_env.spaces import Observer, map_tensors, to_images, to_numpy, to_plans, where_rows, without_empty
 from air_env.world import World, make_world

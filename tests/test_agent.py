@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from air_agents import AIR, load_agent
 from air_agents.evaluation.metrics import evaluate
 from air_agents.inference import agent as agent_module
-from air_agents.inference.air import AgentConfig, AgentState, Exploration
+from air_agents.inference.air import AgentConfig, AgentState
 from air_agents.inference.cores import CORES
+from air_agents.inference.exploration import Exploration
 from air_env.explanation import Explanation
 from air_env.model import SceneModel
 from air_env.scenes import make_scene

@@ -19,8 +19,9 @@ from tiny import (
 from torch import Tensor, nn
 
 from air_agents.estimators.enumeration import expected_loss
-from air_agents.inference.air import AIR, Exploration
+from air_agents.inference.air import AIR
 from air_agents.inference.episodes import sample_episodes
+from air_agents.inference.exploration import Exploration
 from air_agents.inference.posteriors import Categorical
 from air_agents.inference.rollout import Rollout, context_dim, unstopped_rollout
 from air_env.model import SceneConfig

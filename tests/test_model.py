@@ -26,9 +26,10 @@ from torch.distributions import Bernoulli, Laplace, Normal
 
 from air_env.explanation import Explanation
 from air_env.likelihoods import LIKELIHOODS
-from air_env.model import Action, RewardTerms, SceneConfig, SceneModel, SceneState
+from air_env.model import Action, SceneConfig, SceneModel, SceneState
 from air_env.priors import COUNT_PRIORS, CountPrior
 from air_env.renderers import SpriteConfig
+from air_env.rewards import RewardTerms
 
 SCALES = {"gaussian": 0.3, "laplace": 0.2, "bernoulli": 1e-3}
 COUNTS = torch.arange(NUM_STEPS + 1)

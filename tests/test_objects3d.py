@@ -16,8 +16,8 @@ from air_agents import load_agent, save_agent
 from air_agents.comparisons import PoseRegressor, PoseRegressorConfig
 from air_agents.comparisons.descent import explain_directly, refine
 from air_agents.evaluation.metrics import evaluate, pose_errors
-from air_agents.inference.agent import Exploration
 from air_agents.inference.episodes import sample_episodes
+from air_agents.inference.exploration import Exploration
 from air_agents.inference.objects3d import InverseGraphics, InverseGraphicsConfig
 from air_agents.inference.rollout import unstopped_rollout
 from air_agents.training.recipes import RECIPES

@@ -16,9 +16,10 @@ from air_agents import load_agent, save_agent
 from air_agents.estimators import CategoryValues
 from air_agents.estimators.base import category_surrogate, expected_categories
 from air_agents.evaluation.metrics import evaluate
-from air_agents.inference.agent import Exploration, mode_of
+from air_agents.inference.agent import mode_of
 from air_agents.inference.air import AIR, AgentConfig
 from air_agents.inference.episodes import dream, sample_episodes
+from air_agents.inference.exploration import Exploration
 from air_agents.inference.objects3d import InverseGraphics, InverseGraphicsConfig
 from air_agents.inference.rollout import unstopped_rollout
 from air_agents.inference.tabletop3d import TabletopAgent, TabletopAgentConfig

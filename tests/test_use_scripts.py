@@ -464,7 +464,7 @@ def test_the_help_says_what_the_shipped_agent_knows(air_env_command):
 
 def test_probabilities_of_counts_sum_to_one(agent_file):
     agent = load_agent(agent_file)
-    probabilities = described.count_probabilities(agent, torch.rand(3, 1, SIDE, SIDE), 4)
+    probabilities = agent.count_posterior(torch.rand(3, 1, SIDE, SIDE), 4)
     assert probabilities.shape == (3, 5)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(3))
 

@@ -7,7 +7,6 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,7 +15,6 @@ from air_env.frames import scene_frame
 from air_env.model import Images
 
 from ..evaluation.photographs import Picture
-from ..inference.agent import Agent
 
 _MAX_FRAMES_ABREAST = 3
 _MAX_CAPTION = 26
@@ -36,14 +34,6 @@ class Described(TypedDict):
     z_what: list[int] | list[list[float]]
     kinds: NotRequired[list[str]]
     z_scene: NotRequired[list[float]]
-
-
-@torch.no_grad()
-def count_probabilities(agent: Agent, images: Images, num_steps: int) -> torch.Tensor:
-    """``q(n | x) [batch, num_steps + 1]`` along the posterior modes, which `Agent.explain` follows."""
-    presence, _, _ = agent.follow_modes(images.to(agent.model.log_p_count), num_steps)
-    log_q = F.pad(F.logsigmoid(presence).cumsum(1), (1, 0)) + F.pad(F.logsigmoid(-presence), (0, 1))
-    return log_q.exp()
 
 
 def to_file_pixels(boxes: NDArray[np.floating], picture: Picture, side: int) -> NDArray[np.floating]:

@@ -74,7 +74,7 @@ def explain(arguments: Arguments) -> int:
     from ..inference.agent import Agent
     from ..jobs.devices import pick_device
     from ..training.files import write_atomically, write_text_atomically
-    from .described import contact_sheet, count_probabilities, describe, table
+    from .described import contact_sheet, describe, table
     from .trained import load_trained
 
     agent = load_trained(arguments.agent, pick_device(arguments.device))
@@ -93,7 +93,7 @@ def explain(arguments: Arguments) -> int:
     if pictures:
         images = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
         z = agent.explain(images, arguments.num_steps)
-        probabilities = count_probabilities(agent, images, z.z_pres.shape[1]) if isinstance(agent, Agent) else None
+        probabilities = agent.count_posterior(images, z.z_pres.shape[1]) if isinstance(agent, Agent) else None
         results = describe(pictures, z, probabilities, explained_shares(images, z), kinds)
         print(table(results))
         least, remedy = (_DOUBTFUL_TABLE, _REMEDY_TABLE) if agent.model.scene_dim else (_DOUBTFUL, _REMEDY)

@@ -30,7 +30,8 @@ from air_env.world import World
 
 from ..estimators import Estimator, StopProblem
 from ..evaluation.metrics import count_accuracy
-from ..inference.air import AIR, AgentConfig, Exploration
+from ..inference.air import AIR, AgentConfig
+from ..inference.exploration import Exploration
 from ..inference.rollout import unstopped_rollout
 from ..training.files import write_atomically
 from ..training.recipes import RECIPES, Recipe

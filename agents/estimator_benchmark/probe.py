@@ -5,7 +5,7 @@ from contextlib import suppress
 import torch
 
 from ..estimators.enumeration import NotEnumerable
-from ..inference.air import Exploration
+from ..inference.exploration import Exploration
 from ..training.trainer import Trainer
 from .measures import count_likelihoods, logit_variance
 

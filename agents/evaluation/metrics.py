@@ -29,7 +29,7 @@ _BATCH = 500
 
 def count_accuracy(agent: Agent, scenes: SceneDataset, num_steps: int | None = None) -> float:
     """Share of images whose most probable count, of those up to the agent's N or another one, is right."""
-    return (agent.explain(scenes.images, num_steps).count.cpu() == scenes.count.cpu()).float().mean().item()
+    return (agent.explain(scenes.images, num_steps, starts=1).count.cpu() == scenes.count.cpu()).float().mean().item()
 
 
 def accuracies(agent: Agent, scenes: SceneDataset) -> dict[str, float]:

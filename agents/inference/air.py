@@ -28,10 +28,9 @@ from air_env.model import SceneConfig
 from air_env.precision import Head
 from air_env.reading import keep_whole
 
-from .agent import Agent, AgentSettings, Choose, Exploration, Latents, State
+from .agent import Agent, AgentSettings, Choose, Latents, State
 from .cores import CORES
 from .posteriors import CategoricalHead, Gaussian, GaussianHead, Posterior
-
 
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 """Its multiples are spread evenly over the circle, however many there are."""
@@ -195,4 +194,4 @@ class AIR(Agent[AgentState, Gaussian]):
             return replace(state, canvas=self.model.renderer.draw(state.canvas, one))
 
 
-__all__ = ["AIR", "AgentConfig", "AgentState", "Exploration"]
+__all__ = ["AIR", "AgentConfig", "AgentState"]

@@ -5,8 +5,8 @@
     air_canvas  image, error and latents; for objects that hide each other       (our choice)
 
 An embedding is called with the images, the canvas so far, without gradient, and the direction in which explanations
-begin. It returns features and, if it has an opinion, the place ``(x, y)`` where the next window should start. The core's
-own state is all else that it gets.
+begin. It returns features and, if it has an opinion, the place ``(x, y)`` where the next window should start. The
+core's own state is all else that it gets.
 """
 
 import math

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from air_env.explanation import Explanation
+from air_env.explanation import Explanation, Images
 from air_env.vector_env import AIRSceneVectorEnv
 
 from .agent import Agent, First, S
@@ -55,7 +55,8 @@ def sample_episodes(agent: Agent, envs: AIRSceneVectorEnv, generator: torch.Gene
         )
         z_pres = (uniform < logit.sigmoid()) & active
         state = agent.remember(state, z.z_where, z.z_what)
-        log_q = log_q + _log_q_of_step(active, z_pres, logit, z.log_q)
+        log_q_pres = F.logsigmoid(torch.where(z_pres, logit, -logit))
+        log_q = log_q + torch.where(active, log_q_pres + torch.where(z_pres, z.log_q, 0.0), 0.0)
         action = {"z_pres": z_pres, "z_where": z.z_where, "z_what": z.z_what, "z_scene": scene.z_scene}
         _, rewards, done, _, _ = envs.step(action)
         returns, active = returns + rewards, ~done
@@ -76,18 +77,38 @@ def dream(
     """
     with torch.no_grad():
         images, z = agent.model.sample(num_scenes, generator)
-    active, log_q = torch.ones(num_scenes, dtype=torch.bool, device=images.device), images.new_zeros(num_scenes)
+    log_q_scene, log_q_pres, log_q_latents = recall(agent, images, z, any_order=any_order)
+    return log_q_scene + (log_q_pres + log_q_latents).sum(1)
+
+
+def recall(
+    agent: Agent, images: Images, z: Explanation, *, any_order: bool = False
+) -> tuple[Float[Tensor, "scene"], Float[Tensor, "scene step"], Float[Tensor, "scene step"]]:
+    """What q thinks, with gradient, of the latents of scenes that are known.
+
+    Args:
+        agent: Who is asked.
+        images: The scenes.
+        z: What they are made of.
+        any_order: As for `dream`.
+
+    Returns:
+        ``log q`` of ``z_scene``, of the presence of every step, and of its ``z_where`` and ``z_what``; 0 once the
+        episode is over.
+    """
+    active = torch.ones(len(images), dtype=torch.bool, device=images.device)
     state, scene = agent.describe_scene(agent.initial(images), partial(_given, z.z_scene))
-    log_q = log_q + scene.posterior.log_prob(scene.z_scene)
+    pres, latents = [], []
     for i in range(z.z_pres.shape[1]):
         state, logit, first = agent.decide(state)
         if any_order:
             z = _most_probable_next(agent, state, first, z, i)
         given = agent.describe_object(state, first, partial(_given, z.z_where[:, i]), partial(_given, z.z_what[:, i]))
         present = z.z_pres[:, i] > 0
-        log_q = log_q + _log_q_of_step(active, present, logit, given.log_q)
+        pres.append(torch.where(active, F.logsigmoid(torch.where(present, logit, -logit)), 0.0))
+        latents.append(torch.where(active & present, given.log_q, 0.0))
         state, active = agent.remember(state, given.z_where, given.z_what), present
-    return log_q
+    return scene.posterior.log_prob(scene.z_scene), torch.stack(pres, 1), torch.stack(latents, 1)
 
 
 @torch.no_grad()
@@ -106,9 +127,3 @@ def _most_probable_next(agent: Agent[S, First], state: S, first: First, z: Expla
 def _given(value: Tensor, posterior: Posterior) -> Tensor:
     del posterior
     return value
-
-
-def _log_q_of_step(active: Tensor, present: Tensor, logit: Tensor, log_q_latents: Tensor) -> Tensor:
-    """Log-probability of a step's choices; 0 where the episode is over."""
-    log_q_pres = F.logsigmoid(torch.where(present, logit, -logit))
-    return torch.where(active, log_q_pres + torch.where(present, log_q_latents, 0.0), 0.0)

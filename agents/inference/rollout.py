@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from air_env.explanation import Explanation, Images
-from air_env.model import RewardTerms
+from air_env.rewards import RewardTerms
 from air_env.vector_env import AIRSceneVectorEnv
 
 from ..estimators import CategoryValues, StopProblem

@@ -15,8 +15,9 @@ from air_env.scenes.sprites import sprites
 from air_env.scenes.tabletop3d import tabletop3d
 
 from ..estimators import ESTIMATORS
-from ..inference.agent import AgentSettings, Exploration
+from ..inference.agent import AgentSettings
 from ..inference.air import AgentConfig
+from ..inference.exploration import Exploration
 from ..inference.objects3d import InverseGraphicsConfig
 from ..inference.tabletop3d import TabletopAgentConfig
 from .serialisation import RECIPE_KINDS
@@ -53,6 +54,11 @@ class Recipe(GradientSettings):
     and the agent settles permanently on the least harmful one."""
     sleep_steps: int = 0
     """Iterations of the sleep phase (wake-sleep): q is trained on scenes sampled from the model, without images."""
+    recomposed_scenes: int = 0
+    """Scenes that every iteration puts together from objects that it inferred, for q to take apart: it then tells
+    objects that touch (`air_agents.inference.recomposition`; Deviation). For objects that are drawn into windows."""
+    recomposed_from: int = 1_000
+    """The first iteration that does so: before, objects are not drawn well enough."""
     compile: bool = False
     """Whether a renderer of three-dimensional objects is compiled for training."""
     iwae_samples: int = 20
@@ -62,7 +68,12 @@ class Recipe(GradientSettings):
         super().__post_init__()
         ESTIMATORS.find(self.estimator)
         refuse_unknown("categories", self.categories, CATEGORIES)
-        steps = ("exploration_steps", "camera_steps", "sleep_steps")
+        steps = ("exploration_steps", "camera_steps", "sleep_steps", "recomposed_scenes", "recomposed_from")
+        if self.recomposed_scenes and not self.model.renderer.windows:
+            raise ValueError(
+                "recomposed_scenes are made of objects in windows, which renderers of kind "
+                f"{self.model.renderer.kind!r} do not have; leave it 0"
+            )
         if self.sleep_steps % self.evaluate_every:
             raise ValueError(
                 f"sleep_steps must be a multiple of evaluate_every ({self.evaluate_every}), so that no row of metrics "

@@ -24,9 +24,11 @@ from air_env.world import World
 from ..estimators import StopProblem, make_estimator
 from ..evaluation.metrics import accuracies, evaluate
 from ..evaluation.pictures import scenes_beside_reconstructions
-from ..inference.agent import Agent, Exploration
+from ..inference.agent import Agent
 from ..inference.episodes import dream
-from ..inference.rollout import context_dim, unstopped_rollout
+from ..inference.exploration import Exploration
+from ..inference.recomposition import recomposed_loss
+from ..inference.rollout import Rollout, context_dim, unstopped_rollout
 from .readers import find_reader
 from .settings import Trains
 from .weights import fill, restore
@@ -93,8 +95,12 @@ class Trainer(Trains):
         noise = torch.randn(size, generator=self._noise, device=self.device)
         elbo = torch.zeros(())
         for _ in range(self.estimator.num_passes):
-            problem = self.problem(rows, noise)
-            self._descend(self.estimator.loss(problem, self._noise).mean())
+            rollout = self.rollout(rows, noise)
+            problem = self._problem_of(rollout)
+            loss = self.estimator.loss(problem, self._noise).mean()
+            if recipe.recomposed_scenes and self.iteration >= recipe.recomposed_from:
+                loss = loss + recomposed_loss(rollout, recipe.recomposed_scenes, self._noise)
+            self._descend(loss)
             elbo = problem.per_image(problem.elbo()).mean().detach()
         self.iteration += 1
         return elbo
@@ -118,14 +124,20 @@ class Trainer(Trains):
             rows: ``[batch]``, which images.
             noise: ``[batch * particles, N, latent]``, standard normal.
         """
+        return self._problem_of(self.rollout(rows, noise))
+
+    def rollout(self, rows: Tensor, noise: Tensor) -> Rollout:
+        """The rollout on a batch of training images; for the arguments, see `problem`."""
         self._envs.reset(options={"scenes": rows})
-        rollout = unstopped_rollout(
+        return unstopped_rollout(
             self.agent,
             self._envs,
             noise,
             enumerate_categories=self.enumerates_categories,
             reparameterised=self.estimator.reparameterised,
         )
+
+    def _problem_of(self, rollout: Rollout) -> StopProblem:
         # Bounds of several samples are made of importance weights.
         return rollout.problem(analytic_kl=self.estimator.num_particles == 1)
 
