@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from air_agents import AIR, load_agent
 from air_agents.evaluation.metrics import evaluate
 from air_agents.inference import agent as agent_module
+from air_agents.inference.agent import mode_of
 from air_agents.inference.air import AgentConfig, AgentState
 from air_agents.inference.cores import CORES
 from air_agents.inference.exploration import Exploration
@@ -281,6 +282,65 @@ def test_the_core_of_air_never_sees_the_canvas(images):
     agent = make_agent()
     state = state_with_canvas(agent, images, 0 * images)
     assert_equal(agent.decide(state)[1], agent.decide(replace(state, canvas=images))[1])
+
+
+@pytest.fixture
+def directed() -> AIR:
+    """An agent whose explanations can begin in different places."""
+    return make_agent(core="dair")
+
+
+def test_of_several_explanations_the_one_of_the_largest_importance_weight_is_taken(directed, images):
+    starts, best = 5, torch.full((NUM_IMAGES,), -math.inf, dtype=torch.float64)
+    expected = torch.zeros(NUM_IMAGES, dtype=torch.long)
+    for start in range(starts):
+        state, z_where, z_what, log_q = directed.begin(images, start), [], [], torch.zeros(NUM_IMAGES).double()
+        for n in range(NUM_STEPS + 1):
+            if n > 0:
+                state, _, first = directed.decide(state)
+                z = directed.describe_object(state, first, mode_of, mode_of)
+                state = directed.remember(state, z.z_where, z.z_what)
+                z_where, z_what, log_q = [*z_where, z.z_where], [*z_what, z.z_what], log_q + z.log_q
+            none = images.new_zeros(NUM_IMAGES, 0)
+            where, what = (
+                torch.cat([none, *parts], 1).unflatten(1, (n, size))
+                for parts, size in [(z_where, WHERE), (z_what, WHAT)]
+            )
+            z_n = Explanation.of_objects(torch.ones(NUM_IMAGES, n), where, what)
+            weight = (directed.model.log_joint(images, z_n) - log_q).detach()
+            expected, best = torch.where(weight > best, n, expected), torch.maximum(best, weight)
+    explanation = directed.explain(images, starts=starts)
+    assert_equal(explanation.count, expected)
+    assert len(expected.unique()) > 1
+    log_weights, _ = directed.weigh(images, starts)
+    assert_equal(log_weights.amax((0, 2)), best, 1e-9)
+    directed.starts = starts
+    assert_equal(directed.explain(images).count, expected)
+    assert_equal(directed.count_posterior(images, NUM_STEPS).argmax(1), expected)
+
+
+def test_explanations_begin_at_different_sides_and_do_not_depend_on_other_images(directed, images):
+    paths = directed.weigh(images, 4)[1]
+    places = torch.stack([path.z.z_where[:, 0, 1:] for path in paths])
+    assert (places.std(0) > 1e-3).any(1).float().mean() > 0.5
+    whole = directed.explain(images, starts=4)
+    alone = [directed.explain(image[None], starts=4) for image in images[:10]]
+    for part in PARTS:
+        assert_equal(getattr(whole, part)[:10], torch.cat([getattr(e, part) for e in alone]), 1e-9)
+
+
+def test_more_objects_than_in_training_are_weighed_as_by_the_agent_with_so_many_steps(directed, images):
+    many = directed.explain(images, NUM_STEPS + 1, starts=3)
+    assert_equal(many.count, directed.with_num_steps(NUM_STEPS + 1).explain(images, starts=3).count)
+
+
+def test_a_core_without_a_direction_is_not_begun_elsewhere(images):
+    with pytest.raises(ValueError, match="starts must be 1 for this agent"):
+        make_agent().explain(images, starts=2)
+    with pytest.raises(ValueError, match=r"starts must be 1 with core 'air'.*take one of dair"):
+        AgentConfig(starts=2)
+    with pytest.raises(ValueError, match="starts must be"):
+        AgentConfig(core="dair", starts=0)
 
 
 @pytest.mark.parametrize("core", CORES)

@@ -127,6 +127,14 @@ def test_unroll_equals_steps_that_all_draw_an_object(likelihood):
         assert_equal(part, torch.stack([terms.parts[name] for terms in rewards], 1), 1e-12)
 
 
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_log_joints_are_those_of_the_first_objects(likelihood):
+    model, images = make_model(likelihood=likelihood), make_images(4)
+    z = Explanation.of_objects(torch.ones(4, NUM_STEPS).double(), *latents(4))
+    expected = [model.log_joint(images, z.keep(torch.full((4,), n))) for n in range(NUM_STEPS + 1)]
+    assert_equal(model.log_joints(images, z), torch.stack(expected, 1), 1e-9)
+
+
 def test_finished_episodes_are_absorbing_with_reward_zero():
     model, images = make_model(), make_images(len(COUNTS))
     states, _ = episode(model, images, latents())

@@ -133,6 +133,8 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
     """Length of a state's ``hidden``."""
     starts: int = 1
     """Explanations that `explain` compares, which begin in different places."""
+    directed: bool = False
+    """Whether they can."""
 
     def __init__(self, scene: SceneConfig) -> None:
         super().__init__()
@@ -255,27 +257,31 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
         if num_steps > (most := self.model.renderer.max_steps):
             raise ValueError(f"num_steps must be at most {most} for this renderer, got {num_steps}")
         starts = self.starts if starts is None else read_whole("starts", starts, 1)
+        if starts > 1 and not self.directed:
+            raise ValueError(f"starts must be 1 for this agent, whose explanations begin in one place, got {starts}")
         if starts == 1:
             explain = partial(self._explain, num_steps=num_steps)
         else:
-            agent = self if num_steps == self.model.config.num_steps else self.with_num_steps(num_steps)
-            explain = partial(agent._weighed, starts=starts)
+            explain = partial(self._with_at_most(num_steps)._weighed, starts=starts)
         return DrawnExplanation.joined(
             [explain(chunk) for chunk in to_images(images, self.model).split(_EXPLAIN_BATCH)]
         )
 
     @torch.no_grad()
-    def count_posterior(self, images: Images, num_steps: int) -> Float[Tensor, "batch count"]:
+    def count_posterior(self, images: object, num_steps: int) -> Float[Tensor, "batch count"]:
         """How probable the agent finds each count of 0 to N: ``q(n | x)`` along the path of modes.
 
         With several starts, it is what the importance weights of the paths say, the best one for each count.
         """
+        images = to_images(images, self.model)
         if self.starts > 1:
-            agent = self if num_steps == self.model.config.num_steps else self.with_num_steps(num_steps)
-            return agent.weigh(images, self.starts)[0].amax(0).softmax(1)
+            return self._with_at_most(num_steps).weigh(images, self.starts)[0].amax(0).softmax(1)
         logits = self.follow_modes(images, num_steps).logits
         log_q = F.pad(F.logsigmoid(logits).cumsum(1), (1, 0)) + F.pad(F.logsigmoid(-logits), (0, 1))
         return log_q.exp()
+
+    def _with_at_most(self, num_steps: int) -> Self:
+        return self if num_steps == self.model.config.num_steps else self.with_num_steps(num_steps)
 
     def weigh(self, images: Images, starts: int) -> tuple[Float[Tensor, "start batch count"], list[ModePath]]:
         """The log importance weights, in nats, of every count 0..N along paths that begin in different places."""

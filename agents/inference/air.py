@@ -59,8 +59,9 @@ class AgentConfig(AgentSettings):
     is unexplained, such as dair (Deviation; paper: 1). Two objects that touch are then less easily taken for one."""
 
     def __post_init__(self) -> None:
+        core = CORES.find(self.core)
         keep_whole(self, 1, "starts")
-        if self.starts > 1 and not CORES.find(self.core).directed:
+        if self.starts > 1 and not core.directed:
             raise ValueError(
                 f"starts must be 1 with core {self.core!r}, whose windows cannot begin elsewhere, got {self.starts}; "
                 f"take one of {', '.join(name for name, core in CORES.items() if core.directed)}"
@@ -119,7 +120,7 @@ class AIR(Agent[AgentState, Gaussian]):
                 "take the agent made for them, such as InverseGraphicsConfig or TabletopAgentConfig"
             )
         self.config = config
-        self.starts = config.starts
+        self.starts, self.directed = config.starts, CORES.find(config.core).directed
         self.hidden_size = config.hidden
         where_dim, channels = self.model.where_dim, self.model.image_shape[0]
         self.embed = CORES.find(config.core)(self.model.image_shape, config.embedding)
