@@ -20,6 +20,7 @@ from air_env.spaces import to_images
 
 from .explainer import Explainer
 from .exploration import Exploration
+from .latents import Latents, ModePath, SceneLatent
 from .posteriors import Categorical, Gaussian, Posterior
 
 _EXPLAIN_BATCH = 1024
@@ -46,57 +47,6 @@ Rows = TypeVar("Rows", bound=State | Gaussian | Categorical)
 def select(value: Rows, rows: Tensor) -> Rows:
     """Some rows of a dataclass of tensors."""
     return type(value)(*(getattr(value, field.name)[rows] for field in fields(value)))
-
-
-@dataclass(frozen=True)
-class Latents:
-    """An object: where and what it is.
-
-    There may be more rows than images, where several categories of each are looked at: ``z_what``, and what is inferred
-    after it, then have a row for each.
-
-    Attributes:
-        where: Posterior of ``z_where``.
-        what: Posterior of ``z_what``.
-        z_where: What was chosen of the one.
-        z_what: And of the other.
-        values: ``[image, category]``, what each category was found to gain before one was chosen, in nats; without
-            gradient. None where that is not known.
-    """
-
-    where: Gaussian
-    what: Posterior
-    z_where: Float[Tensor, "row where"]
-    z_what: Tensor
-    values: Tensor | None = None
-
-    @property
-    def log_q(self) -> Float[Tensor, "row"]:
-        """Log-probability of what was chosen."""
-        return self.where.log_prob(self.z_where) + self.what.log_prob(self.z_what)
-
-
-@dataclass(frozen=True)
-class ModePath:
-    """N steps that all draw an object, each the most probable one given those before.
-
-    Attributes:
-        logits: ``[batch, step]``, presence logits.
-        z: The latents.
-        log_q: ``[batch, count]``, ``log q(z_1..n | x)`` of the first n objects, n = 0..N, in nats.
-    """
-
-    logits: Float[Tensor, "batch step"]
-    z: Explanation
-    log_q: Float[Tensor, "batch count"]
-
-
-@dataclass(frozen=True)
-class SceneLatent:
-    """The posterior ``[batch]`` of ``z_scene``, and what was chosen of it."""
-
-    posterior: Gaussian
-    z_scene: Float[Tensor, "batch scene"]
 
 
 Choose = Callable[[Any], Tensor]
@@ -216,7 +166,7 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
         return other
 
     @torch.no_grad()
-    def follow_modes(self, images: Images, num_steps: int, start: int = 0) -> "ModePath":
+    def follow_modes(self, images: Images, num_steps: int, start: int = 0) -> ModePath:
         """The most probable latents, one after the other, of so many steps that all draw an object."""
         state, scene = self.describe_scene(self.begin(images, start), mode_of)
         log_q_scene, steps = scene.posterior.log_prob(scene.z_scene), []

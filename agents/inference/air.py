@@ -28,8 +28,9 @@ from air_env.model import SceneConfig
 from air_env.precision import Head
 from air_env.reading import keep_whole
 
-from .agent import Agent, AgentSettings, Choose, Latents, State
+from .agent import Agent, AgentSettings, Choose, State
 from .cores import CORES
+from .latents import Latents
 from .posteriors import CategoricalHead, Gaussian, GaussianHead, Posterior
 
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))

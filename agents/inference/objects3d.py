@@ -26,7 +26,8 @@ from air_env.renderers import ObjectRenderer, ObjectsConfig
 from air_env.renderers.backends import KINDS
 from air_env.renderers.backends.camera import CAMERA, unproject
 
-from .agent import Agent, AgentSettings, Choose, Latents, State
+from .agent import Agent, AgentSettings, Choose, State
+from .latents import Latents
 from .posteriors import Categorical, Gaussian, repeated
 
 

@@ -15,8 +15,9 @@ from air_env.vector_env import AIRSceneVectorEnv
 
 from ..estimators import CategoryValues, StopProblem
 from ..estimators.base import RETURN_SCALE
-from .agent import Agent, Choose, SceneLatent
+from .agent import Agent, Choose
 from .episodes import dream
+from .latents import SceneLatent
 from .posteriors import Categorical, Gaussian, Posterior, repeated, stack
 
 

@@ -27,7 +27,8 @@ from air_env.renderers import TabletopConfig, TabletopRenderer
 from air_env.renderers.backends import KINDS
 from air_env.renderers.backends.camera import unproject
 
-from .agent import Agent, AgentSettings, Choose, Latents, SceneLatent, State
+from .agent import Agent, AgentSettings, Choose, State
+from .latents import Latents, SceneLatent
 from .objects3d import glimpses_at, heads_of_kinds, of_kind, pixel_centres
 from .posteriors import Categorical, Gaussian
 

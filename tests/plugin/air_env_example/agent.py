@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from air_agents.inference.agent import Agent, AgentSettings, Choose, Latents, State
+from air_agents.inference.agent import Agent, AgentSettings, Choose, State
 from air_agents.inference.cores import ErrorEmbedding
+from air_agents.inference.latents import Latents
 from air_agents.inference.posteriors import Gaussian, GaussianHead
 from air_env import geometry
 from air_env.explanation import Explanation, Images
