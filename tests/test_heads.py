@@ -44,8 +44,8 @@ def test_an_object_is_described_without_the_others():
     agent, scenes = make_agent().float(), make_scenes(20)
     torch.nn.init.constant_(agent.presence.bias, 100.0)
     features, images = inferred_again(agent, scenes), scenes.float_images()
-    _, z_where, z_what = agent.follow_modes(images, NUM_STEPS)
-    others = sum(agent.model.renderer.add(0 * images, z_where[:, i], z_what[:, i]) for i in range(1, NUM_STEPS))
+    z = agent.follow_modes(images, NUM_STEPS).z
+    others = sum(agent.model.renderer.add(0 * images, z.z_where[:, i], z.z_what[:, i]) for i in range(1, NUM_STEPS))
     window = features[:, 3, 0, 1 : 1 + WHERE]
     assert_equal(features[:, 3, 0, 1 + WHERE :], agent.describe(images - others, window).mode, 1e-5)
 

@@ -133,6 +133,8 @@ def test_rows_and_pictures_are_of_validation_scenes_and_test_scenes_are_made_at_
     tmp_path, monkeypatch, make_recipe
 ):
     asked, make = [], ComposedScene.dataset
+    # It asks for scenes of its own, where none is kept yet.
+    monkeypatch.setattr("air_agents.training.trainer.find_reader", lambda *_: None)
     monkeypatch.setattr(ComposedScene, "dataset", lambda scene, *args: asked.append(args) or make(scene, *args))
     recipe = make_recipe()
     run = TrainingRun.start(tmp_path / "run", replace(recipe, evaluate_every=recipe.max_steps // 2))

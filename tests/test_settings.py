@@ -71,7 +71,12 @@ def test_every_registered_recipe_survives_json():
 
 
 def test_settings_of_older_versions_are_read():
-    for name, recipe in (RECIPES | COMPARISONS).items():
+    draw, autoencoder = COMPARISONS["draw"], COMPARISONS["autoencoder"]
+    since_changed = {
+        "draw": replace(draw, max_steps=2_500, model=replace(draw.model, num_steps=40, window=6)),
+        "autoencoder": replace(autoencoder, max_steps=2_500),
+    }
+    for name, recipe in (RECIPES | COMPARISONS | since_changed).items():
         assert from_json(TrainingSettings, OLD[name]) == recipe, name
 
 

@@ -95,11 +95,11 @@ class ErrorEmbedding(nn.Module):
         self.features = features + 2
 
     def forward(
-        self, images: Images, canvas: Images, direction: Float[Tensor, "batch 2"]
+        self, images: Images, canvas: Images, direction: Float[Tensor, "batch 2"] | None = None
     ) -> tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch 2"]]:
         """The features of what the objects so far draw minus the image, and the place of its largest errors."""
         error = canvas - images
-        place = self.peak(error, direction)
+        place = self.peak(error, images.new_zeros(len(images), 2) if direction is None else direction)
         scale = torch.full_like(place[:, :1], math.log(self.glimpse_scale))
         glimpse = geometry.attend(error, torch.cat([scale, place], 1), self.glimpse_size)
         return torch.cat([self.glimpse(glimpse.flatten(1)), place], 1), place
