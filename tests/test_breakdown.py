@@ -10,8 +10,8 @@ import torch
 from tiny import AGENT, NUM_STEPS, SCENE, in_turn, make_agent
 from torch import Tensor
 
-from air_agents.evaluation.breakdown import PROPERTIES, breakdown, panels, tables
 from air_agents.inference.air import AIR
+from air_agents.pages.breakdown import PROPERTIES, breakdown, panels, tables
 from air_agents.training.checkpoints import save_agent
 from air_env.explanation import DrawnExplanation, Explanation
 from air_env.scenes import SceneDataset

@@ -115,10 +115,10 @@ def measure(arguments: Arguments) -> "tuple[Metrics, pd.DataFrame | None]":
 
     from air_env.scenes import make_scene
 
-    from ..evaluation.breakdown import PROPERTIES, breakdown
     from ..evaluation.metrics import evaluate
     from ..inference.agent import Agent
     from ..jobs.devices import pick_device
+    from ..pages.breakdown import PROPERTIES, breakdown
     from ..training.readers import find_reader
     from .trained import load_trained, scene_of_trained
 

@@ -17,7 +17,7 @@ from air_env.scenes import SceneDataset
 from air_env.scenes.arrangement import nearest_distance
 
 from ..inference.explainer import Explainer
-from ..pages import show
+from . import show
 
 CONFIDENCE = 0.95
 """Of the intervals."""
