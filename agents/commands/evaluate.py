@@ -96,7 +96,7 @@ def report(arguments: Arguments) -> None:
     else:
         print(table(metrics))
         if rows is not None:
-            from ..evaluation import breakdown
+            from ..pages import breakdown
 
             print("\n" + breakdown.tables(rows))
     if arguments.output_dir is not None:
@@ -168,8 +168,7 @@ def write(folder: Path, metrics: Metrics, rows: "pd.DataFrame | None", text: str
     write_text_atomically(path, text + "\n")
     if rows is None:
         return [path]
-    from ..evaluation import breakdown
-    from ..pages import Page
+    from ..pages import Page, breakdown
 
     page = Page(folder, f"breakdown_{name}")
     page.add(f"# {name}", summary(metrics), breakdown.tables(rows))
