@@ -180,10 +180,18 @@ class SceneModel(nn.Module):
     def log_joints(self, images: Images, z: Explanation) -> Float[Tensor, "batch count"]:
         """``log p(x, z_1..n, n)`` in nats of the first n of N objects that are all present, for every n from 0 to N."""
         terms = self.unroll(images, z)
-        drawn = self.likelihood.log_prob(images, torch.zeros_like(images))[:, None] + terms.likelihood_gain.cumsum(1)
-        log_p_x = torch.cat([self.log_p_x_empty(images, z.z_scene)[:, None], drawn], 1)
-        objects = F.pad((terms.log_p_z_where + terms.log_p_z_what + terms.log_p_z_pres).cumsum(1), (1, 0))
-        return log_p_x + objects + self.prior_scene.log_prob(z.z_scene)[:, None] + self.log_p_stop
+        black = self.likelihood.log_prob(images, torch.zeros_like(images))
+        log_p_x = terms.log_p_x(black, self.log_p_x_empty(images, z.z_scene))
+        return self.scores(log_p_x, terms.log_p_z_where + terms.log_p_z_what, terms.log_p_z_scene[:, 0])
+
+    def scores(
+        self,
+        log_p_x: Float[Tensor, "batch count"],
+        objects: Float[Tensor, "batch step"],
+        scene: Float[Tensor, "batch"],
+    ) -> Float[Tensor, "batch count"]:
+        """``log p(x | c_n) + log p(n)`` and what the scene and the first n objects add, for every n from 0 to N."""
+        return log_p_x + F.pad((self.log_p_go + objects).cumsum(1), (1, 0)) + scene[:, None] + self.log_p_stop
 
     def log_p_x_empty(self, images: Images, z_scene: Float[Tensor, "batch scene"]) -> Float[Tensor, "batch"]:
         """``log p(x)`` of scenes without any object."""

@@ -24,7 +24,7 @@ from tiny import (
 from torch import Tensor, nn
 
 from air_agents import AIR, load_agent
-from air_agents.evaluation.metrics import evaluate
+from air_agents.evaluation.metrics import accuracies, count_accuracy, evaluate
 from air_agents.inference import agent as agent_module
 from air_agents.inference.agent import mode_of
 from air_agents.inference.air import AgentConfig, AgentState
@@ -391,3 +391,12 @@ def test_the_shipped_agent_counts_held_out_digits():
 def test_a_shipped_agent_is_named_where_there_is_none_of_the_name_given():
     with pytest.raises(FileNotFoundError, match=r"no agent at digitz; .*shipped agent: digits"):
         load_agent("digitz")
+
+
+def test_count_accuracy_is_that_of_explain_and_progress_looks_once(directed):
+    scenes, agent = make_scenes(NUM_IMAGES), directed.float()
+    once = (agent.explain(scenes.images, starts=1).count == scenes.count).float().mean().item()
+    agent.starts = 5
+    several = (agent.explain(scenes.images).count == scenes.count).float().mean().item()
+    assert count_accuracy(agent, scenes) == several != once
+    assert accuracies(agent, scenes)["count_accuracy"] == once

@@ -24,6 +24,13 @@ from torch import Tensor
 from air_env.priors import hazards
 
 
+def log_q_of_counts(
+    log_go: Float[Tensor, "batch step"], log_stop: Float[Tensor, "batch step"]
+) -> Float[Tensor, "batch count"]:
+    """``log q(n)``, n = 0..N, of the log-probabilities of going on and of stopping."""
+    return F.pad(log_go.cumsum(1), (1, 0)) + F.pad(log_stop, (0, 1))
+
+
 @dataclass(frozen=True)
 class CategoryValues:
     """What categories were found to be worth before one was drawn, as a control variate; ``[batch, N]``, nats.
@@ -84,7 +91,7 @@ class StopProblem:
     @cached_property
     def log_q(self) -> Float[Tensor, "batch count"]:
         """``log q(n)``."""
-        return F.pad(self.log_go.cumsum(1), (1, 0)) + F.pad(self.log_stop, (0, 1))
+        return log_q_of_counts(self.log_go, self.log_stop)
 
     @cached_property
     def log_p_stop(self) -> Float[Tensor, "count"]:

@@ -27,15 +27,21 @@ MEDIANS = ("box_iou_tight",)
 _BATCH = 500
 
 
-def count_accuracy(agent: Agent, scenes: SceneDataset, num_steps: int | None = None) -> float:
-    """Share of images whose most probable count, of those up to the agent's N or another one, is right."""
-    return (agent.explain(scenes.images, num_steps, starts=1).count.cpu() == scenes.count.cpu()).float().mean().item()
+def count_accuracy(
+    agent: Agent, scenes: SceneDataset, num_steps: int | None = None, *, starts: int | None = None
+) -> float:
+    """Share of images whose count is right; for ``num_steps`` and ``starts``, see `Agent.explain`."""
+    z = agent.explain(scenes.images, num_steps, starts=starts)
+    return (z.count.cpu() == scenes.count.cpu()).float().mean().item()
 
 
 def accuracies(agent: Agent, scenes: SceneDataset) -> dict[str, float]:
-    """``count_accuracy``, and ``identity_accuracy`` where objects are three-dimensional, without any bound."""
+    """``count_accuracy``, and ``identity_accuracy`` where objects are three-dimensional, without any bound.
+
+    Of explanations with one start, which are quick: those of the finished agent may be better.
+    """
     if not (kinds := kinds_of(agent.model)):
-        return {"count_accuracy": count_accuracy(agent, scenes)}
+        return {"count_accuracy": count_accuracy(agent, scenes, starts=1)}
     figures = compare(agent.explain(scenes.images), scenes, kinds)
     return {name: figures[name].float().mean().nan_to_num().item() for name in ("count_accuracy", "identity_accuracy")}
 

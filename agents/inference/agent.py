@@ -18,6 +18,7 @@ from air_env.reading import read_whole
 from air_env.scene_config import MOST_STEPS
 from air_env.spaces import to_images
 
+from ..estimators.problem import log_q_of_counts
 from .explainer import Explainer
 from .exploration import Exploration
 from .latents import Latents, ModePath, SceneLatent
@@ -227,8 +228,7 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
         if self.starts > 1:
             return self._with_at_most(num_steps).weigh(images, self.starts)[0].amax(0).softmax(1)
         logits = self.follow_modes(images, num_steps).logits
-        log_q = F.pad(F.logsigmoid(logits).cumsum(1), (1, 0)) + F.pad(F.logsigmoid(-logits), (0, 1))
-        return log_q.exp()
+        return log_q_of_counts(F.logsigmoid(logits), F.logsigmoid(-logits)).exp()
 
     def _with_at_most(self, num_steps: int) -> Self:
         return self if num_steps == self.model.config.num_steps else self.with_num_steps(num_steps)

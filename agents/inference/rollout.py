@@ -70,8 +70,7 @@ class Rollout:
     @cached_property
     def log_p_x(self) -> Float[Tensor, "batch count"]:
         """``log p(x | c_n)`` of every prefix, n = 0..N."""
-        with_objects = self.log_p_x_black[:, None] + self.rewards.likelihood_gain.cumsum(1)
-        return torch.cat([self.log_p_x_empty[:, None], with_objects], 1)
+        return self.rewards.log_p_x(self.log_p_x_black, self.log_p_x_empty)
 
     @cached_property
     def kl_scene(self) -> Float[Tensor, "batch"]:
@@ -101,8 +100,7 @@ class Rollout:
         else:
             latents = self.rewards.log_p_z_where + self.rewards.log_p_z_what - self._log_q_latents
             scene = self.rewards.log_p_z_scene[:, 0] - self._log_q_scene
-        steps = F.pad((self.rewards.log_p_z_pres + latents).cumsum(1), (1, 0))
-        scores = self.log_p_x + steps + scene[:, None] + model.log_p_stop
+        scores = model.scores(self.log_p_x, latents, scene)
         # What is still unexplained tells most about what going on may gain.
         context = torch.cat([self.hidden, self.log_p_x[:, :-1, None] / RETURN_SCALE], 2)
         return StopProblem(
