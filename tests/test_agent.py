@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny import (
     NUM_STEPS,
     SCENE,
@@ -28,7 +29,7 @@ from air_agents.evaluation.metrics import accuracies, count_accuracy, evaluate
 from air_agents.inference import agent as agent_module
 from air_agents.inference.agent import mode_of
 from air_agents.inference.air import AgentConfig, AgentState
-from air_agents.inference.cores import CORES
+from air_agents.inference.cores import CORES, ErrorEmbedding
 from air_agents.inference.exploration import Exploration
 from air_env.explanation import Explanation
 from air_env.model import SceneModel
@@ -116,9 +117,9 @@ def test_explain_computes_no_object_that_cannot_be_in_the_answer(agent, images, 
     described = []
     describe = agent.describe
 
-    def count_rows(images, z_where):
+    def count_rows(images, *others):
         described.append(len(images))
-        return describe(images, z_where)
+        return describe(images, *others)
 
     monkeypatch.setattr(agent, "describe", count_rows)
     agent.explain(images)
@@ -278,6 +279,42 @@ def test_to_dair_a_scene_that_is_explained_looks_empty(images):
     assert_equal(agent.decide(explained)[1], agent.decide(empty)[1])
 
 
+@pytest.mark.parametrize("start", [0.0, 1e-9, 0.3, 0.5, 0.999])
+def test_a_window_starts_where_the_error_of_a_square_is_largest_or_considerable(start):
+    embed = ErrorEmbedding((2, SIDE, SIDE), 8).double()
+    error = normal(3, 2, SIDE, SIDE)
+    found = embed.place(error, torch.full((3,), start, dtype=torch.float64))
+    radius = round(embed.blur * SIDE / 2)
+    for image, place in zip(error.abs().mean(1), found, strict=True):
+        padded = F.pad(image, (radius,) * 4)
+        squares = [padded[y : y + 2 * radius + 1, x : x + 2 * radius + 1] for y in range(SIDE) for x in range(SIDE)]
+        errors = [float(square.mean()) for square in squares]
+        considerable = [pixel for pixel, mean in enumerate(errors) if mean >= 0.5 * max(errors)]
+        assert 1 < len(considerable) < SIDE**2
+        wanted = considerable[math.ceil(start * len(considerable)) - 1] if start else errors.index(max(errors))
+        centre = [(wanted % SIDE + 0.5) * 2 / SIDE - 1, (wanted // SIDE + 0.5) * 2 / SIDE - 1]
+        assert_equal(place, torch.tensor(centre, dtype=torch.float64), 1e-12)
+
+
+def test_steps_that_do_not_begin_at_the_peak_go_on_in_other_places(images):
+    agent = make_agent(core="dair")
+    states = [agent.begin(images, torch.full((NUM_IMAGES,), start, dtype=torch.float64)) for start in (0.0, 0.7)]
+    golden = (math.sqrt(5) - 1) / 2
+    for wanted in ((0.0, 0.7), (0.0, (0.7 + golden) % 1), (0.0, (0.7 + 2 * golden) % 1)):
+        assert [float(state.start[0]) for state in states] == pytest.approx(wanted)
+        states = [agent.decide(state)[0] for state in states]
+
+
+def test_the_second_of_two_objects_is_encoded_in_the_light_of_the_first(images):
+    window = torch.zeros(NUM_IMAGES, WHERE, dtype=torch.float64)
+    for sees_unexplained in (False, True):
+        agent = make_agent(core="dair", sees_unexplained=sees_unexplained)
+        alone, beside = (agent.describe(images, canvas, window).mode for canvas in (0 * images, 0.5 * images))
+        assert torch.allclose(alone, beside) != sees_unexplained
+    with pytest.raises(ValueError, match=r"sees_unexplained .*'air' does not; take one of dair, air_canvas"):
+        AgentConfig(sees_unexplained=True)
+
+
 def test_the_core_of_air_never_sees_the_canvas(images):
     agent = make_agent()
     state = state_with_canvas(agent, images, 0 * images)
@@ -285,21 +322,22 @@ def test_the_core_of_air_never_sees_the_canvas(images):
 
 
 @pytest.fixture
-def directed() -> AIR:
-    """An agent whose explanations can begin in different places."""
-    return make_agent(core="dair")
+def wandering() -> AIR:
+    """An agent whose explanations can begin in different places, and that finds an object in some images."""
+    return make_agent(1, core="dair")
 
 
-def test_of_several_explanations_the_one_of_the_largest_importance_weight_is_taken(directed, images):
+def test_of_several_explanations_the_one_of_the_largest_importance_weight_is_taken(wandering, images):
     starts, best = 5, torch.full((NUM_IMAGES,), -math.inf, dtype=torch.float64)
     expected = torch.zeros(NUM_IMAGES, dtype=torch.long)
-    for start in range(starts):
-        state, z_where, z_what, log_q = directed.begin(images, start), [], [], torch.zeros(NUM_IMAGES).double()
+    for k in range(starts):
+        start = torch.full((NUM_IMAGES,), k * (math.sqrt(5) - 1) / 2 % 1, dtype=torch.float64)
+        state, z_where, z_what, log_q = wandering.begin(images, start), [], [], torch.zeros(NUM_IMAGES).double()
         for n in range(NUM_STEPS + 1):
             if n > 0:
-                state, _, first = directed.decide(state)
-                z = directed.describe_object(state, first, mode_of, mode_of)
-                state = directed.remember(state, z.z_where, z.z_what)
+                state, _, first = wandering.decide(state)
+                z = wandering.describe_object(state, first, mode_of, mode_of)
+                state = wandering.remember(state, z.z_where, z.z_what)
                 z_where, z_what, log_q = [*z_where, z.z_where], [*z_what, z.z_what], log_q + z.log_q
             none = images.new_zeros(NUM_IMAGES, 0)
             where, what = (
@@ -307,34 +345,34 @@ def test_of_several_explanations_the_one_of_the_largest_importance_weight_is_tak
                 for parts, size in [(z_where, WHERE), (z_what, WHAT)]
             )
             z_n = Explanation.of_objects(torch.ones(NUM_IMAGES, n), where, what)
-            weight = (directed.model.log_joint(images, z_n) - log_q).detach()
+            weight = (wandering.model.log_joint(images, z_n) - log_q).detach()
             expected, best = torch.where(weight > best, n, expected), torch.maximum(best, weight)
-    explanation = directed.explain(images, starts=starts)
+    explanation = wandering.explain(images, starts=starts)
     assert_equal(explanation.count, expected)
     assert len(expected.unique()) > 1
-    log_weights, _ = directed.weigh(images, starts)
+    log_weights, _ = wandering.weigh(images, starts)
     assert_equal(log_weights.amax((0, 2)), best, 1e-9)
-    directed.starts = starts
-    assert_equal(directed.explain(images).count, expected)
-    assert_equal(directed.count_posterior(images, NUM_STEPS).argmax(1), expected)
+    wandering.starts = starts
+    assert_equal(wandering.explain(images).count, expected)
+    assert_equal(wandering.count_posterior(images, NUM_STEPS).argmax(1), expected)
 
 
-def test_explanations_begin_at_different_sides_and_do_not_depend_on_other_images(directed, images):
-    paths = directed.weigh(images, 4)[1]
+def test_explanations_begin_in_different_places_and_do_not_depend_on_other_images(wandering, images):
+    paths = wandering.weigh(images, 4)[1]
     places = torch.stack([path.z.z_where[:, 0, 1:] for path in paths])
     assert (places.std(0) > 1e-3).any(1).float().mean() > 0.5
-    whole = directed.explain(images, starts=4)
-    alone = [directed.explain(image[None], starts=4) for image in images[:10]]
+    whole = wandering.explain(images, starts=4)
+    alone = [wandering.explain(image[None], starts=4) for image in images[:10]]
     for part in PARTS:
         assert_equal(getattr(whole, part)[:10], torch.cat([getattr(e, part) for e in alone]), 1e-9)
 
 
-def test_more_objects_than_in_training_are_weighed_as_by_the_agent_with_so_many_steps(directed, images):
-    many = directed.explain(images, NUM_STEPS + 1, starts=3)
-    assert_equal(many.count, directed.with_num_steps(NUM_STEPS + 1).explain(images, starts=3).count)
+def test_more_objects_than_in_training_are_weighed_as_by_the_agent_with_so_many_steps(wandering, images):
+    many = wandering.explain(images, NUM_STEPS + 1, starts=3)
+    assert_equal(many.count, wandering.with_num_steps(NUM_STEPS + 1).explain(images, starts=3).count)
 
 
-def test_a_core_without_a_direction_is_not_begun_elsewhere(images):
+def test_a_core_that_does_not_look_for_a_place_is_not_begun_elsewhere(images):
     with pytest.raises(ValueError, match="starts must be 1 for this agent"):
         make_agent().explain(images, starts=2)
     with pytest.raises(ValueError, match=r"starts must be 1 with core 'air'.*take one of dair"):

@@ -89,10 +89,10 @@ def make_model(seed: int = 0, **changes: Any) -> SceneModel:
         return model
 
 
-def make_agent(seed: int = 0, core: str = "air", **changes: Any) -> AIR:
-    """An agent whose presences and latents depend on the image."""
+def make_agent(seed: int = 0, core: str = "air", *, sees_unexplained: bool = False, **changes: Any) -> AIR:
+    """An agent whose presences and latents depend on the image; changes are of the model."""
     with float64(seed):
-        agent = AIR(replace(SCENE, **changes), replace(AGENT, core=core))
+        agent = AIR(replace(SCENE, **changes), replace(AGENT, core=core, sees_unexplained=sees_unexplained))
         nn.init.normal_(agent.model.renderer.decoder[-1].bias)
         nn.init.normal_(agent.presence.weight)
         return agent.eval()

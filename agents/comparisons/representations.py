@@ -124,6 +124,6 @@ def _look_again(agent: AIR, images: Images, generator: torch.Generator) -> Objec
     for _ in range(_LOOKS):
         moves = _JITTER * torch.randn(windows.shape, generator=generator, device=windows.device)
         window = windows + moves * F.pad(windows[:, :1].exp().expand(-1, 2), (1, 0), value=1.0)
-        seen = agent.describe(alone, window).mode
+        seen = agent.describe(alone, torch.zeros_like(alone), window).mode
         looks.append(_join(present, window.unflatten(0, present.shape), seen.unflatten(0, present.shape)))
     return torch.stack(looks, 1)

@@ -1,5 +1,6 @@
 """What every agent is: a scene model, and a recurrent network that infers with it, one object at a time."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
@@ -59,6 +60,10 @@ def mode_of(posterior: Posterior) -> Tensor:
     return posterior.mode
 
 
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+"""The fractional parts of its multiples are spread evenly from 0 to 1, however many there are."""
+
+
 @dataclass(frozen=True)
 class AgentSettings(ABC):
     """Settings of an inference network."""
@@ -84,7 +89,7 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
     """Length of a state's ``hidden``."""
     starts: int = 1
     """Explanations that `explain` compares, which begin in different places."""
-    directed: bool = False
+    starts_anywhere: bool = False
     """Whether they can."""
 
     def __init__(self, scene: SceneConfig) -> None:
@@ -96,10 +101,22 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
     def initial(self, images: Images) -> S:
         """The state before the first step."""
 
-    def begin(self, images: Images, start: int) -> S:
-        """The state before the first step of one of the explanations that `explain` compares, the first being 0."""
+    def begin(self, images: Images, start: Float[Tensor, "batch"] | None = None) -> S:
+        """The state before the first step of explanations that begin in places of their own.
+
+        Args:
+            images: What is to be explained.
+            start: From 0 to 1, which of the places where something is unexplained comes first; 0 is the one where it is
+                most. None is 0 for all images.
+        """
         del start
         return self.initial(images)
+
+    def draw_starts(self, num_images: int, generator: torch.Generator) -> Float[Tensor, "image"]:
+        """Where explanations begin in training: anywhere for half of them, if several are compared in the end."""
+        if self.starts == 1:
+            return torch.zeros(num_images, device=generator.device)
+        return (2 * torch.rand(num_images, generator=generator, device=generator.device) - 1).clamp_min(0)
 
     def describe_scene(self, state: S, choose: Choose) -> tuple[S, SceneLatent]:
         """Infers what belongs to the whole scene; nothing, unless an agent says otherwise.
@@ -167,9 +184,9 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
         return other
 
     @torch.no_grad()
-    def follow_modes(self, images: Images, num_steps: int, start: int = 0) -> ModePath:
+    def follow_modes(self, images: Images, num_steps: int, start: float = 0.0) -> ModePath:
         """The most probable latents, one after the other, of so many steps that all draw an object."""
-        state, scene = self.describe_scene(self.begin(images, start), mode_of)
+        state, scene = self.describe_scene(self.begin(images, images.new_full((len(images),), start)), mode_of)
         log_q_scene, steps = scene.posterior.log_prob(scene.z_scene), []
         for _ in range(num_steps):
             state, logit, first = self.decide(state)
@@ -208,7 +225,7 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
         if num_steps > (most := self.model.renderer.max_steps):
             raise ValueError(f"num_steps must be at most {most} for this renderer, got {num_steps}")
         starts = self.starts if starts is None else read_whole("starts", starts, 1)
-        if starts > 1 and not self.directed:
+        if starts > 1 and not self.starts_anywhere:
             raise ValueError(f"starts must be 1 for this agent, whose explanations begin in one place, got {starts}")
         if starts == 1:
             explain = partial(self._explain, num_steps=num_steps)
@@ -235,7 +252,8 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
 
     def weigh(self, images: Images, starts: int) -> tuple[Float[Tensor, "start batch count"], list[ModePath]]:
         """The log importance weights, in nats, of every count 0..N along paths that begin in different places."""
-        paths = [self.follow_modes(images, self.model.config.num_steps, start) for start in range(starts)]
+        num_steps = self.model.config.num_steps
+        paths = [self.follow_modes(images, num_steps, start * GOLDEN_RATIO % 1) for start in range(starts)]
         return torch.stack([self.model.log_joints(images, path.z) - path.log_q for path in paths]), paths
 
     def _weighed(self, images: Images, starts: int) -> DrawnExplanation:

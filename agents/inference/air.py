@@ -28,13 +28,10 @@ from air_env.model import SceneConfig
 from air_env.precision import Head
 from air_env.reading import keep_whole
 
-from .agent import Agent, AgentSettings, Choose, State
+from .agent import GOLDEN_RATIO, Agent, AgentSettings, Choose, State
 from .cores import CORES
 from .latents import Latents
 from .posteriors import CategoricalHead, Gaussian, GaussianHead, Posterior
-
-_GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
-"""Its multiples are spread evenly over the circle, however many there are."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,9 @@ class AgentConfig(AgentSettings):
     """Units of the glimpse encoder's hidden layer (our choice)."""
     core: str = "air"
     """What the core sees at every step, one of `CORES`: air, dair (the error canvas only), ..."""
+    sees_unexplained: bool = False
+    """Whether the glimpse encoder sees, beside the glimpse, what the objects so far leave of it; for cores that read the
+    canvas (Deviation). Of two objects that touch it is then clear which one is meant."""
     starts: int = 1
     """Explanations that `Agent.explain` compares, which begin in different places; for cores that look where something
     is unexplained, such as dair (Deviation; paper: 1). Two objects that touch are then less easily taken for one."""
@@ -62,10 +62,15 @@ class AgentConfig(AgentSettings):
     def __post_init__(self) -> None:
         core = CORES.find(self.core)
         keep_whole(self, 1, "starts")
-        if self.starts > 1 and not core.directed:
+        if self.sees_unexplained and not core.reads_canvas:
+            raise ValueError(
+                f"sees_unexplained is for cores that read the canvas, which {self.core!r} does not; take one of "
+                f"{', '.join(name for name, core in CORES.items() if core.reads_canvas)}"
+            )
+        if self.starts > 1 and not core.starts_anywhere:
             raise ValueError(
                 f"starts must be 1 with core {self.core!r}, whose windows cannot begin elsewhere, got {self.starts}; "
-                f"take one of {', '.join(name for name, core in CORES.items() if core.directed)}"
+                f"take one of {', '.join(name for name, core in CORES.items() if core.starts_anywhere)}"
             )
 
     def make(self, scene: SceneConfig) -> "AIR":
@@ -83,8 +88,8 @@ class AgentState(State):
         hidden: ``[batch, hidden]``, output of the LSTM.
         cell: ``[batch, hidden]``, its memory.
         z_previous: ``[batch, where + what]``, the latents of the step before; 0 at first.
-        direction: ``[batch, 2]``, unit vector ``(x, y)`` to the side from which the image is explained; 0: what is
-            least explained comes first.
+        start: ``[batch]``, which of the places where something is unexplained comes next, from 0 to 1; 0: where it is
+            most.
     """
 
     canvas: Tensor
@@ -92,7 +97,7 @@ class AgentState(State):
     hidden: Tensor
     cell: Tensor
     z_previous: Tensor
-    direction: Tensor
+    start: Tensor
 
 
 class AIR(Agent[AgentState, Gaussian]):
@@ -121,7 +126,7 @@ class AIR(Agent[AgentState, Gaussian]):
                 "take the agent made for them, such as InverseGraphicsConfig or TabletopAgentConfig"
             )
         self.config = config
-        self.starts, self.directed = config.starts, CORES.find(config.core).directed
+        self.starts, self.starts_anywhere = config.starts, CORES.find(config.core).starts_anywhere
         self.hidden_size = config.hidden
         where_dim, channels = self.model.where_dim, self.model.image_shape[0]
         self.embed = CORES.find(config.core)(self.model.image_shape, config.embedding)
@@ -132,7 +137,7 @@ class AIR(Agent[AgentState, Gaussian]):
         prior = self.model.prior_where
         initial_mean = (first_window - prior.mean) / prior.sd
         self.where = GaussianHead(config.hidden, where_dim, initial_sd=0.5, initial_mean=initial_mean)
-        pixels = channels * config.glimpse_size**2
+        pixels = (1 + config.sees_unexplained) * channels * config.glimpse_size**2
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, config.encoder_hidden), nn.ReLU())
         if self.categorical:
             self.what = CategoricalHead(config.encoder_hidden, self.what_size)
@@ -145,15 +150,12 @@ class AIR(Agent[AgentState, Gaussian]):
         latents = images.new_zeros(len(images), self.latent_dim)
         canvas = torch.zeros_like(images)
         features = images.new_empty(len(images), 0) if self.embed.reads_canvas else self.embed(images)[0]
-        return AgentState(images, canvas, features, zeros, zeros, latents, images.new_zeros(len(images), 2))
+        return AgentState(images, canvas, features, zeros, zeros, latents, images.new_zeros(len(images)))
 
-    def begin(self, images: Images, start: int) -> AgentState:
-        """The state before the first step; explanations but the first begin at sides of the image, evenly spread."""
+    def begin(self, images: Images, start: Float[Tensor, "batch"] | None = None) -> AgentState:
+        """The state before the first step; starts above 0 change from step to step."""
         state = self.initial(images)
-        if start == 0:
-            return state
-        angle = torch.tensor(start * _GOLDEN_ANGLE, dtype=images.dtype, device=images.device)
-        return replace(state, direction=torch.stack([angle.cos(), angle.sin()]).expand(len(images), 2))
+        return state if start is None else replace(state, start=start)
 
     def decide(self, state: AgentState) -> tuple[AgentState, Float[Tensor, "batch"], Gaussian]:
         """Advances the core by one step.
@@ -163,24 +165,27 @@ class AIR(Agent[AgentState, Gaussian]):
         """
         features, place = state.features, None
         if self.embed.reads_canvas:
-            features, place = self.embed(state.images, state.canvas, state.direction)
+            features, place = self.embed(state.images, state.canvas, state.start)
         inputs = torch.cat([features, state.z_previous], 1) if self.embed.reads_latents else features
         hidden, cell = self.core(inputs, (state.hidden, state.cell))
         where = self.where(hidden, self.model.prior_where)
         if place is not None:
             where = replace(where, mean=where.mean + F.pad(place, (1, 0)))
         logit = self.exploration.mix_presence(self.presence(hidden)[:, 0])
-        return replace(state, hidden=hidden, cell=cell), logit, where
+        start = torch.where(state.start > 0, (state.start + GOLDEN_RATIO) % 1, state.start)
+        return replace(state, hidden=hidden, cell=cell, start=start), logit, where
 
-    def describe(self, images: Images, z_where: Float[Tensor, "batch where"]) -> Posterior:
-        """The posterior of ``z_what``, given the window."""
+    def describe(self, images: Images, canvas: Images, z_where: Float[Tensor, "batch where"]) -> Posterior:
+        """The posterior of ``z_what``, given the window, and what is drawn already."""
+        if self.config.sees_unexplained:
+            images = torch.cat([images, images - canvas], 1)
         glimpse = geometry.attend(images, z_where, self.config.glimpse_size)
         return self.exploration.mix_categories(self.what(self.encoder(glimpse), self.model.prior_what))
 
     def describe_object(self, state: AgentState, first: Gaussian, choose_where: Choose, choose_what: Choose) -> Latents:
         """First where it is, then what is there."""
         z_where = choose_where(first)
-        what = self.describe(state.images, z_where)
+        what = self.describe(state.images, state.canvas, z_where)
         return Latents(first, what, z_where, choose_what(what))
 
     def remember(self, state: AgentState, z_where: Tensor, z_what: Tensor) -> AgentState:

@@ -4,9 +4,9 @@
     dair        the error canvas, what the objects so far draw minus the image   (Section 3.1; Figure 8)
     air_canvas  image, error and latents; for objects that hide each other       (our choice)
 
-An embedding is called with the images, the canvas so far, without gradient, and the direction in which explanations
-begin. It returns features and, if it has an opinion, the place ``(x, y)`` where the next window should start. The
-core's own state is all else that it gets.
+An embedding is called with the images, the canvas so far, without gradient, and the start: which of the places where
+something is unexplained comes next. It returns features and, if it has an opinion, the place ``(x, y)`` where the next
+window should start. The core's own state is all else that it gets.
 """
 
 import math
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from air_env import geometry
 from air_env.explanation import Images
+from air_env.precision import exact
 from air_env.registry import Registry
 
 
@@ -28,7 +29,7 @@ class ImageEmbedding(nn.Module):
     sizes in half the iterations; as matrix products they take half the time of two convolutions.
     """
 
-    reads_canvas, reads_latents, directed = False, True, False
+    reads_canvas, reads_latents, starts_anywhere = False, True, False
     patch, stride, padding = 8, 4, 3
 
     def __init__(
@@ -76,16 +77,19 @@ class ErrorEmbedding(nn.Module):
     two objects where either could be next, and what is left over then counts as an object more.
     """
 
-    reads_canvas, reads_latents, directed = True, False, True
+    reads_canvas, reads_latents, starts_anywhere = True, False, True
+    blurs: Tensor
     glimpse_size, glimpse_scale, blur = 20, 0.8, 0.17
     """Pixels of the glimpse; its size and that of the square over which errors are averaged, relative to the image."""
     considerable = 0.5
-    """Share of the largest error from which a place may be the first one in a direction."""
+    """Share of the largest error from which a place may be the first one."""
 
     def __init__(self, image_shape: tuple[int, int, int], features: int) -> None:
         super().__init__()
         channels, image_size, _ = image_shape
-        self.radius = max(1, round(self.blur * image_size / 2))
+        pixel, radius = torch.arange(image_size), max(1, round(self.blur * image_size / 2))
+        near = (pixel[:, None] - pixel).abs() <= radius
+        self.register_buffer("blurs", near / (2.0 * radius + 1), persistent=False)
         self.glimpse = nn.Sequential(
             nn.Linear(channels * self.glimpse_size**2, features),
             nn.ReLU(),
@@ -95,28 +99,27 @@ class ErrorEmbedding(nn.Module):
         self.features = features + 2
 
     def forward(
-        self, images: Images, canvas: Images, direction: Float[Tensor, "batch 2"] | None = None
+        self, images: Images, canvas: Images, start: Float[Tensor, "batch"] | None = None
     ) -> tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch 2"]]:
-        """The features of what the objects so far draw minus the image, and the place of its largest errors."""
+        """The features of what the objects so far draw minus the image, and the place from which it is seen."""
         error = canvas - images
-        place = self.peak(error, images.new_zeros(len(images), 2) if direction is None else direction)
+        place = self.place(error, error.new_zeros(len(error)) if start is None else start)
         scale = torch.full_like(place[:, :1], math.log(self.glimpse_scale))
         glimpse = geometry.attend(error, torch.cat([scale, place], 1), self.glimpse_size)
         return torch.cat([self.glimpse(glimpse.flatten(1)), place], 1), place
 
-    def peak(self, error: Images, direction: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch 2"]:
+    @exact
+    def place(self, error: Images, start: Float[Tensor, "batch"]) -> Float[Tensor, "batch 2"]:
         """Where the mean absolute error of a square of pixels is largest, in image coordinates.
 
-        Or, where there is a direction, the furthest in it of the places whose error is considerable.
+        Or, for starts above 0, the place at this share of those, row by row, whose error is considerable.
         """
         side = error.shape[-1]
-        mean = F.avg_pool2d(error.abs().mean(1, keepdim=True), 2 * self.radius + 1, 1, self.radius).flatten(1)
-        pixel = torch.arange(side**2, device=error.device)
-        places = (torch.stack([pixel % side, pixel // side], 1).to(error) + 0.5) * 2 / side - 1
-        far = direction @ places.T
-        considerable = mean >= self.considerable * mean.amax(1, keepdim=True)
-        furthest = torch.where(considerable, far, -torch.inf).argmax(1)
-        return places[torch.where(direction.any(1), furthest, mean.argmax(1))]
+        mean = (self.blurs @ error.abs().mean(1) @ self.blurs.mT).flatten(1)
+        rank = (mean >= self.considerable * mean.amax(1, keepdim=True)).cumsum(1)
+        elsewhere = torch.searchsorted(rank, (start[:, None] * rank[:, -1:]).ceil().long())[:, 0]
+        pixel = torch.where(start > 0, elsewhere, mean.argmax(1))
+        return (torch.stack([pixel % side, pixel // side], 1).to(error) + 0.5) * 2 / side - 1
 
 
 class SpatialSoftmax(nn.Module):
@@ -157,7 +160,7 @@ class CanvasEmbedding(nn.Module):
     attention lies on the error: what finds the first object finds the others, too.
     """
 
-    reads_canvas, reads_latents, directed = True, True, False
+    reads_canvas, reads_latents, starts_anywhere = True, True, False
 
     def __init__(self, image_shape: tuple[int, int, int], features: int, hidden: int = 64, maps: int = 16) -> None:
         super().__init__()
@@ -185,4 +188,4 @@ CORES: Registry[type[ImageEmbedding] | type[ErrorEmbedding] | type[CanvasEmbeddi
 )
 """Name -> what embeds what the core sees. Its attributes say whether its features change as objects are drawn
 (``reads_canvas``), whether the core gets the latents of the step before (``reads_latents``), and whether explanations
-can begin in a direction (``directed``)."""
+can begin anywhere (``starts_anywhere``)."""

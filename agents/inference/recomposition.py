@@ -37,7 +37,8 @@ def recomposed_loss(rollout: Rollout, num_scenes: int, generator: torch.Generato
         generator: Of the choices, on the device of the rollout.
     """
     images, z = recompose(rollout, num_scenes, generator)
-    return -recall(rollout.agent, images, z, any_order=True)[2].sum(1).mean()
+    start = rollout.agent.draw_starts(num_scenes, generator)
+    return -recall(rollout.agent, images, z, any_order=True, start=start)[2].sum(1).mean()
 
 
 @torch.no_grad()

@@ -93,9 +93,10 @@ class Trainer(Trains):
         rows = self._next_rows()
         size = (recipe.batch_size * self.estimator.num_particles, recipe.model.num_steps, self.agent.latent_dim)
         noise = torch.randn(size, generator=self._noise, device=self.device)
+        start = self.agent.draw_starts(recipe.batch_size, self._noise)
         elbo = torch.zeros(())
         for _ in range(self.estimator.num_passes):
-            rollout = self.rollout(rows, noise)
+            rollout = self.rollout(rows, noise, start)
             problem = self._problem_of(rollout)
             loss = self.estimator.loss(problem, self._noise).mean()
             if recipe.recomposed_scenes and self.iteration >= recipe.recomposed_from:
@@ -126,13 +127,14 @@ class Trainer(Trains):
         """
         return self._problem_of(self.rollout(rows, noise))
 
-    def rollout(self, rows: Tensor, noise: Tensor) -> Rollout:
-        """The rollout on a batch of training images; for the arguments, see `problem`."""
+    def rollout(self, rows: Tensor, noise: Tensor, start: Tensor | None = None) -> Rollout:
+        """The rollout on a batch of training images, which begins in places `Agent.begin`; see `problem`."""
         self._envs.reset(options={"scenes": rows})
         return unstopped_rollout(
             self.agent,
             self._envs,
             noise,
+            start=start,
             enumerate_categories=self.enumerates_categories,
             reparameterised=self.estimator.reparameterised,
         )
