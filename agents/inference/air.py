@@ -53,7 +53,7 @@ class AgentConfig(AgentSettings):
     core: str = "air"
     """What the core sees at every step, one of `CORES`: air, dair (the error canvas only), ..."""
     sees_unexplained: bool = False
-    """Whether the glimpse encoder sees, beside the glimpse, what the objects so far leave of it; for cores that read the
+    """Whether the glimpse encoder also sees what the objects so far leave of the glimpse; for cores that read the
     canvas (Deviation). Of two objects that touch it is then clear which one is meant."""
     starts: int = 1
     """Explanations that `Agent.explain` compares, which begin in different places; for cores that look where something
