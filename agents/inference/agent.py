@@ -184,9 +184,9 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
         return other
 
     @torch.no_grad()
-    def follow_modes(self, images: Images, num_steps: int, start: float = 0.0) -> ModePath:
-        """The most probable latents, one after the other, of so many steps that all draw an object."""
-        state, scene = self.describe_scene(self.begin(images, images.new_full((len(images),), start)), mode_of)
+    def follow_modes(self, images: Images, num_steps: int, start: Float[Tensor, "batch"] | None = None) -> ModePath:
+        """The most probable latents, one after the other, of so many steps that all draw an object (`begin`)."""
+        state, scene = self.describe_scene(self.begin(images, start), mode_of)
         log_q_scene, steps = scene.posterior.log_prob(scene.z_scene), []
         for _ in range(num_steps):
             state, logit, first = self.decide(state)
@@ -231,9 +231,8 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
             explain = partial(self._explain, num_steps=num_steps)
         else:
             explain = partial(self._with_at_most(num_steps)._weighed, starts=starts)
-        return DrawnExplanation.joined(
-            [explain(chunk) for chunk in to_images(images, self.model).split(_EXPLAIN_BATCH)]
-        )
+        size = max(1, _EXPLAIN_BATCH // starts)
+        return DrawnExplanation.joined([explain(chunk) for chunk in to_images(images, self.model).split(size)])
 
     @torch.no_grad()
     def count_posterior(self, images: object, num_steps: int) -> Float[Tensor, "batch count"]:
@@ -250,22 +249,26 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
     def _with_at_most(self, num_steps: int) -> Self:
         return self if num_steps == self.model.config.num_steps else self.with_num_steps(num_steps)
 
-    def weigh(self, images: Images, starts: int) -> tuple[Float[Tensor, "start batch count"], list[ModePath]]:
-        """The log importance weights, in nats, of every count 0..N along paths that begin in different places."""
-        num_steps = self.model.config.num_steps
-        paths = [self.follow_modes(images, num_steps, start * GOLDEN_RATIO % 1) for start in range(starts)]
-        return torch.stack([self.model.log_joints(images, path.z) - path.log_q for path in paths]), paths
+    def weigh(self, images: Images, starts: int) -> tuple[Float[Tensor, "start batch count"], ModePath]:
+        """The log importance weights, in nats, of every count 0..N along paths that begin in different places.
+
+        Returns:
+            The weights, and the paths, those of each start after each other.
+        """
+        start = GOLDEN_RATIO * torch.arange(starts, dtype=images.dtype, device=images.device) % 1
+        images = images.expand(starts, *images.shape)
+        paths = self.follow_modes(
+            images.flatten(0, 1), self.model.config.num_steps, start.repeat_interleave(images.shape[1])
+        )
+        log_weights = self.model.log_joints(images.flatten(0, 1), paths.z) - paths.log_q
+        return log_weights.unflatten(0, images.shape[:2]), paths
 
     def _weighed(self, images: Images, starts: int) -> DrawnExplanation:
         log_weights, paths = self.weigh(images, starts)
-        best, rows = log_weights.transpose(0, 1).flatten(1).argmax(1), torch.arange(len(images), device=images.device)
+        best = log_weights.transpose(0, 1).flatten(1).argmax(1)
         start, count = best // log_weights.shape[2], best % log_weights.shape[2]
-        z = Explanation(
-            **{
-                field.name: torch.stack([getattr(path.z, field.name) for path in paths])[start, rows]
-                for field in fields(Explanation)
-            }
-        )
+        rows = start * len(images) + torch.arange(len(images), device=images.device)
+        z = Explanation(**{field.name: getattr(paths.z, field.name)[rows] for field in fields(Explanation)})
         return self.model.drawn(z.keep(count))
 
     def _explain(self, images: Images, num_steps: int) -> DrawnExplanation:
