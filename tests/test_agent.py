@@ -31,9 +31,13 @@ from air_agents.inference.agent import mode_of
 from air_agents.inference.air import AgentConfig, AgentState
 from air_agents.inference.cores import CORES, ErrorEmbedding
 from air_agents.inference.exploration import Exploration
+from air_agents.inference.objects3d import InverseGraphics, InverseGraphicsConfig
+from air_agents.inference.weighing import weigh
 from air_env.explanation import Explanation
 from air_env.model import SceneModel
 from air_env.scenes import make_scene
+from air_env.scenes.objects3d import objects3d
+from air_env.scenes.sprites import sprites
 
 PARTS = ("z_pres", "z_where", "z_what", "reconstruction")
 
@@ -350,20 +354,59 @@ def test_of_several_explanations_the_one_of_the_largest_importance_weight_is_tak
     explanation = wandering.explain(images, starts=starts)
     assert_equal(explanation.count, expected)
     assert len(expected.unique()) > 1
-    log_weights, _ = wandering.weigh(images, starts)
-    assert_equal(log_weights.amax((0, 2)), best, 1e-9)
+    log_weights, z = weigh(wandering, images, starts)
+    assert_equal(log_weights.amax(1), best, 1e-9)
+    assert_equal(z.count, torch.arange(NUM_STEPS + 1).repeat(NUM_IMAGES))
     wandering.starts = starts
     assert_equal(wandering.explain(images).count, expected)
     assert_equal(wandering.count_posterior(images, NUM_STEPS).argmax(1), expected)
 
 
 def test_explanations_begin_in_different_places_and_do_not_depend_on_other_images(wandering, images):
-    places = wandering.weigh(images, 4)[1].z.z_where[:, 0, 1:].unflatten(0, (4, NUM_IMAGES))
+    starts = [torch.full((NUM_IMAGES,), start, dtype=torch.float64) for start in (0.0, 0.2, 0.5, 0.8)]
+    paths = [wandering.follow_modes(images, NUM_STEPS, start) for start in starts]
+    places = torch.stack([path.z.z_where[:, 0, 1:] for path in paths])
     assert (places.std(0) > 1e-3).any(1).float().mean() > 0.5
     whole = wandering.explain(images, starts=4)
     alone = [wandering.explain(image[None], starts=4) for image in images[:10]]
     for part in PARTS:
         assert_equal(getattr(whole, part)[:10], torch.cat([getattr(e, part) for e in alone]), 1e-9)
+
+
+def test_refinement_moves_windows_and_leaves_categories():
+    torch.manual_seed(0)
+    agent = AIR(sprites().model, AgentConfig(core="air_canvas"))
+    images = agent.model.sample(20, torch.Generator().manual_seed(0))[0]
+    _, z = weigh(agent, images)
+    _, refined = weigh(agent, images, refinements=3)
+    assert_equal(refined.z_what, z.z_what)
+    assert not torch.equal(refined.z_where, z.z_where)
+
+
+def test_renderers_without_gradient_are_not_refined():
+    with pytest.raises(ValueError, match="refinements must be 0 for this agent"):
+        InverseGraphics(objects3d(renderer="raycast").model, InverseGraphicsConfig()).explain(
+            torch.zeros(1, 3, 32, 32), refinements=2
+        )
+
+
+@pytest.mark.parametrize("refinements", [1, 5])
+def test_refinement_climbs_the_log_joint_of_every_count(wandering, images, refinements):
+    wandering.double()
+    log_weights, z = weigh(wandering, images, 2)
+    refined_weights, refined = weigh(wandering, images, 2, refinements)
+    many = images.repeat_interleave(NUM_STEPS + 1, 0)
+    gain = (wandering.model.log_joint(many, refined) - wandering.model.log_joint(many, z)).view_as(log_weights)
+    assert_equal(refined_weights - log_weights, gain.detach(), 1e-9)
+    assert_equal(gain[:, 0], 0 * gain[:, 0])
+    assert (gain[:, 1:] >= 0).all()
+    assert (gain[:, 1:] > 0.1).any(1).float().mean() > 0.9
+    assert_equal(refined.count, z.count)
+    explanation = wandering.explain(images, starts=2, refinements=refinements)
+    assert_equal(explanation.count, refined_weights.argmax(1))
+    chosen = [wandering.explain(image[None], starts=2, refinements=refinements) for image in images[:5]]
+    assert_equal(torch.cat([one.z_where for one in chosen]), explanation.z_where[:5], 1e-9)
+    assert all(weight.grad is None for weight in wandering.parameters())
 
 
 def test_more_objects_than_in_training_are_weighed_as_by_the_agent_with_so_many_steps(wandering, images):
@@ -378,6 +421,8 @@ def test_a_core_that_does_not_look_for_a_place_is_not_begun_elsewhere(images):
         AgentConfig(starts=2)
     with pytest.raises(ValueError, match="starts must be"):
         AgentConfig(core="dair", starts=0)
+    with pytest.raises(ValueError, match="refinements must be"):
+        AgentConfig(refinements=-1)
 
 
 @pytest.mark.parametrize("core", CORES)

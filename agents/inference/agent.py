@@ -1,10 +1,9 @@
 """What every agent is: a scene model, and a recurrent network that infers with it, one object at a time."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -23,7 +22,8 @@ from ..estimators.problem import log_q_of_counts
 from .explainer import Explainer
 from .exploration import Exploration
 from .latents import Latents, ModePath, SceneLatent
-from .posteriors import Categorical, Gaussian, Posterior
+from .posteriors import Categorical, Gaussian, Posterior, select, stack
+from .weighing import weigh
 
 _EXPLAIN_BATCH = 1024
 
@@ -43,13 +43,6 @@ class State:
 S = TypeVar("S", bound=State)
 First = TypeVar("First", Gaussian, Categorical)
 """The posterior of what is chosen first of an object."""
-Rows = TypeVar("Rows", bound=State | Gaussian | Categorical)
-
-
-def select(value: Rows, rows: Tensor) -> Rows:
-    """Some rows of a dataclass of tensors."""
-    return type(value)(*(getattr(value, field.name)[rows] for field in fields(value)))
-
 
 Choose = Callable[[Any], Tensor]
 """Picks values of a posterior."""
@@ -58,10 +51,6 @@ Choose = Callable[[Any], Tensor]
 def mode_of(posterior: Posterior) -> Tensor:
     """Its most probable value."""
     return posterior.mode
-
-
-GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
-"""The fractional parts of its multiples are spread evenly from 0 to 1, however many there are."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +80,8 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
     """Explanations that `explain` compares, which begin in different places."""
     starts_anywhere: bool = False
     """Whether they can."""
+    refinements: int = 0
+    """Steps of gradient ascent by which `explain` makes explanations better."""
 
     def __init__(self, scene: SceneConfig) -> None:
         super().__init__()
@@ -187,38 +178,52 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
     def follow_modes(self, images: Images, num_steps: int, start: Float[Tensor, "batch"] | None = None) -> ModePath:
         """The most probable latents, one after the other, of so many steps that all draw an object (`begin`)."""
         state, scene = self.describe_scene(self.begin(images, start), mode_of)
-        log_q_scene, steps = scene.posterior.log_prob(scene.z_scene), []
+        logits, objects = [], []
         for _ in range(num_steps):
             state, logit, first = self.decide(state)
             z = self.describe_object(state, first, mode_of, mode_of)
             state = self.remember(state, z.z_where, z.z_what)
-            steps.append((logit, z.z_where, z.z_what, z.log_q))
-        logits, z_where, z_what, log_q = (torch.stack(parts, 1) for parts in zip(*steps, strict=True))
-        z = Explanation(torch.ones_like(logits), z_where, z_what, scene.z_scene)
-        return ModePath(logits, z, log_q_scene[:, None] + F.pad(log_q.cumsum(1), (1, 0)))
+            logits.append(logit)
+            objects.append(z)
+        where, what, z_where, z_what, log_q = (
+            stack([getattr(z, name) for z in objects]) for name in ("where", "what", "z_where", "z_what", "log_q")
+        )
+        log_q_scene = scene.posterior.log_prob(scene.z_scene)[:, None]
+        z = Explanation(torch.ones_like(log_q), z_where, z_what, scene.z_scene)
+        return ModePath(stack(logits), where, what, z, log_q_scene + F.pad(log_q.cumsum(1), (1, 0)))
 
     @torch.no_grad()
-    def explain(self, images: object, num_steps: int | None = None, *, starts: int | None = None) -> DrawnExplanation:
+    def explain(
+        self,
+        images: object,
+        num_steps: int | None = None,
+        *,
+        starts: int | None = None,
+        refinements: int | None = None,
+    ) -> DrawnExplanation:
         """What each image most probably shows: its count, and the most probable latents of its objects.
 
-        With one start, the latents of every step are the modes of their posteriors, given those before, and the count
-        is the most probable one along this path. It stops computing for an image as soon as no larger count can be more
-        probable. With several starts there are as many paths, which begin in different places; of these, and of the
-        counts along each, it is the one of the largest importance weight ``p(x, z_1..n, n) / q(z_1..n | x)``: the model
-        judges what the network proposes.
+        With one start and no refinement, the latents of every step are the modes of their posteriors, given those
+        before, and the count is the most probable one along this path. It stops computing for an image as soon as no
+        larger count can be more probable.
+
+        Otherwise the model judges what the network proposes. There are as many paths as starts, which begin in
+        different places. For each count it is the one of the largest importance weight ``p(x, z_1..n, n) / q(z_1..n |
+        x)``, refined by gradient ascent on ``p``; the count is the one whose weight is then the largest.
 
         Args:
             images: ``[batch, channel, side, side]``, or ``[batch, side, side]`` where they are grey; numpy or torch,
                 uint8, or float in [0, 1].
             num_steps: Largest number of objects; by default the model's.
             starts: How many explanations to compare; by default the agent's own number.
+            refinements: Steps of gradient ascent; by default the agent's own number.
 
         Returns:
             The explanation, with its reconstruction, on the agent's device.
 
         Raises:
-            ValueError: The images are not of that form (`to_images`), so many objects cannot be drawn, or explanations
-                of this agent cannot begin in different places.
+            ValueError: The images are not of that form (`to_images`), so many objects cannot be drawn, explanations of
+                this agent cannot begin in different places, or its renderer has no gradient.
         """
         num_steps = self.model.config.num_steps if num_steps is None else num_steps
         num_steps = read_whole("num_steps", num_steps, 1, MOST_STEPS)
@@ -227,10 +232,12 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
         starts = self.starts if starts is None else read_whole("starts", starts, 1)
         if starts > 1 and not self.starts_anywhere:
             raise ValueError(f"starts must be 1 for this agent, whose explanations begin in one place, got {starts}")
-        if starts == 1:
-            explain = partial(self._explain, num_steps=num_steps)
-        else:
-            explain = partial(self._with_at_most(num_steps)._weighed, starts=starts)
+        refinements = self.refinements if refinements is None else read_whole("refinements", refinements, 0)
+        if refinements and not self.model.renderer.differentiable:
+            raise ValueError(f"refinements must be 0 for this agent, whose renderer has no gradient, got {refinements}")
+        explain = partial(self._explain, num_steps=num_steps)
+        if starts > 1 or refinements:
+            explain = partial(self._with_at_most(num_steps)._weighed, starts=starts, refinements=refinements)
         size = max(1, _EXPLAIN_BATCH // starts)
         return DrawnExplanation.joined([explain(chunk) for chunk in to_images(images, self.model).split(size)])
 
@@ -238,38 +245,21 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
     def count_posterior(self, images: object, num_steps: int) -> Float[Tensor, "batch count"]:
         """How probable the agent finds each count of 0 to N: ``q(n | x)`` along the path of modes.
 
-        With several starts, it is what the importance weights of the paths say, the best one for each count.
+        With several starts or refinements, it is what the importance weights say that `explain` compares.
         """
         images = to_images(images, self.model)
-        if self.starts > 1:
-            return self._with_at_most(num_steps).weigh(images, self.starts)[0].amax(0).softmax(1)
+        if self.starts > 1 or self.refinements:
+            return weigh(self._with_at_most(num_steps), images, self.starts, self.refinements)[0].softmax(1)
         logits = self.follow_modes(images, num_steps).logits
         return log_q_of_counts(F.logsigmoid(logits), F.logsigmoid(-logits)).exp()
 
     def _with_at_most(self, num_steps: int) -> Self:
         return self if num_steps == self.model.config.num_steps else self.with_num_steps(num_steps)
 
-    def weigh(self, images: Images, starts: int) -> tuple[Float[Tensor, "start batch count"], ModePath]:
-        """The log importance weights, in nats, of every count 0..N along paths that begin in different places.
-
-        Returns:
-            The weights, and the paths, those of each start after each other.
-        """
-        start = GOLDEN_RATIO * torch.arange(starts, dtype=images.dtype, device=images.device) % 1
-        images = images.expand(starts, *images.shape)
-        paths = self.follow_modes(
-            images.flatten(0, 1), self.model.config.num_steps, start.repeat_interleave(images.shape[1])
-        )
-        log_weights = self.model.log_joints(images.flatten(0, 1), paths.z) - paths.log_q
-        return log_weights.unflatten(0, images.shape[:2]), paths
-
-    def _weighed(self, images: Images, starts: int) -> DrawnExplanation:
-        log_weights, paths = self.weigh(images, starts)
-        best = log_weights.transpose(0, 1).flatten(1).argmax(1)
-        start, count = best // log_weights.shape[2], best % log_weights.shape[2]
-        rows = start * len(images) + torch.arange(len(images), device=images.device)
-        z = Explanation(**{field.name: getattr(paths.z, field.name)[rows] for field in fields(Explanation)})
-        return self.model.drawn(z.keep(count))
+    def _weighed(self, images: Images, starts: int, refinements: int) -> DrawnExplanation:
+        log_weights, z = weigh(self, images, starts, refinements)
+        first = torch.arange(len(images), device=images.device) * log_weights.shape[1]
+        return self.model.drawn(select(z, first + log_weights.argmax(1)))
 
     def _explain(self, images: Images, num_steps: int) -> DrawnExplanation:
         nothing = self.model.nothing(images, num_steps)

@@ -28,10 +28,11 @@ from air_env.model import SceneConfig
 from air_env.precision import Head
 from air_env.reading import keep_whole
 
-from .agent import GOLDEN_RATIO, Agent, AgentSettings, Choose, State
+from .agent import Agent, AgentSettings, Choose, State
 from .cores import CORES
 from .latents import Latents
 from .posteriors import CategoricalHead, Gaussian, GaussianHead, Posterior
+from .weighing import GOLDEN_RATIO
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,13 @@ class AgentConfig(AgentSettings):
     starts: int = 1
     """Explanations that `Agent.explain` compares, which begin in different places; for cores that look where something
     is unexplained, such as dair (Deviation; paper: 1). Two objects that touch are then less easily taken for one."""
+    refinements: int = 0
+    """Steps of gradient ascent by which `Agent.explain` refines what it compares (Deviation; paper: 0)."""
 
     def __post_init__(self) -> None:
         core = CORES.find(self.core)
         keep_whole(self, 1, "starts")
+        keep_whole(self, 0, "refinements")
         if self.sees_unexplained and not core.reads_canvas:
             raise ValueError(
                 f"sees_unexplained is for cores that read the canvas, which {self.core!r} does not; take one of "
@@ -127,6 +131,7 @@ class AIR(Agent[AgentState, Gaussian]):
             )
         self.config = config
         self.starts, self.starts_anywhere = config.starts, CORES.find(config.core).starts_anywhere
+        self.refinements = config.refinements
         self.hidden_size = config.hidden
         where_dim, channels = self.model.where_dim, self.model.image_shape[0]
         self.embed = CORES.find(config.core)(self.model.image_shape, config.embedding)

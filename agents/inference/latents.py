@@ -44,11 +44,15 @@ class ModePath:
 
     Attributes:
         logits: ``[batch, step]``, presence logits.
+        where: Posterior ``[batch, step]`` of ``z_where``.
+        what: Posterior ``[batch, step]`` of ``z_what``.
         z: The latents.
         log_q: ``[batch, count]``, ``log q(z_1..n | x)`` of the first n objects, n = 0..N, in nats.
     """
 
     logits: Float[Tensor, "batch step"]
+    where: Gaussian
+    what: Posterior
     z: Explanation
     log_q: Float[Tensor, "batch count"]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from air_env.precision import Head
 from air_env.priors import GaussianPrior, Prior, gaussian_log_prob
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,12 @@ class Categorical:
 Posterior = Gaussian | Categorical
 
 P = TypeVar("P", Tensor, Gaussian, Categorical, Posterior)
+Rows = TypeVar("Rows", bound="DataclassInstance")
+
+
+def select(value: Rows, rows: Tensor) -> Rows:
+    """Some rows of a dataclass of tensors."""
+    return type(value)(*(getattr(value, field.name)[rows] for field in fields(value)))
 
 
 def stack(steps: Sequence[P]) -> P:
