@@ -161,12 +161,12 @@ def naive_elbo(model: DRAW, x: torch.Tensor, noise: torch.Tensor) -> torch.Tenso
         stroke = model.stroke(decoder[0])
         fy, fx = naive_filters(stroke[:5].tolist(), len(x), n)
         canvas = canvas + stroke[4].exp() * fy.T @ stroke[10:].view(n, n) @ fx
-    return torch.distributions.Normal(canvas.sigmoid(), 0.3).log_prob(x).sum() - kl
+    return torch.distributions.Normal(canvas.sigmoid(), 0.2).log_prob(x).sum() - kl
 
 
 def test_the_likelihood_is_that_of_air():
-    likelihood = RECIPES["multi_mnist_wide"].model.make_likelihood()
-    assert make_draw().likelihood == Autoencoder(MODELS["autoencoder"]).likelihood == likelihood == Gaussian(0.3)
+    likelihood = RECIPES["multi_mnist_air"].model.make_likelihood()
+    assert make_draw().likelihood == Autoencoder(MODELS["autoencoder"]).likelihood == likelihood == Gaussian(0.2)
     assert RECIPES["multi_mnist_dair"].model.make_likelihood() == likelihood
 
 

@@ -175,7 +175,7 @@ def test_what_is_inferred_once_are_the_codes_of_the_explanation():
 
 def test_representations_name_what_computes_them():
     families = {name: representation.model for name, representation in REPRESENTATIONS.items()}
-    assert families["AIR, inferred once"] == families["AIR, inferred again"] == "air_sharp"
+    assert families["AIR, inferred once"] == families["AIR, inferred again"] == "air"
     assert [name for name, family in families.items() if not family] == ["pixels"]
 
 

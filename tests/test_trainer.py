@@ -66,33 +66,6 @@ def test_training_leaves_the_global_generator_alone():
     assert_equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("starts", "elsewhere"), [(1, 0.0), (5, 0.5)])
-def test_an_agent_that_compares_explanations_begins_in_all_places_for_half_its_images(starts, elsewhere):
-    agent = make_trainer(agent=replace(RECIPE.agent, core="dair", starts=starts)).agent
-    generator = torch.Generator().manual_seed(0)
-    drawn = agent.draw_starts(4_000, generator)
-    assert (drawn > 0).float().mean() == pytest.approx(elsewhere, abs=0.03)
-    assert drawn.max() < 1
-    if starts > 1:
-        assert drawn[drawn > 0].quantile(0.5) == pytest.approx(0.5, abs=0.05)
-    else:
-        assert_equal(generator.get_state(), torch.Generator().manual_seed(0).get_state())
-
-
-def test_training_begins_where_it_was_drawn(monkeypatch):
-    trainer = make_trainer(agent=replace(RECIPE.agent, core="dair", starts=3), recomposed_scenes=4, recomposed_from=0)
-    begun, begin = [], trainer.agent.begin
-
-    def note(images, start=None):
-        begun.append(start)
-        return begin(images, start)
-
-    monkeypatch.setattr(trainer.agent, "begin", note)
-    train(trainer, 2)
-    assert [len(start) for start in begun] == [RECIPE.batch_size, 4] * 2
-    assert not torch.equal(begun[0], begun[2])
-
-
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_run_is_the_same_again_and_when_it_is_resumed_whatever_the_global_generator(estimator):
     # 10 iterations of 8 images are more than an epoch of 64.

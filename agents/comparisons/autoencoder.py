@@ -38,7 +38,7 @@ class AutoencoderConfig(ComparisonSettings):
     """Units between the convolutions and the code (our choice)."""
     initial_logit: float = -4.0
     """Logit of every pixel before training: pictures are mostly black."""
-    likelihood_scale: float = 0.3
+    likelihood_scale: float = 0.2
     """Standard deviation of a pixel; as codes are points, what is learned does not depend on it."""
 
     def __post_init__(self) -> None:

@@ -48,7 +48,7 @@ class DRAWConfig(ComparisonSettings):
     """Units of the encoder's and of the decoder's LSTM (our choice: what one core does in minutes)."""
     window: int = 6
     """Filters per axis of the reading and of the writing window (our choice)."""
-    likelihood_scale: float = 0.3
+    likelihood_scale: float = 0.2
     """Standard deviation of a pixel; before training, where it is learned."""
     learn_scale: bool = False
     """Whether it is learned by the bound: it falls as pictures get better (Rybkin et al., 2021)."""

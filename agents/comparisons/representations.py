@@ -72,8 +72,8 @@ class Representation:
 REPRESENTATIONS: Registry[Representation] = Registry(
     "representation",
     {
-        "AIR, inferred once": Representation("air_sharp", inferred_once),
-        "AIR, inferred again": Representation("air_sharp", inferred_again),
+        "AIR, inferred once": Representation("air", inferred_once),
+        "AIR, inferred again": Representation("air", inferred_again),
         "DRAW": Representation("draw", codes),
         "autoencoder": Representation("autoencoder", codes),
         "pixels": Representation("", pixels),

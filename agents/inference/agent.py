@@ -103,12 +103,6 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
         del start
         return self.initial(images)
 
-    def draw_starts(self, num_images: int, generator: torch.Generator) -> Float[Tensor, "image"]:
-        """Where explanations begin in training: anywhere for half of them, if several are compared in the end."""
-        if self.starts == 1:
-            return torch.zeros(num_images, device=generator.device)
-        return (2 * torch.rand(num_images, generator=generator, device=generator.device) - 1).clamp_min(0)
-
     def describe_scene(self, state: S, choose: Choose) -> tuple[S, SceneLatent]:
         """Infers what belongs to the whole scene; nothing, unless an agent says otherwise.
 

@@ -82,12 +82,7 @@ def dream(
 
 
 def recall(
-    agent: Agent,
-    images: Images,
-    z: Explanation,
-    *,
-    any_order: bool = False,
-    start: Float[Tensor, "scene"] | None = None,
+    agent: Agent, images: Images, z: Explanation, *, any_order: bool = False
 ) -> tuple[Float[Tensor, "scene"], Float[Tensor, "scene step"], Float[Tensor, "scene step"]]:
     """What q thinks, with gradient, of the latents of scenes that are known.
 
@@ -96,14 +91,13 @@ def recall(
         images: The scenes.
         z: What they are made of.
         any_order: As for `dream`.
-        start: Where explanations begin (`Agent.begin`).
 
     Returns:
         ``log q`` of ``z_scene``, of the presence of every step, and of its ``z_where`` and ``z_what``; 0 once the
         episode is over.
     """
     active = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    state, scene = agent.describe_scene(agent.begin(images, start), partial(_given, z.z_scene))
+    state, scene = agent.describe_scene(agent.initial(images), partial(_given, z.z_scene))
     pres, latents = [], []
     for i in range(z.z_pres.shape[1]):
         state, logit, first = agent.decide(state)

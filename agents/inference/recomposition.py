@@ -22,7 +22,7 @@ _WELL_EXPLAINED = 0.6
 objects taken for one."""
 _ROOM = 0.8
 """Share of a window that stays inside the image; the rest is margin."""
-_NEAREST = 0.4
+_NEAREST = 0.33
 """Smallest distance of centres, in sizes of windows; objects that lie closer cannot be told apart."""
 _PROPOSALS = 8
 _NEVER = 1e-12
@@ -37,8 +37,7 @@ def recomposed_loss(rollout: Rollout, num_scenes: int, generator: torch.Generato
         generator: Of the choices, on the device of the rollout.
     """
     images, z = recompose(rollout, num_scenes, generator)
-    start = rollout.agent.draw_starts(num_scenes, generator)
-    return -recall(rollout.agent, images, z, any_order=True, start=start)[2].sum(1).mean()
+    return -recall(rollout.agent, images, z, any_order=True)[2].sum(1).mean()
 
 
 @torch.no_grad()

@@ -149,7 +149,6 @@ def unstopped_rollout(
     envs: AIRSceneVectorEnv,
     noise: Float[Tensor, "batch step latent"],
     *,
-    start: Float[Tensor, "env"] | None = None,
     enumerate_categories: bool = False,
     reparameterised: bool = True,
 ) -> Rollout:
@@ -162,7 +161,6 @@ def unstopped_rollout(
         envs: Just reset.
         noise: Standard normal, ``[num_envs * particles, N, latents]``; 0 follows the posterior modes. The particles of
             an image follow each other. That of ``z_scene`` is the last of the first step.
-        start: Where explanations begin (`Agent.begin`).
         enumerate_categories: Every step takes every category instead of a sampled one. Paths branch, so that
             step i is computed once for each sequence of the categories before it.
         reparameterised: False cuts the gradient from latents to the network that drew them.
@@ -171,7 +169,7 @@ def unstopped_rollout(
     noise_where, noise_what, noise_scene = noise.split(
         [agent.model.where_dim, agent.what_size, agent.model.scene_dim], 2
     )
-    state = agent.begin(envs.state.images, start)
+    state = agent.initial(envs.state.images)
     if num_particles > 1:
         # The image is embedded once.
         state = state.select(torch.arange(envs.num_envs, device=noise.device).repeat_interleave(num_particles))

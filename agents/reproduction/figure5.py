@@ -29,7 +29,7 @@ from .study import Case, Measurement, Metrics, Study
 
 QUESTIONS = {"sum": "sum of the two digits", "order": "left digit smaller than the right one"}
 """Name of a task -> what is asked."""
-MODELS = {"AIR": "air_sharp", "DRAW": "draw", "autoencoder": "autoencoder"}
+MODELS = {"AIR": "air", "DRAW": "draw", "autoencoder": "autoencoder"}
 """Name -> family of the runs of a model that is trained without labels."""
 _COLOURS = {ONCE: "C9", AGAIN: "C0", "DRAW": "C2", "autoencoder": "C3", PIXELS: "C7"}
 _PANELS = {"plain": "plain head", "shared": "shared head"}
@@ -44,7 +44,7 @@ _DEVIATIONS = """\
   windows of the explanation are not centred, since nothing in the ELBO asks for that. A head is trained on
   all of the codes and its answers are averages. Nothing of this sees a label.
 - Hidden layers of the plain head are the same for all; its first layer has as many inputs as the representation.
-- AIR is that of recipe `multi_mnist_sharp`. Every model has a pixel standard deviation of its own, so that bounds are
+- AIR is that of recipe `multi_mnist_air`. Every model has a pixel standard deviation of its own, so that bounds are
   compared at the best one of each, which is chosen on validation scenes.
 - The scale on which a head reads, and how much noise it is trained with, are chosen on labels that are held back, from
   the same choices for all; nothing else was searched for each number of labels. The search for the models' settings is

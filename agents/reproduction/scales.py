@@ -35,7 +35,7 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 Options = Mapping[str, Any]
 """Settings of scenes by name."""
 
-_AGENTS = {"air": "multi_mnist_wide", "air_sharp": "multi_mnist_sharp", "dair": "multi_mnist_dair"}
+_AGENTS = {"air": "multi_mnist_air", "dair": "multi_mnist_dair"}
 """Family of runs -> recipe of `RECIPES`; the others are those of `COMPARISONS`."""
 _TABLES: dict[str, AnyRecipe] = {
     "elbo": RECIPES.find("tabletop3d"),
@@ -110,7 +110,7 @@ class Scale:
         """What a run computes.
 
         Args:
-            name: ``air_012``, ``air_sharp_012`` and ``dair_013``, ``draw_012``, ``autoencoder_012``,
+            name: ``air_012`` and ``dair_013``, ``draw_012``, ``autoencoder_012``,
                 ``cnn_count_012``: the last part are the numbers of digits in a scene.
                 ``cnn_sum_1000``, ``cnn_order_1000``: the number of labels.
                 ``draw_try0``, ``cnn_sum_try3``, ...: what searches try.

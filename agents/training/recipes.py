@@ -102,12 +102,26 @@ _OBJECTS = objects3d(renderer="raycast").model
 _SPRITES = sprites().model
 assert _SPRITES is not None
 
-# Networks of one object that are wide: codes then tell digits apart, and little of an explained digit is left over.
-_WIDE = Recipe(
+# Networks of one object that are wide, and a sharp likelihood: codes then tell digits apart, little of an explained
+# digit is left over, and two digits are less easily taken for one. Most images are explained with all N objects at
+# first: the third of three digits is found while windows are large, or never.
+_AIR = Recipe(
     scene="multi_mnist",
     max_steps=8_000,
-    model=SceneConfig(renderer=PatchConfig(hidden=512)),
+    exploration_steps=3_000,
+    exploration=Exploration(presence=0.9),
+    model=SceneConfig(likelihood_scale=0.2, renderer=PatchConfig(hidden=512)),
     agent=AgentConfig(encoder_hidden=512),
+)
+# Windows that start small, and scenes in which objects are close, tell near digits apart.
+_DAIR = replace(
+    _AIR,
+    max_steps=7_000,
+    exploration_steps=500,
+    exploration=Exploration(),
+    decay=0.5,
+    recomposed_scenes=16,
+    agent=replace(_AIR.agent, core="dair", initial_scale=0.3, sees_unexplained=True, starts=17, refinements=20),
 )
 
 # What is not explained must not cost much at first: a kind that is dropped before its poses are any good gets no
@@ -162,17 +176,11 @@ RECIPES: Registry[Recipe] = Registry(
             model=SceneConfig(where_mean=(-1.2, 0.0, 0.0), where_sd=(0.15, 0.5, 0.5)),
             agent=AgentConfig(initial_scale=0.3),
         ),
-        "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000),
-        "multi_mnist_wide": _WIDE,
-        # What an object looks like matters more: its code tells more, and two digits are less easily taken for one.
-        "multi_mnist_sharp": replace(
-            _WIDE,
-            max_steps=12_000,
-            model=replace(_WIDE.model, likelihood_scale=0.2, count_prior=CountPrior(parameter=1e-7)),
-        ),
-        "multi_mnist_dair": replace(
-            _WIDE, max_steps=4_000, exploration_steps=500, decay=0.5, agent=replace(_WIDE.agent, core="dair")
-        ),
+        # Objects cost more than where they are to be found in numbers that were never trained: one digit is then
+        # not taken for two pieces.
+        "multi_mnist": replace(_DAIR, model=replace(_DAIR.model, count_prior=CountPrior(parameter=1e-8))),
+        "multi_mnist_dair": _DAIR,
+        "multi_mnist_air": _AIR,
         # The renderer is known: only where, what and how many is to be inferred.
         "sprites": Recipe(
             scene="sprites",

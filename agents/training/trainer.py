@@ -93,10 +93,9 @@ class Trainer(Trains):
         rows = self._next_rows()
         size = (recipe.batch_size * self.estimator.num_particles, recipe.model.num_steps, self.agent.latent_dim)
         noise = torch.randn(size, generator=self._noise, device=self.device)
-        start = self.agent.draw_starts(recipe.batch_size, self._noise)
         elbo = torch.zeros(())
         for _ in range(self.estimator.num_passes):
-            rollout = self.rollout(rows, noise, start)
+            rollout = self.rollout(rows, noise)
             problem = self._problem_of(rollout)
             loss = self.estimator.loss(problem, self._noise).mean()
             if recipe.recomposed_scenes and self.iteration >= recipe.recomposed_from:
@@ -127,14 +126,13 @@ class Trainer(Trains):
         """
         return self._problem_of(self.rollout(rows, noise))
 
-    def rollout(self, rows: Tensor, noise: Tensor, start: Tensor | None = None) -> Rollout:
-        """The rollout on a batch of training images, which begins in places `Agent.begin`; see `problem`."""
+    def rollout(self, rows: Tensor, noise: Tensor) -> Rollout:
+        """The rollout on a batch of training images; for the arguments, see `problem`."""
         self._envs.reset(options={"scenes": rows})
         return unstopped_rollout(
             self.agent,
             self._envs,
             noise,
-            start=start,
             enumerate_categories=self.enumerates_categories,
             reparameterised=self.estimator.reparameterised,
         )
@@ -153,8 +151,8 @@ class Trainer(Trains):
         return {self.objective if self.iteration > self.recipe.sleep_steps else "log_q_dream": mean}
 
     def measure(self, scenes: SceneDataset) -> dict[str, float]:
-        """Accuracies on validation scenes, without exploration."""
-        with self._without_exploration() as agent:
+        """Accuracies on validation scenes of what the network proposes at first, without exploration."""
+        with self._first_proposals() as agent:
             return accuracies(agent, scenes)
 
     def evaluate(self, scenes: SceneDataset, progress: Callable[[int], object] | None = None) -> dict[str, float]:
@@ -170,7 +168,7 @@ class Trainer(Trains):
     def picture(self, scenes: SceneDataset) -> Frame:
         """Scenes with windows beside their reconstructions."""
         images = scenes.float_images()
-        with self._without_exploration() as agent:
+        with self._first_proposals() as agent:
             return scenes_beside_reconstructions(images, agent.explain(images))
 
     def save(self, directory: Path) -> None:
@@ -180,14 +178,15 @@ class Trainer(Trains):
         save_agent(self.agent, directory / AGENT_FILE, self.recipe)
 
     @contextmanager
-    def _without_exploration(self) -> Iterator[Agent]:
-        """The agent as it is when it is loaded, for as long as it is looked at."""
+    def _first_proposals(self) -> Iterator[Agent]:
+        """The agent as it is when it is loaded, but that `Agent.explain` takes its first proposal, which is quick."""
         agent = self.agent
-        exploration, agent.exploration = agent.exploration, Exploration()
+        kept = agent.exploration, agent.starts, agent.refinements
+        agent.exploration, agent.starts, agent.refinements = Exploration(), 1, 0
         try:
             yield agent
         finally:
-            agent.exploration = exploration
+            agent.exploration, agent.starts, agent.refinements = kept
 
     def _next_rows(self) -> Tensor:
         """The next batch's rows; every epoch is a new permutation of the training images."""
