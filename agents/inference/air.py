@@ -8,8 +8,9 @@ another object and where; the window is then read out of the image and encoded i
     z_pres_i ~ Bernoulli(sigmoid(logit(h_i))),    z_where_i ~ N(head(h_i)),
     z_what_i ~ N(encoder(attend(x, z_where_i))), or a category
 
-Where the background has a code, ``z_scene ~ N(head(embed'(x)))`` is inferred first, by an embedding of its own, since that
-of the core may be of what is left to explain (our choice). AIR's core reads it, too; canvases begin with the background.
+Where the background has a code, ``z_scene ~ N(head(embed'(x)))`` is inferred first, by an embedding of its own, since
+that of the core may be of what is left to explain (our choice). AIR's core reads it, too; canvases begin with the
+background.
 
 DAIR's windows start at the peak of the error canvas ``c_{i-1} - x``. `Agent.explain` and the training rollout call, at
 every step, `decide` (the logit of ``z_pres``, and ``q(z_where)``), `describe_object` (``z_where``, then ``z_what``) and

@@ -27,11 +27,11 @@ from air_env.reading import keep_whole
 from air_env.renderers.base import RendererSettings, WindowRenderer
 
 INITIAL_LOGIT = -2.0
-"""Bias of the output: pictures, such as windows, start nearly empty. Bright first reconstructions make the inference network switch its
-steps off for good."""
+"""Bias of the output: pictures, such as windows, start nearly empty. Bright first reconstructions make the inference
+network switch its steps off for good."""
 _EDGE = 0.3
-"""Brightness, or opacity, at which an object ends, relative to its largest (our choice): of 0.02 to 0.5 the one whose boxes
-agree best with those of multi-MNIST digits that are not trained on."""
+"""Brightness, or opacity, at which an object ends, relative to its largest (our choice): of 0.02 to 0.5 the one whose
+boxes agree best with those of multi-MNIST digits that are not trained on."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class PatchRenderer(WindowRenderer):
 
     @torch.no_grad()
     def boxes(self, z: Explanation) -> Float[Tensor, "batch step 4"]:
-        """What the patches draw, or hide, within window and image; the window's part of the image where they are black."""
+        """What the patches draw, or hide, within window and image; the window's part of the image where that is nothing."""
         patches = self.patch(z.z_what.flatten(0, 1)).amax(1).unflatten(0, z.z_where.shape[:2])
         profiles = torch.stack([patches.amax(-2), patches.amax(-1)], -2)
         begin, end = _begins(torch.cat([profiles, profiles.flip(-1)], -2)).chunk(2, -1)
