@@ -80,15 +80,15 @@ class AIRSceneEnv(Pictured, gymnasium.Env[Observation, Mapping[str, object]]):
     | key | space | with ``byte_images`` | meaning |
     |---|---|---|---|
     | ``image`` | ``Box(0, 1, (C, H, W))``, float32 | ``Box(0, 255, (C, H, W))``, uint8 | what is to be explained |
-    | ``canvas`` | ``Box(0, N + 1, (C, H, W))``, float32 | ``Box(0, 255, (C, H, W))``, uint8 | background and objects so far |
+    | ``canvas`` | ``Box(0, N + 1, (C, H, W))``, float32 | ``Box(0, 255, (C, H, W))``, uint8 | what is drawn so far |
     | ``step`` | ``Discrete(N + 1)`` | ``Discrete(N + 1)`` | number of objects so far |
 
-    Where there is a ``z_scene``, also ``chosen_z_scene [1]``, ``chosen_z_where [N, 2]`` and
-    ``chosen_z_what [N, K]`` (one-hot), 0 where nothing is chosen yet.
+    Where there is a ``z_scene``, also ``chosen_z_scene``, ``chosen_z_where`` and ``chosen_z_what`` (``tabletop3d``:
+    ``[1]``, ``[N, 2]`` and ``[N, K]``, one-hot), 0 where nothing is chosen yet.
 
-    Learned patches add up, unless they are opaque, so that a canvas may exceed 1; as bytes it is clipped there. With a
-    learned background, too, it may be up to N + 2. ``AIRSceneFlat-v1`` has bytes,
-    and at least 36 pixels a side, which Stable-Baselines3's CNN needs: smaller images have their pixels repeated.
+    Learned patches add up, unless they are opaque, so that a canvas may exceed 1, and N + 1 on a learned background; as
+    bytes it is clipped at 1. ``AIRSceneFlat-v1`` has bytes, and at least 36 pixels a side, which the CNN of
+    Stable-Baselines3 needs: smaller images have their pixels repeated.
 
     ## Rewards
 

@@ -73,11 +73,9 @@ class PatchRenderer(WindowRenderer):
         self.channels, self.opaque = config.channels, config.opaque
         self.patch_shape = (config.channels + config.opaque, config.patch_size, config.patch_size)
         self.prior_what: Prior = GaussianPrior((0.0,) * config.what_dim, (1.0,) * config.what_dim)
-        self.decoder = picture_decoder(config.what_dim, config.hidden, self.patch_shape)
-        if config.opaque:
-            # What is hardly there is of a middling colour.
-            with torch.no_grad():
-                self.decoder[-1].bias.view(self.patch_shape)[: self.channels] = 0.0
+        # What is hardly there may be of a middling colour.
+        middling = config.channels if config.opaque else 0
+        self.decoder = picture_decoder(config.what_dim, config.hidden, self.patch_shape, middling)
 
     @exact
     def patch(self, z_what: Float[Tensor, "batch what"]) -> Float[Tensor, "batch layer h w"]:
@@ -107,7 +105,7 @@ class PatchRenderer(WindowRenderer):
 
     @torch.no_grad()
     def boxes(self, z: Explanation) -> Float[Tensor, "batch step 4"]:
-        """What the patches draw, or hide, within window and image; the window's part of the image where that is nothing."""
+        """What patches draw, or hide, within window and image; the window's part of the image where that is nothing."""
         patches = self.patch(z.z_what.flatten(0, 1)).amax(1).unflatten(0, z.z_where.shape[:2])
         profiles = torch.stack([patches.amax(-2), patches.amax(-1)], -2)
         begin, end = _begins(torch.cat([profiles, profiles.flip(-1)], -2)).chunk(2, -1)
@@ -115,11 +113,12 @@ class PatchRenderer(WindowRenderer):
         return (z.z_where[..., :1].exp() * borders + z.z_where[..., 1:].repeat(1, 1, 2)).clamp(-1, 1)
 
 
-def picture_decoder(code_dim: int, hidden: int, shape: tuple[int, ...]) -> nn.Sequential:
-    """A network from codes to the logits of the pixels of dark pictures of a shape, flattened."""
+def picture_decoder(code_dim: int, hidden: int, shape: tuple[int, int, int], middling: int = 0) -> nn.Sequential:
+    """A network from codes to the logits of pictures of a shape, flattened: dark at first, but for so many layers."""
     output = nn.Linear(hidden, math.prod(shape))
     decoder = nn.Sequential(nn.Linear(code_dim, hidden), nn.ReLU(), output)
     nn.init.constant_(output.bias, INITIAL_LOGIT)
+    nn.init.zeros_(output.bias.view(shape)[:middling])
     return decoder
 
 
