@@ -219,7 +219,7 @@ class SceneModel(nn.Module):
 
     def render(self, z: Explanation) -> Images:
         """The canvas that an explanation draws."""
-        return self.renderer.render(self.blank(z), z.keep(z.count))
+        return self.renderer.render(self.blank(z), z.without_absent())
 
     def blank(self, z: Explanation) -> Images:
         """What objects are drawn onto: the background, or black."""
@@ -235,7 +235,7 @@ class SceneModel(nn.Module):
 
     def log_joint(self, images: Images, z: Explanation) -> Float[Tensor, "batch"]:
         """``log p(x, z, n)`` of whole scenes (Eq. 1), in nats."""
-        known = z.keep(z.count)
+        known = z.without_absent()
         log_p_z = self.prior_where.log_prob(known.z_where) + self.prior_what.log_prob(known.z_what)
         log_p_latents = torch.where(z.z_pres > 0.5, log_p_z, 0.0).sum(1) + self.prior_scene.log_prob(z.z_scene)
         return self.log_p_count[z.count] + log_p_latents + self.likelihood.log_prob(images, self.render(z))
