@@ -45,7 +45,8 @@ class AIRSceneEnv(Pictured, gymnasium.Env[Observation, Mapping[str, object]]):
 
     The centre is in image coordinates, from -1 (left, top) to 1 (right, bottom). In ``objects3d``, ``z_where`` is a
     pose instead: x and y on a plane, and yaw in radians. In ``tabletop3d`` it is a place ``(2,)`` on the table, and a
-    fourth key belongs to the whole scene: ``z_scene``, ``Box(-50, 50, (1,))``, the angle of the camera in radians.
+    fourth key belongs to the whole scene: ``z_scene``, ``Box(-50, 50, (1,))``, the angle of the camera in radians. So
+    does the code of a learned background, ``Box(-50, 50, (S,))``, where the model has one (`SceneConfig.background`).
     Only an episode's first action is asked for it, be it a stop. The bounds are far beyond the priors
     (`air_env.reading.LATENT_BOUND`).
 
@@ -79,14 +80,15 @@ class AIRSceneEnv(Pictured, gymnasium.Env[Observation, Mapping[str, object]]):
     | key | space | with ``byte_images`` | meaning |
     |---|---|---|---|
     | ``image`` | ``Box(0, 1, (C, H, W))``, float32 | ``Box(0, 255, (C, H, W))``, uint8 | what is to be explained |
-    | ``canvas`` | ``Box(0, N + 1, (C, H, W))``, float32 | ``Box(0, 255, (C, H, W))``, uint8 | the objects so far |
+    | ``canvas`` | ``Box(0, N + 1, (C, H, W))``, float32 | ``Box(0, 255, (C, H, W))``, uint8 | what is drawn so far |
     | ``step`` | ``Discrete(N + 1)`` | ``Discrete(N + 1)`` | number of objects so far |
 
-    In ``tabletop3d``, where objects hide each other, also ``chosen_z_scene [1]``, ``chosen_z_where [N, 2]`` and
-    ``chosen_z_what [N, K]`` (one-hot), 0 where nothing is chosen yet.
+    Where there is a ``z_scene``, also ``chosen_z_scene``, ``chosen_z_where`` and ``chosen_z_what`` (``tabletop3d``:
+    ``[1]``, ``[N, 2]`` and ``[N, K]``, one-hot), 0 where nothing is chosen yet.
 
-    Learned patches add up, so that a canvas may exceed 1; as bytes it is clipped there. ``AIRSceneFlat-v1`` has bytes,
-    and at least 36 pixels a side, which Stable-Baselines3's CNN needs: smaller images have their pixels repeated.
+    Learned patches add up, unless they are opaque, so that a canvas may exceed 1, and N + 1 on a learned background; as
+    bytes it is clipped at 1. ``AIRSceneFlat-v1`` has bytes, and at least 36 pixels a side, which the CNN of
+    Stable-Baselines3 needs: smaller images have their pixels repeated.
 
     ## Rewards
 
@@ -103,8 +105,8 @@ class AIRSceneEnv(Pictured, gymnasium.Env[Observation, Mapping[str, object]]):
     In ``posterior`` every step also pays ``-log q`` of what it drew, so that ``G + log p(x | c_0)`` alone is a sample
     of the ELBO. ``info["reward_terms"]`` has the parts, which add up to the reward: ``likelihood_gain``,
     ``log_p_z_where``, ``log_p_z_what``, ``log_p_z_pres``, ``log_p_z_scene`` (0 where the scene has no latent) and
-    ``neg_log_q`` (0 but in ``posterior``). Where the scene has a latent, ``c_0`` is black, and the reward of the first
-    action, be it a stop, adds ``log p(z_scene)`` and the log-likelihood gained by drawing the empty scene.
+    ``neg_log_q`` (0 but in ``posterior``). Where the empty scene is not black, ``c_0`` still is, and the reward of the
+    first action, be it a stop, adds ``log p(z_scene)`` and the log-likelihood gained by drawing the empty scene.
 
     ## Starting state
 

@@ -80,9 +80,12 @@ class Explanation:
     def keep(self, count: Int[Tensor, "batch"]) -> "Explanation":
         """So many first objects of each image, with the latents of the others 0."""
         present = torch.arange(self.z_pres.shape[1], device=count.device) < count[:, None]
-        return Explanation(
-            present.to(self.z_pres.dtype), masked(present, self.z_where), masked(present, self.z_what), self.z_scene
-        )
+        return Explanation(present.to(self.z_pres.dtype), self.z_where, self.z_what, self.z_scene).without_absent()
+
+    def without_absent(self) -> "Explanation":
+        """The latents, 0 where no object is present."""
+        present = self.z_pres > 0.5
+        return Explanation(self.z_pres, masked(present, self.z_where), masked(present, self.z_what), self.z_scene)
 
     def _repr_html_(self) -> str:
         """The latents of the first images, for notebooks."""

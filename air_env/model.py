@@ -14,9 +14,9 @@ after i objects,
 
 so the rewards of an episode telescope:  sum r = log p(x, z, n) - log p(x | c_0).
 
-A scene may have a latent of its own, ``z_scene``, such as the angle of its camera; it has length zero where there is
-none. The first action chooses it, even if that action stops. Its reward adds ``log p(z_scene)`` and the log-likelihood
-gained by drawing the empty scene; before it the canvas is black.
+A scene may have a latent of its own, ``z_scene``, such as the angle of its camera or the code of its background; it has
+length zero where there is none. The first action chooses it, even if that action stops. Its reward adds
+``log p(z_scene)`` and the log-likelihood gained by drawing the empty scene; before it the canvas is black.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from air_env import geometry
 from air_env.explanation import Action, DrawnExplanation, Explanation, Images, masked
 from air_env.precision import exact
 from air_env.priors import GaussianPrior, Prior, hazards
-from air_env.renderers import Renderer
+from air_env.renderers import Background, Renderer
 from air_env.rewards import RewardTerms
 from air_env.scene_config import SceneConfig
 
@@ -43,7 +43,7 @@ class SceneState:
     images: Images
     """What is to be explained."""
     canvas: Images
-    """What the objects so far draw."""
+    """The background and what the objects so far draw; black before the first action."""
     log_p_x: Float[Tensor, "batch"]
     """``log p(x | canvas)``, nats."""
     step: Int[Tensor, "batch"]
@@ -55,7 +55,7 @@ class SceneState:
 
 
 class SceneModel(nn.Module):
-    """The generative model; its parameters, if any, are the renderer's.
+    """The generative model; its parameters, if any, are the renderer's and the background's.
 
     Example:
         >>> model = SceneModel(SceneConfig(num_steps=2))
@@ -81,6 +81,9 @@ class SceneModel(nn.Module):
                 f"num_steps must be at most {self.renderer.max_steps}, as many objects as renderers of kind "
                 f"{config.renderer.kind!r} draw; got {config.num_steps}"
             )
+        self.background = None
+        if config.background is not None:
+            self.background = Background(config.background, config.background_hidden, self.image_shape)
         for name, size in [("log_p_count", 1), ("log_p_go", 0), ("log_p_stop", 1)]:
             self.register_buffer(name, torch.empty(config.num_steps + size), persistent=False)
         self._count_parameter: float | None = None
@@ -112,7 +115,7 @@ class SceneModel(nn.Module):
         self.log_p_stop.copy_(stop)
 
     def initial(self, images: Images) -> SceneState:
-        """Starts an episode on every image, with an empty canvas."""
+        """Starts an episode on every image, with a black canvas."""
         canvas = torch.zeros_like(images)
         return SceneState(
             images=images,
@@ -143,9 +146,9 @@ class SceneModel(nn.Module):
         first = state.active & (state.step == 0)
         action = replace(action, z_where=masked(present, action.z_where), z_what=masked(present, action.z_what))
         z = _extended(state, action, present, first)
+        before = torch.where(first[:, None, None, None], self.blank(z), state.canvas)
         # Where nothing is new, what is drawn is left out.
-        drawn = self.renderer.draw(state.canvas, z)
-        canvas = torch.where((present | first)[:, None, None, None], drawn, state.canvas)
+        canvas = torch.where((present | first)[:, None, None, None], self.renderer.draw(before, z), state.canvas)
         log_p_x = torch.where(present | first, self.likelihood.log_prob(state.images, canvas), state.log_p_x)
         # Where the episode is over, step may be N, which go does not have.
         go = self.log_p_go[state.step.clamp_max(self.config.num_steps - 1)]
@@ -167,7 +170,7 @@ class SceneModel(nn.Module):
         uses it, where an agent plans all N steps.
         """
         black = torch.zeros_like(images)
-        log_p_x = self.likelihood.log_prob(images[:, None], self.renderer.draw_all(black, z))
+        log_p_x = self.likelihood.log_prob(images[:, None], self.renderer.draw_all(self.blank(z), z))
         first = torch.arange(z.z_pres.shape[1], device=images.device) == 0
         return RewardTerms(
             likelihood_gain=log_p_x.diff(dim=1, prepend=self.likelihood.log_prob(images, black)[:, None]),
@@ -204,8 +207,8 @@ class SceneModel(nn.Module):
         canvases after n objects: where objects add up, each of them times its extent. Gradient estimators that relax
         the presences use it.
         """
-        black = torch.zeros_like(images)
-        canvases = torch.cat([self.renderer.render(black, z.first(0))[:, None], self.renderer.draw_all(black, z)], 1)
+        empty, every = self.render(z.first(0)), self.renderer.draw_all(self.blank(z), z)
+        canvases = torch.cat([empty[:, None], every], 1)
 
         @exact
         def log_p_x(extents: Float[Tensor, "batch step"]) -> Float[Tensor, "batch"]:
@@ -216,8 +219,13 @@ class SceneModel(nn.Module):
 
     def render(self, z: Explanation) -> Images:
         """The canvas that an explanation draws."""
-        black = z.z_where.new_zeros(len(z.z_pres), *self.image_shape)
-        return self.renderer.render(black, _without_absent(z))
+        return self.renderer.render(self.blank(z), z.without_absent())
+
+    def blank(self, z: Explanation) -> Images:
+        """What objects are drawn onto: the background, or black."""
+        if self.background is None:
+            return z.z_where.new_zeros(len(z.z_pres), *self.image_shape)
+        return self.background(z.z_scene)
 
     def drawn(self, z: Explanation) -> DrawnExplanation:
         """An explanation with the canvas that it draws, what its objects span and where they were looked for."""
@@ -227,7 +235,7 @@ class SceneModel(nn.Module):
 
     def log_joint(self, images: Images, z: Explanation) -> Float[Tensor, "batch"]:
         """``log p(x, z, n)`` of whole scenes (Eq. 1), in nats."""
-        known = _without_absent(z)
+        known = z.without_absent()
         log_p_z = self.prior_where.log_prob(known.z_where) + self.prior_what.log_prob(known.z_what)
         log_p_latents = torch.where(z.z_pres > 0.5, log_p_z, 0.0).sum(1) + self.prior_scene.log_prob(z.z_scene)
         return self.log_p_count[z.count] + log_p_latents + self.likelihood.log_prob(images, self.render(z))
@@ -306,9 +314,3 @@ def _extended(
         z_what=torch.where(new.view(*new.shape, *[1] * (z.z_what.dim() - 2)), action.z_what[:, None], z.z_what),
         z_scene=torch.where(first[:, None], action.z_scene, z.z_scene),
     )
-
-
-def _without_absent(z: Explanation) -> Explanation:
-    """The explanation, with ``z_where`` and ``z_what`` 0 where no object is present."""
-    present = z.z_pres > 0.5
-    return replace(z, z_where=masked(present, z.z_where), z_what=masked(present, z.z_what))

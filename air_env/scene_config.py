@@ -42,6 +42,11 @@ class SceneConfig:
     renderer: RendererSettings = field(default_factory=PatchConfig)
     """How objects are drawn, and what ``z_what`` is: a code for a learned patch, or a category. The name of one of
     `RENDERERS` stands for its default settings. In three dimensions, ``z_where`` has a prior of its own."""
+    background: int | None = None
+    """Length of ``z_scene``, a priori standard normal, from which a learned network draws what is there before any
+    object; 0 is a learned level, the same in all scenes; None is black. For objects that are drawn into windows."""
+    background_hidden: int = 200
+    """Units of that network's hidden layer."""
 
     def __post_init__(self) -> None:
         if isinstance(self.renderer, str):
@@ -51,7 +56,8 @@ class SceneConfig:
                 raise ValueError(f"{name} must be a {kind.__name__}, or the name of one, got {getattr(self, name)!r}")
         keep_whole(self, 1, "image_size", most=MOST_PIXELS_A_SIDE)
         keep_whole(self, 1, "num_steps", most=MOST_STEPS)
-        keep_whole(self, 0, "likelihood_anneal_steps")
+        keep_whole(self, 0, "likelihood_anneal_steps", *["background"] * (self.background is not None))
+        keep_whole(self, 1, "background_hidden")
         for name, smallest in (("where_mean", -math.inf), ("where_sd", 0.0)):
             values = getattr(self, name)
             whole = isinstance(values, Collection) and len(values) == geometry.WHERE_DIM
@@ -64,12 +70,19 @@ class SceneConfig:
                 f"where_mean and where_sd are the prior of windows, which renderers of kind {self.renderer.kind!r} do "
                 "not have; leave them out, and set the renderer's own prior, such as its position_sd"
             )
+        if not self.renderer.windows and self.background is not None:
+            raise ValueError(
+                f"background must be None with renderers of kind {self.renderer.kind!r}, which draw whole scenes; "
+                f"got {self.background}"
+            )
 
     def make_renderer(self) -> Renderer:
-        """The renderer, with the prior of windows that the settings say."""
+        """The renderer, with the priors of windows and of the scene that the settings say."""
         renderer = self.renderer.make()
         if self.renderer.windows:
             renderer.prior_where = GaussianPrior(self.where_mean, self.where_sd)
+        if self.background is not None:
+            renderer.prior_scene = GaussianPrior((0.0,) * self.background, (1.0,) * self.background)
         return renderer
 
     def make_likelihood(self, iteration: int | None = None) -> Likelihood:

@@ -28,7 +28,7 @@ def without_empty(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class Observer:
     """What is seen of an episode: the image, the canvas (up to 1 for every object) and the number of objects so far.
 
-    Where the scene has a latent, also all latents chosen so far, 0 for those to come: objects then hide each other, and
+    Where the scene has a latent, also all latents chosen so far, 0 for those to come: of objects that hide each other
     the canvas does not tell all that there is. Categories are one-hot.
 
     Args:
@@ -57,8 +57,8 @@ class Observer:
             image = canvas = spaces.Box(0, 255, shape, np.uint8)
         else:
             image = spaces.Box(0, 1, shape, np.float32)
-            # N objects add up to N at most, but for rounding: one more keeps every canvas inside.
-            canvas = spaces.Box(0, num_steps + 1, shape, np.float32)
+            # N objects, and a background, add up to as many at most, but for rounding: one more keeps all inside.
+            canvas = spaces.Box(0, num_steps + 1 + (model.background is not None), shape, np.float32)
         what = model.prior_what.space if raw_latents else model.prior_what.feature_space
         latents = self._named(model.prior_scene.space(), model.prior_where.space(num_steps), what(num_steps))
         self.space = spaces.Dict({"image": image, "canvas": canvas, "step": spaces.Discrete(num_steps + 1), **latents})

@@ -40,7 +40,8 @@ def told(scenes: SceneDataset) -> DrawnExplanation:
 
 def drawing(images: Tensor) -> SceneModel:
     """A model whose reconstructions, each of one object, are these images."""
-    return SimpleNamespace(render=lambda z: images)  # type: ignore[return-value]
+    renderer = SimpleNamespace(render=lambda canvas, z: images)
+    return SimpleNamespace(renderer=renderer, image_shape=images.shape[1:])  # type: ignore[return-value]
 
 
 def test_digits_are_read(reader):

@@ -83,7 +83,8 @@ def explain(arguments: Arguments) -> int:
     if solid and arguments.invert != "auto":
         raise ValueError("--invert is not for agents of three-dimensional objects, whose colours stay as they are")
     kinds = agent.model.renderer.kinds if solid else ()
-    finder = agent if agent.model.scene_dim else None
+    on_table = solid and agent.model.scene_dim > 0
+    finder = agent if on_table else None
     pictures, complaints = [], []
     for path in arguments.images:
         try:
@@ -96,7 +97,7 @@ def explain(arguments: Arguments) -> int:
         probabilities = agent.count_posterior(images, z.z_pres.shape[1]) if isinstance(agent, Agent) else None
         results = describe(pictures, z, probabilities, explained_shares(images, z), kinds)
         print(table(results))
-        least, remedy = (_DOUBTFUL_TABLE, _REMEDY_TABLE) if agent.model.scene_dim else (_DOUBTFUL, _REMEDY)
+        least, remedy = (_DOUBTFUL_TABLE, _REMEDY_TABLE) if on_table else (_DOUBTFUL, _REMEDY)
         if doubtful := [result["file"] for result in results if result["explained"] < least]:
             print(
                 f"\nwarning: less than {least} of {', '.join(doubtful)} is explained: do not trust the count, "

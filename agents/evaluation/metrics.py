@@ -84,8 +84,8 @@ def evaluate(
           ``rotation_error_KIND``: of one kind. Balls have no turn.
         - ``camera_error``, where the camera is inferred: mean distance of its angle from the true one, in radians.
         - ``return``: of the episode that draws the most probable explanation.
-        - ``elbo`` = ``log_likelihood - kl_where - kl_what - kl_count``, less ``kl_camera`` where there is one;
-          ``iwae``: importance-weighted bound.
+        - ``elbo`` = ``log_likelihood - kl_where - kl_what - kl_count``, less ``kl_camera`` or ``kl_background`` where
+          ``z_scene`` is one or the other; ``iwae``: importance-weighted bound.
         - ``confusion_i_j``: share of the scenes with i objects that were counted as another number j.
 
     Raises:
@@ -139,6 +139,7 @@ def _measure(
     weights = torch.stack(
         [p.problem(analytic_kl=False).all().logsumexp(1) for p in [first] + [rollout() for _ in range(num_samples - 1)]]
     )
+    kl_scene = "kl_camera" if agent.model.background is None else "kl_background"
     metrics = {
         **compare(z, scenes, kinds_of(agent.model)),
         **({} if reader is None else {"identity_agreement": agreement(z, scenes, agent.model, reader)}),
@@ -150,7 +151,7 @@ def _measure(
         "log_likelihood": (q * first.log_p_x).sum(1),
         "kl_where": kl[:, 0],
         "kl_what": kl[:, 1],
-        **({"kl_camera": first.kl_scene} if agent.model.scene_dim else {}),
+        **({kl_scene: first.kl_scene} if agent.model.scene_dim else {}),
         "kl_count": (q * (problem.log_q - agent.model.log_p_count)).sum(1),
     }
     return metrics, z.count
@@ -214,7 +215,7 @@ def compare(z: DrawnExplanation, scenes: SceneDataset, kinds: tuple[Kind, ...] =
         if kinds and not flat:
             difference = z.z_where.cpu()[scored][rows, steps] - scenes.poses[scored][rows, objects]
             metrics |= pose_errors(difference[recognised], labels[recognised], kinds)
-    if scenes.z_scene.shape[1] > 0:
+    if kinds and scenes.z_scene.shape[1] > 0:
         metrics["camera_error"] = (z.z_scene.cpu() - scenes.z_scene).abs()[:, 0]
     return metrics
 
@@ -233,12 +234,12 @@ def matched(
 
 
 def agreement(z: DrawnExplanation, scenes: SceneDataset, model: SceneModel, reader: Reader) -> Bool[Tensor, "object"]:
-    """Whether a reader takes the objects of correctly counted scenes, each drawn alone, for what they are."""
+    """Whether a reader takes the objects of correctly counted scenes, each drawn alone on black, for what they are."""
     counted, (rows, steps, objects), _ = matched(z, scenes)
     z_where, z_what = (part[counted.to(part.device)][rows, steps] for part in (z.z_where, z.z_what))
     alone = Explanation.of_objects(torch.ones_like(z_where[:, :1]), z_where[:, None], z_what[:, None])
-    truth = scenes[counted]
-    read = reader.read(model.render(alone).cpu(), truth.boxes[rows, objects])
+    truth, black = scenes[counted], z_where.new_zeros(len(z_where), *model.image_shape)
+    read = reader.read(model.renderer.render(black, alone).cpu(), truth.boxes[rows, objects])
     return read == truth.labels[rows, objects]
 
 

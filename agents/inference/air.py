@@ -8,6 +8,10 @@ another object and where; the window is then read out of the image and encoded i
     z_pres_i ~ Bernoulli(sigmoid(logit(h_i))),    z_where_i ~ N(head(h_i)),
     z_what_i ~ N(encoder(attend(x, z_where_i))), or a category
 
+Where the background has a code, ``z_scene ~ N(head(embed'(x)))`` is inferred first, by an embedding of its own, since
+that of the core may be of what is left to explain (our choice). AIR's core reads it, too; canvases begin with the
+background.
+
 DAIR's windows start at the peak of the error canvas ``c_{i-1} - x``. `Agent.explain` and the training rollout call, at
 every step, `decide` (the logit of ``z_pres``, and ``q(z_where)``), `describe_object` (``z_where``, then ``z_what``) and
 `remember`. `CORES` embed what the core sees; `Exploration` is set by the trainer, and does nothing after training.
@@ -29,8 +33,8 @@ from air_env.precision import Head
 from air_env.reading import keep_whole
 
 from .agent import Agent, AgentSettings, Choose, State
-from .cores import CORES
-from .latents import Latents
+from .cores import CORES, ImageEmbedding
+from .latents import Latents, SceneLatent
 from .posteriors import CategoricalHead, Gaussian, GaussianHead, Posterior
 from .weighing import GOLDEN_RATIO
 
@@ -87,7 +91,9 @@ class AgentState(State):
     """What the core remembers between steps.
 
     Attributes:
-        canvas: The objects so far, without gradient; not kept up to date if the core does not read it.
+        canvas: The background and the objects so far, without gradient; not kept up to date if the core does not read
+            it.
+        z_scene: ``[batch, scene]``, the background's code; 0 until it is inferred.
         features: ``[batch, embedding]``, the embedded image; empty if the core reads the canvas, too.
         hidden: ``[batch, hidden]``, output of the LSTM.
         cell: ``[batch, hidden]``, its memory.
@@ -97,6 +103,7 @@ class AgentState(State):
     """
 
     canvas: Tensor
+    z_scene: Tensor
     features: Tensor
     hidden: Tensor
     cell: Tensor
@@ -144,6 +151,10 @@ class AIR(Agent[AgentState, Gaussian]):
         self.where = GaussianHead(config.hidden, where_dim, initial_sd=0.5, initial_mean=initial_mean)
         pixels = (1 + config.sees_unexplained) * channels * config.glimpse_size**2
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, config.encoder_hidden), nn.ReLU())
+        self.scene: GaussianHead | None = None
+        if self.model.scene_dim > 0:
+            self.embed_scene = ImageEmbedding(self.model.image_shape, config.embedding)
+            self.scene = GaussianHead(config.embedding, self.model.scene_dim, initial_sd=0.7)
         if self.categorical:
             self.what = CategoricalHead(config.encoder_hidden, self.what_size)
         else:
@@ -152,15 +163,27 @@ class AIR(Agent[AgentState, Gaussian]):
     def initial(self, images: Images) -> AgentState:
         """The state before the first step."""
         zeros = images.new_zeros(len(images), self.config.hidden)
-        latents = images.new_zeros(len(images), self.latent_dim)
+        z_scene = images.new_zeros(len(images), self.model.scene_dim)
+        latents = images.new_zeros(len(images), self.latent_dim - self.model.scene_dim)
         canvas = torch.zeros_like(images)
         features = images.new_empty(len(images), 0) if self.embed.reads_canvas else self.embed(images)[0]
-        return AgentState(images, canvas, features, zeros, zeros, latents, images.new_zeros(len(images)))
+        return AgentState(images, canvas, z_scene, features, zeros, zeros, latents, images.new_zeros(len(images)))
 
     def begin(self, images: Images, start: Float[Tensor, "batch"] | None = None) -> AgentState:
         """The state before the first step; starts above 0 change from step to step."""
         state = self.initial(images)
         return state if start is None else replace(state, start=start)
+
+    def describe_scene(self, state: AgentState, choose: Choose) -> tuple[AgentState, SceneLatent]:
+        """Chooses the code of the background, if there is one, and sees the scene without objects."""
+        if self.scene is None:
+            state, scene = super().describe_scene(state, choose)
+        else:
+            posterior = self.scene(self.embed_scene(state.images)[0], self.model.prior_scene)
+            scene = SceneLatent(posterior, choose(posterior))
+        z = replace(self.model.nothing(state.images), z_scene=scene.z_scene)
+        with torch.no_grad():
+            return replace(state, canvas=self.model.blank(z), z_scene=scene.z_scene), scene
 
     def decide(self, state: AgentState) -> tuple[AgentState, Float[Tensor, "batch"], Gaussian]:
         """Advances the core by one step.
@@ -171,7 +194,7 @@ class AIR(Agent[AgentState, Gaussian]):
         features, place = state.features, None
         if self.embed.reads_canvas:
             features, place = self.embed(state.images, state.canvas, state.start)
-        inputs = torch.cat([features, state.z_previous], 1) if self.embed.reads_latents else features
+        inputs = torch.cat([features, state.z_previous, state.z_scene], 1) if self.embed.reads_latents else features
         hidden, cell = self.core(inputs, (state.hidden, state.cell))
         where = self.where(hidden, self.model.prior_where)
         if place is not None:

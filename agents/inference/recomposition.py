@@ -50,7 +50,9 @@ def recompose(rollout: Rollout, num_scenes: int, generator: torch.Generator) -> 
     taken = taken.unflatten(0, (num_scenes, num_steps))
     z_where, z_what = rollout.z.z_where.flatten(0, 1)[taken], rollout.z.z_what.flatten(0, 1)[taken]
     places = _places(z_where[..., 0].exp(), options)
-    z = Explanation.of_objects(torch.ones_like(z_where[..., 0]), torch.cat([z_where[..., :1], places], -1), z_what)
+    # Of the scene that the first object is from.
+    z_scene = rollout.z.z_scene[taken[:, 0] // num_steps]
+    z = Explanation(torch.ones_like(places[..., 0]), torch.cat([z_where[..., :1], places], -1), z_what, z_scene)
     z = z.keep(torch.randint(1, num_steps + 1, (num_scenes,), **options))
     return model.render(z).clamp(0, 1), z
 

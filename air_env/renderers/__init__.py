@@ -1,6 +1,7 @@
-"""How objects become pixels."""
+"""How objects, and what is behind them, become pixels."""
 
 from air_env.registry import Registry
+from air_env.renderers.background import Background
 from air_env.renderers.base import Renderer, RendererSettings, WindowRenderer
 from air_env.renderers.objects import ObjectRenderer, ObjectsConfig
 from air_env.renderers.patch import PatchConfig, PatchRenderer
@@ -15,6 +16,7 @@ RENDERERS: Registry[type[RendererSettings]] = Registry(
 
 __all__ = [
     "RENDERERS",
+    "Background",
     "ObjectRenderer",
     "ObjectsConfig",
     "PatchConfig",

@@ -29,7 +29,8 @@ class Renderer(Protocol):
         max_steps: The most objects of a scene that it can draw.
         prior_where: The prior of ``z_where``.
         prior_what: The prior of ``z_what``, which also says its shape and type.
-        prior_scene: The prior of ``z_scene``; `GaussianPrior()`, of length zero, where there is none.
+        prior_scene: The prior of ``z_scene``; `GaussianPrior()`, of length zero, where there is none. That of the
+            background's code, which renderers of windows leave alone, is set by `SceneConfig`.
     """
 
     channels: int
@@ -44,18 +45,19 @@ class Renderer(Protocol):
         """The canvas after one more object.
 
         Args:
-            canvas: What the objects before draw, or black where there is none.
+            canvas: What is there without it: what the objects before draw, or the background or black where there is
+                none.
             z: What was said so far, with the new object as the last one; the canvas of a scene without any is wanted
                 where there is none.
         """
         ...
 
     def draw_all(self, canvas: Images, z: Explanation) -> Float[Tensor, "batch step channel height width"]:
-        """The canvases after each of N objects that are all present, on a black one: N calls of `draw` at once."""
+        """The canvases after each of N objects that are all present, on one without any: N calls of `draw` at once."""
         ...
 
     def render(self, canvas: Images, z: Explanation) -> Images:
-        """The canvas of whole explanations, on a black one."""
+        """The canvas of whole explanations, on one without any object."""
         ...
 
     def boxes(self, z: Explanation) -> Float[Tensor, "batch step 4"]:
@@ -78,7 +80,7 @@ class RendererSettings(ABC):
 
 
 class WindowRenderer(nn.Module, ABC):
-    """A renderer that draws object by object, each into a window; a scene has no latent of its own."""
+    """A renderer that draws object by object, each into a window; ``z_scene`` is for the background (`SceneConfig`)."""
 
     kinds: tuple[str, ...] = ()
     max_steps = sys.maxsize
