@@ -26,7 +26,7 @@ from air_agents.training.results import Finished
 from air_env import PatchConfig, SceneConfig, SpriteConfig
 from air_env.explanation import DrawnExplanation
 from air_env.renderers import TabletopConfig
-from air_env.scenes import make_scene
+from air_env.scenes import make_scene, picture_files
 
 SIDE = 12
 
@@ -372,7 +372,7 @@ def write_black_png(path: Path, width: int, height: int) -> Path:
 def test_small_files_of_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypatch, size, remedy):
     path = write_black_png(tmp_path / "bomb.png", *size)
     with monkeypatch.context() as patch:
-        patch.setattr(photographs.ImageOps, "exif_transpose", lambda file: pytest.fail("it was decoded"))
+        patch.setattr(picture_files.ImageOps, "exif_transpose", lambda file: pytest.fail("it was decoded"))
         with pytest.raises(ValueError, match=f"bomb.png {remedy}"):
             photographs.read_picture(path, 50)
 
