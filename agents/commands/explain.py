@@ -75,19 +75,21 @@ def explain(arguments: Arguments) -> int:
     from ..jobs.devices import pick_device
     from ..training.files import write_atomically, write_text_atomically
     from .described import contact_sheet, describe, table
-    from .trained import load_trained
+    from .trained import load_trained, treatment_of_trained
 
     agent = load_trained(arguments.agent, pick_device(arguments.device))
     channels, side, _ = agent.model.image_shape
     solid = not agent.model.config.renderer.windows
     if solid and arguments.invert != "auto":
         raise ValueError("--invert is not for agents of three-dimensional objects, whose colours stay as they are")
+    treatment = treatment_of_trained(arguments.agent, agent)
     kinds = agent.model.renderer.kinds if solid else ()
     finder = agent if agent.model.scene_dim else None
     pictures, complaints = [], []
     for path in arguments.images:
         try:
-            pictures.append(read_picture(path, side, arguments.invert, channels, solid, arguments.crop, finder))
+            part = arguments.crop
+            pictures.append(read_picture(path, side, arguments.invert, channels, solid, part, finder, treatment))
         except ValueError as error:
             complaints.append(str(error))
     if pictures:

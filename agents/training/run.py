@@ -116,10 +116,9 @@ class TrainingRun(Generic[R]):
         """
         directory = Path(directory)
         refuse_occupied(directory)
-        recipe = recipe.settled(data_dir)
-        run = cls(directory, recipe, data_dir, device, max_minutes, probe)
+        run = cls(directory, recipe.settled(data_dir), data_dir, device, max_minutes, probe)
         with nascent(directory) as run.directory:
-            write_json_atomically(run.directory / CONFIG_FILE, to_json(recipe))
+            write_json_atomically(run.directory / CONFIG_FILE, to_json(run.recipe))
             run.save()
         run.directory = directory
         return run
@@ -267,10 +266,9 @@ class TrainingRun(Generic[R]):
             metrics = self.trainer.evaluate(self.final_scenes(), progress)
             metrics |= {"iterations": self.trainer.iteration, "minutes": self.minutes}
             self._picture()
-            for name in ("count_accuracy", "explained"):
-                if name in metrics:
-                    file = self.directory / PICTURES_FOLDER / f"{name}.png"
-                    write_atomically(file, lambda path, name=name: curve(self.rows, name, path))
+            for name in {"count_accuracy", "explained"} & metrics.keys():
+                file = self.directory / PICTURES_FOLDER / f"{name}.png"
+                write_atomically(file, lambda path, name=name: curve(self.rows, name, path))
             # JSON has no NaN, which an IoU is where no count is right.
             defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
             write_results(self.directory / EVALUATION_FILE, defined)

@@ -51,18 +51,18 @@ class ImageScene(PicturedScene):
     def __post_init__(self) -> None:
         pictures = self.parts("train")[0]
         some = np.unique(np.linspace(0, len(pictures) - 1, _MOST_FITTED).astype(int))
-        object.__setattr__(self, "treatment", self.treatment.fitted([self._pictures[pictures[i]] for i in some]))
+        object.__setattr__(self, "treatment", self.treatment.fitted([self.pictures[pictures[i]] for i in some]))
 
     @cached_property
-    def _pictures(self) -> Sequence[Any]:
+    def pictures(self) -> Sequence[Any]:
         return find_pictures(self.source)
 
     @cached_property
     def _different(self) -> list[int]:
         """One of each of the pictures that are equal, in an order that does not depend on names."""
         first: dict[bytes, int] = {}
-        for i in range(len(self._pictures)):
-            first.setdefault(digest(self._pictures[i]), i)
+        for i in range(len(self.pictures)):
+            first.setdefault(digest(self.pictures[i]), i)
         return [first[key] for key in sorted(first)]
 
     @property
@@ -86,7 +86,7 @@ class ImageScene(PicturedScene):
             return different, (0.0, 1.0)
         if len(different) < 3:
             if self.treatment.crop is None:
-                found = f"{len(self._pictures)} pictures, of which {len(different)} differ"
+                found = f"{len(self.pictures)} pictures, of which {len(different)} differ"
                 raise ValueError(
                     f"training, validation and test need three different pictures, got {found}; add pictures, name the "
                     "side of squares to cut from them by crop, or use all for everything by held_out=False"
@@ -111,7 +111,7 @@ class ImageScene(PicturedScene):
         side = self.treatment.image_size
         images = np.empty((num_scenes, self.treatment.channels, side, side), np.uint8)
         for i in np.unique(chosen):
-            pixels = self.treatment(self._pictures[int(i)])
+            pixels = self.treatment(self.pictures[int(i)])
             for row in np.flatnonzero(chosen == i):
                 view = look_at(pixels, self._window(pixels, places[row], band), side)
                 images[row] = (255 * view).round()

@@ -20,7 +20,7 @@ Window = tuple[int, int, int]
 """Left and upper border, and side, of a square; it may reach beyond the picture."""
 Background = Literal["subtract", "keep"]
 
-_FITS, _SAMPLE = 20, 128
+_FITS, _SAMPLE = 20, 32
 """Of the background: the most fits, and the pixels of a side that it is fitted to."""
 _CLIP, _SEEN = 2.0, 5.0
 """Standard deviations of noise above which a pixel is left out of the fit, and is taken for an object's."""
@@ -91,8 +91,9 @@ class Treatment:
         white = float(np.percentile(objects, _WHITE)) if objects.size else black
         if not white > black:
             raise ValueError(
-                f"there is nothing to see in the {len(pictures)} training pictures: each is as bright everywhere; check "
-                "the files, or give the levels of black and white"
+                f"there is nothing to see in the {len(pictures)} training pictures: nothing stands out from the "
+                f"background by {_SEEN:g} standard deviations of noise, as in black pictures and textures; check the "
+                "files, or give the levels of black and white"
             )
         # Few digits, which the command line can take.
         return replace(fitted, levels=(round(black, 6), round(white, 6)))
@@ -155,7 +156,9 @@ def fit_background(light: Pixels) -> tuple[Pixels, float]:
         values = few[..., channel].ravel().astype(np.float64)
         kept = np.ones(len(values), bool)
         for _ in range(_FITS):
-            coefficients = np.linalg.lstsq(basis[kept], values[kept], rcond=None)[0]
+            some = basis * kept[:, None]
+            # Pixels in a row do not tell all six: the least solution then.
+            coefficients = np.linalg.lstsq(some.T @ basis, some.T @ values, rcond=None)[0]
             residual = values - basis @ coefficients
             below = residual[residual <= 0]
             noise = float(np.sqrt(np.square(below).mean())) if below.size else 0.0
