@@ -183,7 +183,9 @@ def summary(metrics: Metrics) -> str:
     """What was measured on."""
     difficulty = f", {metrics['difficulty']}" if "difficulty" in metrics else ""
     unknown = "" if "count_accuracy" in metrics else "; there is no truth about them, so there are no accuracies"
-    return f"{metrics['num_scenes']:,} held-out scenes of {metrics['scene']}{difficulty}, seed {metrics['seed']}{unknown}"
+    return (
+        f"{metrics['num_scenes']:,} held-out scenes of {metrics['scene']}{difficulty}, seed {metrics['seed']}{unknown}"
+    )
 
 
 def table(metrics: Metrics) -> str:

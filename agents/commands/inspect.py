@@ -5,10 +5,11 @@
 
 It tells sizes, contrast, background and noise, how large objects are and how many there are, and what will not work;
 and it prints the command that trains an agent, with the settings that follow from what was seen. The numbers are those
-of a classical pipeline of scikit-image (pip install "air-env[images]"), whose boxes are on contact_sheet.png: look there
-first. With boxes around what you want counted, the settings fit; otherwise say how large objects are by --object-size.
+of a classical pipeline of scikit-image (pip install "air-env[images]"), whose boxes are on contact_sheet.png: look
+there first. With boxes around what you want counted, the settings fit; otherwise say how large objects are by --object-size.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,8 +137,6 @@ def settings(recipe: "Recipe") -> str:
 
 def command(arguments: Arguments) -> str:
     """The command that trains with these settings."""
-    import shlex
-
     parts = ["air-env", "train", "images", "--data-dir", str(arguments.folder)]
     if arguments.channels != 1:
         parts += ["--channels", str(arguments.channels)]
@@ -152,7 +151,8 @@ def command(arguments: Arguments) -> str:
 
 def contact_sheet(inspection: "Inspection") -> "Image.Image":
     """The first pictures, as an agent would see them, with boxes around what was found."""
-    import numpy as np
+    import torch
+    import torch.nn.functional as F
     from PIL import Image
 
     from air_env.frames import draw_windows
@@ -161,12 +161,10 @@ def contact_sheet(inspection: "Inspection") -> "Image.Image":
     columns = min(_COLUMNS, len(shown))
     sheet = Image.new("RGB", (columns * (_TILE + 8), -(-len(shown) // columns) * (_TILE + 8)), (255, 255, 255))
     for i, found in enumerate(shown):
-        side = max(found.pixels.shape[:2])
-        picture = Image.fromarray((255 * found.pixels).round().astype(np.uint8).squeeze(-1) if found.pixels.shape[-1] == 1
-                                  else (255 * found.pixels).round().astype(np.uint8))  # fmt: skip
-        scale = _TILE / side
-        small = picture.resize([max(1, round(scale * length)) for length in picture.size])
-        pixels = np.atleast_3d(np.asarray(small, np.float32)).transpose(2, 0, 1) / 255
+        height, width, _ = found.pixels.shape
+        scale = _TILE / max(height, width)
+        small = [max(1, round(scale * height)), max(1, round(scale * width))]
+        pixels = F.interpolate(torch.from_numpy(found.pixels).movedim(-1, 0)[None], small, mode="bilinear")[0]
         tile = Image.fromarray(draw_windows(pixels, found.boxes * scale))
         sheet.paste(tile, (i % columns * (_TILE + 8), i // columns * (_TILE + 8)))
     return sheet

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 
 _RECIPE, _OWN = "digits", "images"
 _PRINTED = (
-    *("explained", "mean_count", "count_accuracy", "count_accuracy_nonempty", "count_accuracy_sampled", "identity_accuracy", "identity_agreement"),
+    *(
+        "explained",
+        "mean_count",
+        "count_accuracy",
+        "count_accuracy_nonempty",
+        "count_accuracy_sampled",
+        "identity_accuracy",
+        "identity_agreement",
+    ),
     *("identity_agreement_originals", "position_error", "rotation_error", "box_iou_tight", "elbo", "iwae"),
 )
 

@@ -23,6 +23,8 @@ _MOST_LOOKED_AT = 100
 """Pictures that are looked at in detail, spread over all of training (our choice)."""
 _SMALLEST, _SMALL = 3.0, 5.0
 """Sides in pixels below which nothing is taken for an object, and below which an object is too small for an agent."""
+_MOST_COVERED, _CLEAR, _ALIKE = 0.5, 5.0, 3.0
+"""Share of the pixels that objects may have, contrast that they need, and how many times their sizes may differ."""
 _SCRAP = 0.1
 """Of the area of most objects, what is smaller is none."""
 _BLURRED = 1.0
@@ -92,22 +94,28 @@ class Inspection:
             return ["no objects stand out from the background: pictures without objects, or objects like a texture"]
         low, middle, high = self.object_size
         covered = float(np.median([found.covered for found in self.found]))
-        told = [
-            (middle < _SMALL, f"objects of {middle:.1f} pixels are too small: at least {_SMALL:g} are needed; enlarge"),
-            (covered > 0.5, f"{covered:.0%} of the pixels are taken for objects: this looks like a texture, or like a "
-                            "background that is not smooth; cut the pictures to where objects are apart"),
-            (self.contrast < 5, f"objects are only {self.contrast:.1f} standard deviations of noise above the background"),
-            (high > 3 * low, f"sizes differ {high / low:.1f} times: one prior of windows may not fit all"),
-            (len(self.sizes) > 1, f"pictures are of {len(self.sizes)} sizes; squares cut from them have one scale, whole "
-                                  "pictures do not"),
-            (len(self.modes) > 1, f"pictures are of several kinds ({', '.join(self.modes)}); all are read as "
-                                  f"{'grey' if self.treatment.channels == 1 else 'RGB'}, each by the white of its type"),
-            (self.num_different < self.num_pictures, f"only {self.num_different} of {self.num_pictures} pictures differ; "
-                                                     "equal ones count as one"),
-            (self.num_different < 3, "fewer than three different pictures: each is cut into bands for training, "
-                                     "validation and test"),
-        ]  # fmt: skip
-        return [text for holds, text in told if holds]
+        kinds, size_count = ", ".join(self.modes), len(self.sizes)
+        colours = "grey" if self.treatment.channels == 1 else "RGB"
+        told = {
+            f"objects of {middle:.1f} pixels are too small, {_SMALL:g} are needed: enlarge the pictures": middle
+            < _SMALL,
+            f"{covered:.0%} of the pixels are taken for objects, as in a texture or before a background that is not "
+            "smooth: cut the pictures to where objects lie apart": covered > _MOST_COVERED,
+            f"objects are {self.contrast:.1f} standard deviations of noise above the background, {_CLEAR:g} are "
+            "needed: take brighter or longer exposures": self.contrast < _CLEAR,
+            f"sizes differ {high / low:.1f} times: one prior of windows may not fit all": high > _ALIKE * low,
+            f"pictures are of {size_count} sizes: whole ones are scaled each by its own factor, squares cut from them "
+            "all alike (--scene-options.crop)": size_count > 1,
+            f"pictures are of several kinds ({kinds}): all are read as {colours}, each by the white of its type": len(
+                self.modes
+            )
+            > 1,
+            f"{self.num_different} of {self.num_pictures} pictures differ: equal ones count as one": self.num_different
+            < self.num_pictures,
+            "fewer than three pictures differ: each is cut into bands for training, validation and "
+            "test": self.num_different < 3,
+        }
+        return [text for text, holds in told.items() if holds]
 
 
 def inspect_pictures(
@@ -178,9 +186,9 @@ def _find_all(pictures: Sequence[tuple[str, Any]], scene: ImageScene) -> list[Fo
         level = 1 - np.median(smooth) if treatment.invert else np.median(smooth)
         # Blurring averages noise over 4 pi sigma^2 pixels.
         grain = noise / (white - black) / math.sqrt(4 * math.pi * _BLURRED**2)
-        bright = ndimage.binary_fill_holes(image > max(otsu / 2, 5 * grain))
-        boxes = boxes_of(np.asarray(bright))
-        results.append(Found(name, pixels, boxes, noise, float(np.ptp(smooth)), float(level), float(np.mean(bright))))
+        bright = np.asarray(ndimage.binary_fill_holes(image > max(otsu / 2, 5 * grain)), bool)
+        boxes = boxes_of(bright)
+        results.append(Found(name, pixels, boxes, noise, float(np.ptp(smooth)), float(level), float(bright.mean())))
     return results
 
 
@@ -190,7 +198,7 @@ def boxes_of(bright: NDArray[np.bool_]) -> NDArray[np.float64]:
     from skimage.measure import label, regionprops
     from skimage.segmentation import watershed
 
-    depth = ndimage.distance_transform_edt(np.pad(bright, 1))[1:-1, 1:-1]
+    depth = np.asarray(ndimage.distance_transform_edt(np.pad(bright, 1)))[1:-1, 1:-1]
     whole = regionprops(label(bright))
     if not whole:
         return np.empty((0, 4))

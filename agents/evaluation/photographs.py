@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from air_env.explanation import DrawnExplanation, Images
+from air_env.findings import View
 from air_env.scenes.picture_files import Crop, Pixels, colour_and_alpha, load_picture, to_array
 from air_env.scenes.treatment import Treatment, Window, around, look_at
 
@@ -29,20 +30,14 @@ _COARSE, _BLACK = 100, 0.15
 
 
 @dataclass(frozen=True)
-class Picture:
+class Picture(View):
     """A file, made into what an agent takes.
 
     Attributes:
-        path: The file.
-        size: Its width and height in pixels, as it is shown (turned as its EXIF orientation says).
-        window: Left and upper border, and side, of the square that became `pixels`, in pixels of the file.
         inverted: Whether it was dark on light.
         pixels: ``[channel, side, side]`` in [0, 1], bright on black.
     """
 
-    path: Path
-    size: tuple[int, int]
-    window: Window
     inverted: bool
     pixels: Pixels
 

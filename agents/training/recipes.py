@@ -185,7 +185,12 @@ RECIPES: Registry[Recipe] = Registry(
         ),
         # People's own pictures: `air-env train images --data-dir FOLDER` adds what an inspection of them says.
         "images": replace(
-            _WIDE, scene="images", max_steps=4_000, num_train=20_000, exploration_steps=1_000, decay=0.5,
+            _WIDE,
+            scene="images",
+            max_steps=4_000,
+            num_train=20_000,
+            exploration_steps=1_000,
+            decay=0.5,
             agent=replace(_WIDE.agent, core="dair"),
         ),
         "objects3d": _OBJECT,

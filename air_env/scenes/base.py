@@ -84,7 +84,9 @@ class SceneDataset(Pictured):
             ValueError: There is none; the message says what is not to be had.
         """
         if not self.counted.any():
-            raise ValueError(f"there is no truth about these images, so there is no {what}; take scenes with known counts")
+            raise ValueError(
+                f"there is no truth about these images, so there is no {what}; take scenes with known counts"
+            )
         return self[self.counted]
 
     def unknown_truth(self, num_images: int) -> dict[str, Tensor]:

@@ -55,6 +55,7 @@ class ImageScene(PicturedScene):
 
     @cached_property
     def pictures(self) -> Sequence[Any]:
+        """All pictures of the source."""
         return find_pictures(self.source)
 
     @cached_property
@@ -128,8 +129,8 @@ class ImageScene(PicturedScene):
         room = end - begin - crop
         if band != (0.0, 1.0) and room[longer] < 0:
             raise ValueError(
-                f"a picture of {size[0]} x {size[1]} pixels is too small: the {band[1] - band[0]:.0%} of its longer side "
-                f"that this split has are less than the crop of {crop}; take a smaller crop, add pictures, or use all "
+                f"a picture of {size[0]} x {size[1]} pixels is too small: the {band[1] - band[0]:.0%} of its longer "
+                f"side that this split has are less than the crop of {crop}; take a smaller crop, add pictures, or use all "
                 "for everything by held_out=False"
             )
         # Where the picture is smaller than the square, it lies in its middle.

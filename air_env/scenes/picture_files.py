@@ -86,7 +86,9 @@ def to_array(picture: object) -> NDArray:
         # Items of a data set: image, label.
         return to_array(picture[0]) if isinstance(picture, tuple) else _checked(np.asarray(picture))
     if isinstance(picture, dict):
-        raise ValueError(f"a row with the columns {', '.join(map(str, picture))} is no picture; name one: data['image']")
+        raise ValueError(
+            f"a row with the columns {', '.join(map(str, picture))} is no picture; name one: data['image']"
+        )
     if isinstance(picture, str | Path):
         return _read(Path(picture))
     if isinstance(picture, Image.Image):

@@ -1,13 +1,13 @@
 """How people's own pictures become what an agent takes: a statement in numbers, kept with the agent.
 
-    light      = pixel, or 1 - pixel where objects are dark; transparent pixels show no object
-    background = a parabola in x and y through what is no object, for each picture; subtracted where asked for
-    scene      = (light - background - black) / (white - black), of which [0, 1] is kept; a square, scaled
+light      = pixel, or 1 - pixel where objects are dark; transparent pixels show no object
+background = a parabola in x and y through what is no object, for each picture; subtracted where asked for
+scene      = (light - background - black) / (white - black), of which [0, 1] is kept; a square, scaled
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,14 +63,12 @@ class Treatment:
                 raise ValueError(f"levels must be two numbers, black below white, got {self.levels!r}")
             object.__setattr__(self, "levels", tuple(map(float, levels)))
 
-    def fitted(self, pictures: Sequence[object]) -> "Treatment":
+    def fitted(self, pictures: Sequence[object]) -> Self:
         """The treatment with what it leaves to pictures, of which it looks at all.
 
         Raises:
             ValueError: A picture cannot be read, or there is nothing to see in any.
         """
-        from dataclasses import replace
-
         if self.invert is not None and self.levels is not None:
             return self
         invert = self.invert
@@ -154,7 +152,7 @@ def fit_background(light: Pixels) -> tuple[Pixels, float]:
     whole = _basis(rows, columns)
     for channel in range(channels):
         values = few[..., channel].ravel().astype(np.float64)
-        kept = np.ones(len(values), bool)
+        kept, noise, coefficients = np.ones(len(values), bool), 0.0, np.zeros(6)
         for _ in range(_FITS):
             some = basis * kept[:, None]
             # Pixels in a row do not tell all six: the least solution then.
