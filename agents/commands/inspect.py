@@ -6,7 +6,7 @@
 It tells sizes, contrast, background and noise, how large objects are and how many there are, and what will not work;
 and it prints the command that trains an agent, with the settings that follow from what was seen. The numbers are those
 of a classical pipeline of scikit-image (pip install "air-env[images]"), whose boxes are on contact_sheet.png: look
-there first. With boxes around what you want counted, the settings fit; otherwise say how large objects are by --object-size.
+there first. With boxes around what you want counted, the settings fit; otherwise give the size by --object-size.
 """
 
 import shlex

@@ -187,13 +187,16 @@ def _find_all(pictures: Sequence[tuple[str, Any]], scene: ImageScene) -> list[Fo
         # Blurring averages noise over 4 pi sigma^2 pixels.
         grain = noise / (white - black) / math.sqrt(4 * math.pi * _BLURRED**2)
         bright = np.asarray(ndimage.binary_fill_holes(image > max(otsu / 2, 5 * grain)), bool)
-        boxes = boxes_of(bright)
+        boxes = boxes_of(bright, image)
         results.append(Found(name, pixels, boxes, noise, float(np.ptp(smooth)), float(level), float(bright.mean())))
     return results
 
 
-def boxes_of(bright: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Boxes ``[object, 4]`` of what is bright; what touches is taken apart where it is thin."""
+def boxes_of(bright: NDArray[np.bool_], image: NDArray) -> NDArray[np.float64]:
+    """Boxes ``[object, 4]`` of what is bright in a blurred image; what touches is taken apart where it is thin.
+
+    An object ends where it is half as bright as it is in most of its pixels.
+    """
     from skimage.feature import peak_local_max
     from skimage.measure import label, regionprops
     from skimage.segmentation import watershed
@@ -210,7 +213,13 @@ def boxes_of(bright: NDArray[np.bool_]) -> NDArray[np.float64]:
     peaks = peak_local_max(ndimage.gaussian_filter(depth, apart / 2), min_distance=apart, labels=label(bright))
     markers = np.zeros(bright.shape, int)
     markers[tuple(peaks.T)] = np.arange(len(peaks)) + 1
-    parts = regionprops(watershed(-depth, markers, mask=bright))
-    whole_boxes = (part.bbox for part in parts if part.num_pixels >= _SCRAP * area)
-    boxes = np.array([[b[1], b[0], b[3], b[2]] for b in whole_boxes], float).reshape(-1, 4)
+    parts = regionprops(watershed(-depth, markers, mask=bright), image)
+    boxes = np.array([_box(part) for part in parts if part.num_pixels >= _SCRAP * area]).reshape(-1, 4)
     return boxes[(boxes[:, 2:] - boxes[:, :2]).max(1) >= _SMALLEST]
+
+
+def _box(part: Any) -> list[float]:
+    light = part.image_intensity
+    rows, columns = (light > np.median(light[part.image]) / 2).nonzero()
+    top, left = part.bbox[:2]
+    return [left + columns.min(), top + rows.min(), left + columns.max() + 1.0, top + rows.max() + 1.0]

@@ -130,8 +130,8 @@ class ImageScene(PicturedScene):
         if band != (0.0, 1.0) and room[longer] < 0:
             raise ValueError(
                 f"a picture of {size[0]} x {size[1]} pixels is too small: the {band[1] - band[0]:.0%} of its longer "
-                f"side that this split has are less than the crop of {crop}; take a smaller crop, add pictures, or use all "
-                "for everything by held_out=False"
+                f"side that this split has are less than the crop of {crop}; take a smaller crop, add pictures, or use "
+                "all for everything by held_out=False"
             )
         # Where the picture is smaller than the square, it lies in its middle.
         x, y = (begin + np.where(room > 0, np.floor(place * (np.maximum(room, 0) + 1)), np.floor(room / 2))).astype(int)

@@ -1,7 +1,7 @@
 """Pictures as they come: files, stacks of arrays, or whatever a data set holds, as numbers of one kind.
 
 Whole numbers are divided by the largest of their type (255, 65,535), so that pictures of 8 and 16 bits compare; others
-stay as they are.
+stay as they are. Colours of 16 bits keep all of them in stacks, and in TIFF where scikit-image is installed; in PNG 8.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ def load_picture(path: Path, crop: Crop | None = None) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as file:
                 if file.format == "TIFF" and (pages := getattr(file, "n_frames", 1)) > 1:
-                    raise PagesError(f"{path} has {pages} pages; save each as a file, or all as a .npy stack")
+                    raise ValueError(f"it has {pages} pages: save each as a file, or all as a .npy stack")
                 width, height = file.size
                 left, top, right, bottom = crop or (0, 0, width, height)
                 # No part is larger than the picture; that it lies within it is checked by who names it.
@@ -51,8 +51,6 @@ def load_picture(path: Path, crop: Crop | None = None) -> Image.Image:
                     image = ImageOps.exif_transpose(file)
                     image.load()
                     return image
-    except PagesError:
-        raise
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; check its name") from error
     except Image.UnidentifiedImageError as error:
@@ -66,10 +64,6 @@ def load_picture(path: Path, crop: Crop | None = None) -> Image.Image:
         f"{path} is {width} x {height} pixels large, and at most {MOST_PIXELS_A_SIDE:,} a side are looked at; make it "
         "smaller, or name a part of it by --crop"
     )
-
-
-class PagesError(ValueError):
-    """A file holds several pictures where one is wanted."""
 
 
 def to_array(picture: object) -> NDArray:
@@ -97,20 +91,15 @@ def to_array(picture: object) -> NDArray:
 
 
 def _read(path: Path) -> NDArray:
-    try:
-        return _of_pillow(load_picture(path))
-    except ValueError as error:
-        # Pillow knows no colours of 16 bits in TIFF; scikit-image brings a package that does.
-        if path.suffix.lower() not in TIFF or not path.is_file() or isinstance(error, PagesError):
-            raise
-        if find_spec("tifffile") is None:
-            raise ValueError(f"{error}; or read it with more: pip install 'air-env[images]'") from error
+    picture = load_picture(path)
+    # Of colours of 16 bits Pillow keeps 8; scikit-image brings a package that keeps all, in TIFF.
+    if picture.mode in ("RGB", "RGBA") and path.suffix.lower() in TIFF and find_spec("tifffile") is not None:
         import tifffile
 
-        try:
-            return _checked(tifffile.imread(path))
-        except Exception as again:
-            raise ValueError(f"{path} cannot be read ({again}); save it again as PNG, JPEG or .npy") from again
+        with tifffile.TiffFile(path) as file:
+            if file.pages.first.dtype == np.uint16:
+                return _checked(file.asarray())
+    return _of_pillow(picture)
 
 
 def _of_pillow(image: Image.Image) -> NDArray:
