@@ -27,6 +27,8 @@ _MOST_COVERED, _CLEAR, _ALIKE = 0.5, 5.0, 3.0
 """Share of the pixels that objects may have, contrast that they need, and how many times their sizes may differ."""
 _SCRAP = 0.1
 """Of the area of most objects, what is smaller is none."""
+_BRIGHTER = 75.0
+"""The percentile of its pixels' brightness that is taken for an object's."""
 _BLURRED = 1.0
 """Standard deviation in pixels of the blur before the threshold."""
 
@@ -187,15 +189,15 @@ def _find_all(pictures: Sequence[tuple[str, Any]], scene: ImageScene) -> list[Fo
         # Blurring averages noise over 4 pi sigma^2 pixels.
         grain = noise / (white - black) / math.sqrt(4 * math.pi * _BLURRED**2)
         bright = np.asarray(ndimage.binary_fill_holes(image > max(otsu / 2, 5 * grain)), bool)
-        boxes = boxes_of(bright, image)
+        boxes = boxes_of(bright, pixels.max(-1))
         results.append(Found(name, pixels, boxes, noise, float(np.ptp(smooth)), float(level), float(bright.mean())))
     return results
 
 
 def boxes_of(bright: NDArray[np.bool_], image: NDArray) -> NDArray[np.float64]:
-    """Boxes ``[object, 4]`` of what is bright in a blurred image; what touches is taken apart where it is thin.
+    """Boxes ``[object, 4]`` of what is bright in an image; what touches is taken apart where it is thin.
 
-    An object ends where it is half as bright as it is in most of its pixels.
+    An object ends where it is half as bright as its brighter pixels.
     """
     from skimage.feature import peak_local_max
     from skimage.measure import label, regionprops
@@ -220,6 +222,6 @@ def boxes_of(bright: NDArray[np.bool_], image: NDArray) -> NDArray[np.float64]:
 
 def _box(part: Any) -> list[float]:
     light = part.image_intensity
-    rows, columns = (light > np.median(light[part.image]) / 2).nonzero()
+    rows, columns = (light > np.percentile(light[part.image], _BRIGHTER) / 2).nonzero()
     top, left = part.bbox[:2]
     return [left + columns.min(), top + rows.min(), left + columns.max() + 1.0, top + rows.max() + 1.0]
