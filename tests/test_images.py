@@ -349,7 +349,7 @@ def test_inspection_objects_to_what_will_not_work(tmp_path):
     small, _ = disks(20, radius=1.2)
     rng = np.random.default_rng(0)
     stripes = np.kron(rng.integers(0, 2, (4, 40, 10)), np.ones((1, 1, 4))) * 200 + rng.integers(0, 5, (4, 40, 40))
-    mixed = [*disks(4)[0], *disks(2, 1, 60)[0], disks(1)[0][0]]
+    mixed = [*(some := disks(4)[0]), *disks(2, 1, 60)[0], some[0]]
     cases = ((small, "too small"), (mixed, "2 sizes"), (mixed, "6 of 7 pictures differ"), (disks(1)[0], "bands"))
     for pictures, message in cases:
         objections = inspect_pictures(list(pictures)).objections()
