@@ -1,17 +1,22 @@
 """What an episode says about an image: the latents of a whole scene, and what they draw."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from air_env import geometry
+from air_env import findings, geometry
+from air_env.findings import View
 from air_env.frames import Frame
 from air_env.pictured import SHOWN, Pictured, stack, strip
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Images = Float[Tensor, "batch channel height width"]
 
@@ -119,6 +124,31 @@ class DrawnExplanation(Pictured, Explanation):
             image_size: Side of the square image in pixels.
         """
         return geometry.to_pixels(self.outlines, image_size)
+
+    def to_frame(
+        self, views: Sequence[View] | None = None, columns: Mapping[str, ArrayLike] | None = None
+    ) -> "pd.DataFrame":
+        """A table with a row for each object (`air_env.findings.to_frame`); ``to_csv`` writes it.
+
+        Args:
+            views: The files that the images show parts of; boxes are then in pixels of the files.
+            columns: More to say of each image: name -> one number for each.
+        """
+        side = self.reconstruction.shape[-1]
+        categories = None if self.z_what.is_floating_point() else self.z_what.numpy(force=True)
+        return findings.to_frame(self.boxes(side).numpy(force=True), side, views, categories, columns)
+
+    def to_coco(self, views: Sequence[View], kinds: Sequence[str] = ()) -> dict[str, Any]:
+        """COCO's JSON of the boxes in their files (`air_env.findings.to_coco`)."""
+        return findings.to_coco(self.to_frame(views), views, kinds)
+
+    def to_detections(self, views: Sequence[View] | None = None) -> list[Any]:
+        """A ``supervision.Detections`` for each image.
+
+        Raises:
+            ImportError: supervision is not installed.
+        """
+        return findings.to_detections(self.to_frame(views), len(self.z_pres))
 
     def picture(self) -> Frame:
         """The first reconstructions with their windows."""

@@ -78,7 +78,7 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of a process in /proc")
 def test_no_fault_of_the_machine_is_laid_on_an_estimator(tmp_path, monkeypatch):
-    monkeypatch.setattr("air_agents.training.run.count_accuracy_curve", lambda rows, path: path.write_bytes(b""))
+    monkeypatch.setattr("air_agents.training.run.curve", lambda rows, name, path: path.write_bytes(b""))
     run_sweep(SWEEP, tmp_path / "whole", ThisProcess(tmp_path / "whole"))
     expected = [weights(tmp_path / "whole" / f"nvil-{seed}") for seed in SWEEP.seeds]
     rng = np.random.default_rng(0)

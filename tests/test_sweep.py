@@ -60,7 +60,7 @@ NOT_A_CLASS = 3
 def quick(monkeypatch):
     """What workers set in their own processes is undone, and so is what is registered."""
     # Drawing it takes longer than the training.
-    monkeypatch.setattr("air_agents.training.run.count_accuracy_curve", lambda rows, path: path.write_bytes(b""))
+    monkeypatch.setattr("air_agents.training.run.curve", lambda rows, name, path: path.write_bytes(b""))
     before, threads = dict(ESTIMATORS), torch.get_num_threads()
     yield
     ESTIMATORS.clear()

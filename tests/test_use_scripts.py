@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from air_agents import AIR, AgentConfig, load_agent, save_agent
-from air_agents.commands import benchmark_speed, described, workloads
+from air_agents.commands import benchmark_speed, workloads
 from air_agents.commands.evaluate import confusion_grid
 from air_agents.commands.summarise import curves
 from air_agents.evaluation import photographs
@@ -26,7 +26,7 @@ from air_agents.training.results import Finished
 from air_env import PatchConfig, SceneConfig, SpriteConfig
 from air_env.explanation import DrawnExplanation
 from air_env.renderers import TabletopConfig
-from air_env.scenes import make_scene
+from air_env.scenes import make_scene, picture_files
 
 SIDE = 12
 
@@ -261,7 +261,7 @@ def test_only_the_part_that_is_named_is_looked_at(tmp_path):
     part = photographs.read_picture(path, 20, crop=(11, 7, 51, 47))
     np.testing.assert_array_equal(part.pixels, whole.pixels)
     assert part.size == (60, 50)
-    box = described.to_file_pixels(np.array([[0.0, 0, 20, 20]]), part, 20)
+    box = part.to_file([[0.0, 0, 20, 20]], 20)
     np.testing.assert_array_equal(box, [[11, 7, 51, 47]])
     with pytest.raises(ValueError, match=r"is 60 pixels wide and 50 high, .* \(11, 7, 51, 51\)"):
         photographs.read_picture(path, 20, crop=(11, 7, 51, 51))
@@ -332,9 +332,9 @@ def test_boxes_map_back_to_the_pixels_of_the_file(tmp_path):
         assert picture.size == shape[::-1]
         rows, columns = (np.flatnonzero(picture.pixels[0].max(axis) > 0.5) for axis in (1, 0))
         box = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float64)
-        found = described.to_file_pixels(box, picture, 50)
+        found = picture.to_file(box, 50)
         np.testing.assert_allclose(found, [[10, 5, 30, 25]], atol=1)
-        back = described.to_file_pixels(np.array([[0.0, 0, 50, 50]]), picture, 50)[0]
+        back = picture.to_file([[0.0, 0, 50, 50]], 50)[0]
         assert back[2] - back[0] == back[3] - back[1] == 100
 
 
@@ -372,7 +372,7 @@ def write_black_png(path: Path, width: int, height: int) -> Path:
 def test_small_files_of_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypatch, size, remedy):
     path = write_black_png(tmp_path / "bomb.png", *size)
     with monkeypatch.context() as patch:
-        patch.setattr(photographs.ImageOps, "exif_transpose", lambda file: pytest.fail("it was decoded"))
+        patch.setattr(picture_files.ImageOps, "exif_transpose", lambda file: pytest.fail("it was decoded"))
         with pytest.raises(ValueError, match=f"bomb.png {remedy}"):
             photographs.read_picture(path, 50)
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Metrics = Mapping[str, float | str | None]
 
 _LINES = (
+    ("explained share", "explained"),
+    ("mean count", "mean_count"),
     ("count accuracy", "count_accuracy"),
     ("  of scenes not empty", "count_accuracy_nonempty"),
     ("  of sampled counts", "count_accuracy_sampled"),
@@ -180,7 +182,10 @@ def write(folder: Path, metrics: Metrics, rows: "pd.DataFrame | None", text: str
 def summary(metrics: Metrics) -> str:
     """What was measured on."""
     difficulty = f", {metrics['difficulty']}" if "difficulty" in metrics else ""
-    return f"{metrics['num_scenes']:,} held-out scenes of {metrics['scene']}{difficulty}, seed {metrics['seed']}"
+    unknown = "" if "count_accuracy" in metrics else "; there is no truth about them, so there are no accuracies"
+    return (
+        f"{metrics['num_scenes']:,} held-out scenes of {metrics['scene']}{difficulty}, seed {metrics['seed']}{unknown}"
+    )
 
 
 def table(metrics: Metrics) -> str:

@@ -11,12 +11,17 @@ like the border of the picture becomes black. For agents of a table, the picture
 background, from 37 degrees above, and nothing else: crop what is around. How large and where the table is does not
 matter; that is found by trying.
 
+Agents of people's own pictures (`air-env train images`) take files as in training: the same grey levels, background
+and scale, whatever --invert says.
+
+What is found is written as explanations.json and .png, counts.csv (a row for each file), objects.csv (a row for each
+object), coco.json (boxes in COCO's form) and annotated/ (each file with its boxes).
+
 An agent is sure of its count even where it understands little. The share of a picture that it explains,
 1 - |x - reconstruction|^2 / |x|^2, says whether to believe it: of most scenes it was trained on, more than 0.9. Of a
 table it says whether that is understood, not whether every item is.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,9 +49,9 @@ class Arguments:
 
     agent: terminal.AgentName
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
-    """PNG or JPEG files (also GIF, BMP, WebP), of at most 6,000 pixels a side, or with --crop so large a part."""
+    """PNG, JPEG or TIFF files (also GIF, BMP, WebP), of at most 6,000 pixels a side, or with --crop so large a part."""
     output_dir: Path = Path("explanations")
-    """Folder for explanations.png and explanations.json; replaces those of an earlier call."""
+    """Folder for what is found; replaces that of an earlier call."""
     crop: tuple[int, int, int, int] | None = None
     """Left, top, right and bottom border of the part of every picture to look at, in pixels; default: all of it."""
     invert: Literal["auto", "yes", "no"] = "auto"
@@ -73,22 +78,23 @@ def explain(arguments: Arguments) -> int:
     from ..evaluation.photographs import explained_shares, read_picture
     from ..inference.agent import Agent
     from ..jobs.devices import pick_device
-    from ..training.files import write_atomically, write_text_atomically
-    from .described import contact_sheet, describe, table
-    from .trained import load_trained
+    from .described import describe, table, write
+    from .trained import load_trained, treatment_of_trained
 
     agent = load_trained(arguments.agent, pick_device(arguments.device))
     channels, side, _ = agent.model.image_shape
     solid = not agent.model.config.renderer.windows
     if solid and arguments.invert != "auto":
         raise ValueError("--invert is not for agents of three-dimensional objects, whose colours stay as they are")
+    treatment = treatment_of_trained(arguments.agent, agent)
     kinds = agent.model.renderer.kinds if solid else ()
     on_table = solid and agent.model.scene_dim > 0
     finder = agent if on_table else None
     pictures, complaints = [], []
     for path in arguments.images:
         try:
-            pictures.append(read_picture(path, side, arguments.invert, channels, solid, arguments.crop, finder))
+            part = arguments.crop
+            pictures.append(read_picture(path, side, arguments.invert, channels, solid, part, finder, treatment))
         except ValueError as error:
             complaints.append(str(error))
     if pictures:
@@ -104,8 +110,6 @@ def explain(arguments: Arguments) -> int:
                 f"however probable. Make the picture more like the agent's scenes: {remedy}",
                 file=sys.stderr,
             )
-        report, sheet = (arguments.output_dir / f"explanations.{kind}" for kind in ("json", "png"))
-        write_text_atomically(report, json.dumps(results, indent=2) + "\n")
-        write_atomically(sheet, lambda path: contact_sheet(images, z, results).save(path, "PNG"))
-        print(f"\nwrote {sheet} and {report}")
+        written = write(arguments.output_dir, pictures, images, z, results, agent.model.renderer.kinds)
+        print(f"\nwrote {', '.join(map(str, written[:-1]))} and {written[-1]}")
     return shell.failed(*complaints) if complaints else shell.SUCCESS

@@ -9,6 +9,7 @@ from . import shell
 
 COMMANDS = {
     "train": "Trains an agent, or a model to compare it with, by a recipe.",
+    "inspect": "Looks at a folder of pictures before an agent is trained on them.",
     "evaluate": "Measures a trained agent on held-out scenes.",
     "explain": "Counts and locates the objects in image files.",
     "watch": "Films an agent that explains scenes.",

@@ -4,16 +4,19 @@
     air-env train multi_mnist --seed 1 --max-minutes 12
     air-env train multi_mnist --model.num-steps 5 --model.likelihood laplace --scene-options.counts 0 1 2 3
     air-env train my_file.py:my_recipe --estimator mine=my_file.py:MyEstimator
+    air-env train images --data-dir photos                   # your own pictures, which need no labels
     air-env train --resume runs/digits-half_critic-0 --max-steps 5000
     air-env train --config runs/digits-half_critic-0/config.json --output-dir runs/again
 
 `air-env train RECIPE --help` shows all settings; `air-env train --list` lists recipes, estimators and scenes.
 """
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -23,9 +26,17 @@ from .training import Command, RunArguments, execute, short
 if TYPE_CHECKING:
     from ..training.settings import TrainingSettings
 
-_RECIPE = "digits"
+_RECIPE, _OWN = "digits", "images"
 _PRINTED = (
-    *("count_accuracy", "count_accuracy_nonempty", "count_accuracy_sampled", "identity_accuracy", "identity_agreement"),
+    *(
+        "explained",
+        "mean_count",
+        "count_accuracy",
+        "count_accuracy_nonempty",
+        "count_accuracy_sampled",
+        "identity_accuracy",
+        "identity_agreement",
+    ),
     *("identity_agreement_originals", "position_error", "rotation_error", "box_iou_tight", "elbo", "iwae"),
 )
 
@@ -38,6 +49,14 @@ class Arguments(RunArguments):
     """Named settings: digits, multi_mnist, sprites, objects3d, ..., or path.py:my_recipe; default: digits."""
     list: bool = False
     """Lists the recipes, estimators and scenes that there are."""
+    max_objects: int | None = None
+    """N, the largest number of objects, of recipe images; default: what `air-env inspect` sees, and one more."""
+    object_size: tuple[float, float] | None = None
+    """Smallest and largest longer side of an object in pixels, of recipe images; default: what inspect sees."""
+    channels: Literal[1, 3] | None = None
+    """1 reads pictures as grey, 3 as RGB, of recipe images; default: 1."""
+    invert: Literal["auto", "yes", "no"] = "auto"
+    """Whether objects are dark, of recipe images; auto: what inspect sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +82,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def find_recipe(first: Namespace) -> "TrainingSettings":
-    """The recipe of a name, or of a file of one's own."""
+    """The recipe of a name, or of a file of one's own; of people's own pictures with what an inspection says."""
     from ..comparisons import COMPARISONS
     from ..training.recipes import RECIPES
 
     name = first.recipe or _RECIPE
-    return COMPARISONS.find(name) if name in COMPARISONS.names() else RECIPES.find(name)
+    recipe = COMPARISONS.find(name) if name in COMPARISONS.names() else RECIPES.find(name)
+    if name != _OWN or first.data_dir is None:
+        return recipe
+
+    from ..training.own_images import recipe_for
+    from .inspect import INVERT, look
+
+    # One that is no pair is refused below, with all other arguments.
+    size = tuple(first.object_size) if len(first.object_size or ()) == 2 else None
+    inspection = look(
+        Path(first.data_dir), int(first.channels or 1), INVERT.get(first.invert or "auto"), first.max_objects, size
+    )
+    for text in inspection.objections():
+        print(f"warning: {text}", file=sys.stderr)
+    return recipe_for(RECIPES[_OWN], inspection, first.max_objects)
 
 
 def train(arguments: Arguments, recipe: "TrainingSettings | None") -> None:
@@ -76,6 +109,10 @@ def train(arguments: Arguments, recipe: "TrainingSettings | None") -> None:
     if arguments.list:
         print_names()
         return
+    own = {"--max-objects": arguments.max_objects, "--object-size": arguments.object_size}
+    own |= {"--channels": arguments.channels, "--invert": None if arguments.invert == "auto" else arguments.invert}
+    if recipe is not None and arguments.recipe != _OWN and (given := [name for name in own if own[name] is not None]):
+        raise ValueError(f"{', '.join(given)} is for recipe {_OWN}, not {arguments.recipe or _RECIPE}; leave it out")
     parts = [short(arguments.recipe or _RECIPE)]
     if (estimator := getattr(recipe, "estimator", None)) is not None:
         parts += [short(estimator), *(["exact_categories"] if getattr(recipe, "categories", "") == "exact" else [])]

@@ -123,8 +123,10 @@ class Command(Generic[A]):
 def _first(argv: Sequence[str]) -> Namespace:
     """What must be known before all arguments are."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--resume", "--config", "--scene", "--algorithm"):
+    for name in ("--resume", "--config", "--scene", "--algorithm", "--data-dir", "--channels", "--invert"):
         parser.add_argument(name, nargs="?")
+    parser.add_argument("--max-objects", type=int, nargs="?")
+    parser.add_argument("--object-size", type=float, nargs="*")
     parser.add_argument("--list", action="store_true")
     first, _ = parser.parse_known_args(argv)
     first.recipe = argv[0] if argv and not argv[0].startswith("-") else None
@@ -232,7 +234,7 @@ def _train(run: "TrainingRun") -> None:
 
         def show(row: Mapping[str, float]) -> None:
             bar.update(run.trainer.iteration - bar.n)
-            digits = {run.trainer.objective: 1, "count_accuracy": 3}
+            digits = {run.trainer.objective: 1, "count_accuracy": 3, "explained": 3, "mean_count": 2}
             bar.set_postfix({n: f"{row[n]:.{d}f}" for n, d in digits.items() if n in row}, refresh=False)
 
         with shell.patient() as interrupted:

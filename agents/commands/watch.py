@@ -10,8 +10,12 @@ the windows in red, green, blue, ..., the count and the return so far. MP4 needs
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import terminal
+
+if TYPE_CHECKING:
+    from air_env.scenes import SceneDataset
 
 _LAST_FRAMES = 3
 """How many frames long the end of an episode is shown."""
@@ -72,6 +76,11 @@ def watch(arguments: Arguments) -> None:
             frames.append(frame)
             total += reward
         frames += [frames[-1]] * (_LAST_FRAMES - 1)
-        lines.append(f"{i:5d}{int(dataset.count[i]):12d}{int(z.count[i]):7d}{round(total, 1) + 0.0:16.1f}")
+        lines.append(f"{i:5d}{true_count(dataset, i):>12s}{int(z.count[i]):7d}{round(total, 1) + 0.0:16.1f}")
     WRITERS[suffix](frames, arguments.fps, arguments.output)
     print("scene  true count  count  return in nats", *lines, "", f"wrote {arguments.output}", sep="\n")
+
+
+def true_count(scenes: "SceneDataset", i: int) -> str:
+    """The number of objects of a scene; a dash where nobody knows."""
+    return str(int(scenes.count[i])) if scenes.counted[i] else "-"

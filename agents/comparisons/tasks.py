@@ -28,10 +28,17 @@ def ascending(scenes: SceneDataset) -> Targets:
 
 def count(scenes: SceneDataset) -> Targets:
     """The number of objects."""
+    _refuse_unknown(scenes)
     return scenes.count.long()
 
 
+def _refuse_unknown(scenes: SceneDataset) -> None:
+    if not scenes.counted.all():
+        raise ValueError("this task is learned from the true counts, and there is no truth about some of these images")
+
+
 def _pairs(scenes: SceneDataset) -> Tensor:
+    _refuse_unknown(scenes)
     if not (scenes.count == 2).all():
         raise ValueError(
             f"sum and order are asked of two digits, and there are scenes of {scenes.count.unique().tolist()} objects; "

@@ -21,6 +21,7 @@ from ..inference.agent import Agent
 from ..inference.episodes import sample_episodes
 from ..inference.rollout import Rollout, unstopped_rollout
 from .identity import Reader
+from .photographs import explained_shares
 
 MEDIANS = ("box_iou_tight",)
 """Metrics whose median is told beside their mean."""
@@ -30,7 +31,12 @@ _BATCH = 500
 def count_accuracy(
     agent: Agent, scenes: SceneDataset, num_steps: int | None = None, *, starts: int | None = None
 ) -> float:
-    """Share of images whose count is right; for ``num_steps`` and ``starts``, see `Agent.explain`."""
+    """Share of images whose count is right; for ``num_steps`` and ``starts``, see `Agent.explain`.
+
+    Raises:
+        ValueError: No count is known.
+    """
+    scenes = scenes.counted_only("count accuracy")
     z = agent.explain(scenes.images, num_steps, starts=starts)
     return (z.count.cpu() == scenes.count.cpu()).float().mean().item()
 
@@ -38,8 +44,11 @@ def count_accuracy(
 def accuracies(agent: Agent, scenes: SceneDataset) -> dict[str, float]:
     """``count_accuracy``, and ``identity_accuracy`` where objects are three-dimensional, without any bound.
 
-    Of explanations with one start, which are quick: those of the finished agent may be better.
+    Of explanations with one start, which are quick: those of the finished agent may be better. Without truth, what
+    `compare` gives.
     """
+    if not scenes.counted.any():
+        return averages([compare(agent.explain(scenes.images, starts=1), scenes)])
     if not (kinds := kinds_of(agent.model)):
         return {"count_accuracy": count_accuracy(agent, scenes, starts=1)}
     figures = compare(agent.explain(scenes.images), scenes, kinds)
@@ -87,6 +96,8 @@ def evaluate(
         - ``elbo`` = ``log_likelihood - kl_where - kl_what - kl_count``, less ``kl_camera`` or ``kl_background`` where
           ``z_scene`` is one or the other; ``iwae``: importance-weighted bound.
         - ``confusion_i_j``: share of the scenes with i objects that were counted as another number j.
+        - Without truth, none of these but bounds and ``return``; instead ``explained``, the mean share of the images
+          that is explained (`explained_shares`), and ``mean_count``.
 
     Raises:
         ValueError: There are no scenes, or no samples.
@@ -143,7 +154,7 @@ def _measure(
     metrics = {
         **compare(z, scenes, kinds_of(agent.model)),
         **({} if reader is None else {"identity_agreement": agreement(z, scenes, agent.model, reader)}),
-        "count_accuracy_sampled": sampled == truth,
+        **({"count_accuracy_sampled": (sampled == truth)[truth >= 0]} if scenes.counted.any() else {}),
         "return": returns,
         "elbo": problem.elbo(),
         # Each path's weight sums n out, which is never worse than sampling it.
@@ -193,8 +204,10 @@ def compare(z: DrawnExplanation, scenes: SceneDataset, kinds: tuple[Kind, ...] =
         ``count_accuracy [scene]``, and the same of the scenes that are not empty, and of those of each number of
         objects; over the scenes with objects whose count is right, ``box_iou`` and ``box_iou_tight``; where ``z_what``
         is a category, ``identity_accuracy`` over the objects of these scenes, matched by their boxes. `evaluate` says
-        what they are.
+        what they are. Where no count is known, ``explained [scene]`` and ``mean_count [scene]``.
     """
+    if not scenes.counted.any():
+        return {"explained": explained_shares(scenes.float_images(), z), "mean_count": z.count.cpu()}
     side, right = scenes.images.shape[-1], z.count.cpu() == scenes.count
     scored, (rows, steps, objects), tight = matched(z, scenes)
     windows, true_boxes = geometry.to_pixels(z.windows, side).cpu()[scored], scenes.boxes[scored]
@@ -202,9 +215,9 @@ def compare(z: DrawnExplanation, scenes: SceneDataset, kinds: tuple[Kind, ...] =
     flat = scenes.poses.shape[-1] == 0
     squares = geometry.boxes(geometry.from_boxes(true_boxes, side), side) if flat else true_boxes
     metrics = {
-        "count_accuracy": right,
+        "count_accuracy": right[scenes.counted],
         "count_accuracy_nonempty": right[scenes.count > 0],
-        **{f"count_accuracy_{n}": right[scenes.count == n] for n in scenes.count.unique().tolist()},
+        **{f"count_accuracy_{n}": right[scenes.count == n] for n in scenes.count.unique().tolist() if n >= 0},
         "box_iou": match(windows, squares)[0],
         "box_iou_tight": tight,
     }
@@ -290,7 +303,7 @@ def _confusion(truth: Tensor, count: Tensor, num_steps: int) -> dict[str, float]
     """Share of the scenes with i objects counted as another number j."""
     return {
         f"confusion_{i}_{j}": (count[truth == i] == j).double().mean().item()
-        for i in truth.unique().tolist()
+        for i in truth[truth >= 0].unique().tolist()
         for j in range(num_steps + 1)
         if i != j
     }

@@ -4,9 +4,6 @@ Where a table is in its picture is found by trying: the agent explains many view
 explains most.
 """
 
-import struct
-import warnings
-import zlib
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -15,46 +12,32 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from air_env.explanation import DrawnExplanation, Images
+from air_env.findings import View
+from air_env.scenes.picture_files import Crop, Pixels, colour_and_alpha, load_picture, to_array
+from air_env.scenes.treatment import Treatment, Window, around, look_at
 
 from ..inference.explainer import Explainer
 
 Invert = Literal["auto", "yes", "no"]
-Pixels = NDArray[np.floating]
-Window = tuple[int, int, int]
-"""Left and upper border, and side, of a square; it may reach beyond the picture."""
-Crop = tuple[int, int, int, int]
-"""Left, top, right and bottom border in pixels of a file."""
 
 _SCALES, _RIGHT, _DOWN = (1.0, 1.04, 1.08, 1.12, 1.16), (-0.06, -0.03, 0.0, 0.03, 0.06), (-0.09, -0.06, -0.03)
 """Sides of squares relative to how wide a table is in its picture, and their middles relative to its own."""
 _COARSE, _BLACK = 100, 0.15
 """Side in pixels of a small picture, and the brightness above which something is seen in it."""
-MOST_PIXELS_A_SIDE = 6_000
-"""Of what is looked at, as of photographs of 24 megapixels: a square of it takes 2 GB (our choice)."""
-_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
-class Picture:
+class Picture(View):
     """A file, made into what an agent takes.
 
     Attributes:
-        path: The file.
-        size: Its width and height in pixels, as it is shown (turned as its EXIF orientation says).
-        window: Left and upper border, and side, of the square that became `pixels`, in pixels of the file.
         inverted: Whether it was dark on light.
         pixels: ``[channel, side, side]`` in [0, 1], bright on black.
     """
 
-    path: Path
-    size: tuple[int, int]
-    window: Window
     inverted: bool
     pixels: Pixels
 
@@ -67,6 +50,7 @@ def read_picture(
     solid: bool = False,
     crop: Crop | None = None,
     agent: Explainer | None = None,
+    treatment: Treatment | None = None,
 ) -> Picture:
     """Reads a file: turned upright, bright on black, padded to a square and scaled.
 
@@ -78,67 +62,34 @@ def read_picture(
         solid: Whether objects have colours and shades of their own, which must stay as they are.
         crop: The part to look at; by default all of it.
         agent: Looks for the table in the picture; by default that is all of it.
+        treatment: How pictures were read in training, where it was on people's own: invert, channels and solid are
+            then of no use.
 
     Raises:
         ValueError: The file is missing, damaged, too large or not a picture, or has no such part.
     """
-    image = load_picture(path, crop)
-    if crop is not None and not (0 <= crop[0] < crop[2] <= image.width and 0 <= crop[1] < crop[3] <= image.height):
+    array = to_array(load_picture(path, crop) if treatment is None else path)
+    height, width = array.shape[:2]
+    left, top, right, bottom = crop or (0, 0, width, height)
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ValueError(
-            f"{path} is {image.width} pixels wide and {image.height} high, which does not hold the part {crop} (left, "
-            f"top, right, bottom); choose left < right and top < bottom within it"
+            f"{path} is {width} pixels wide and {height} high, which does not hold the part {crop} (left, top, right, "
+            "bottom); choose left < right and top < bottom within it"
         )
-    colour, alpha = colour_and_alpha(image if crop is None else image.crop(crop), channels)
-    pixels, inverted = (cut_out(colour, alpha), False) if solid else bright_on_black(colour, alpha, invert)
-    height, width, _ = pixels.shape
-    left, top = (0, 0) if crop is None else crop[:2]
-    x, y, square = around(width, height) if agent is None else window_of_table(agent, pixels)
+    size, part = (right - left, bottom - top), (slice(top, bottom), slice(left, right))
+    if treatment is not None:
+        # The background is that of the whole picture, as in training.
+        pixels, inverted = treatment(array)[part], bool(treatment.invert)
+        try:
+            x, y, square = treatment.window(*size)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    else:
+        colour, alpha = colour_and_alpha(array[part], channels)
+        pixels, inverted = (cut_out(colour, alpha), False) if solid else bright_on_black(colour, alpha, invert)
+        x, y, square = around(*size) if agent is None else window_of_table(agent, pixels)
     view = look_at(pixels, (x, y, square), side)
-    return Picture(path, image.size, (x + left, y + top, square), inverted, view)
-
-
-def load_picture(path: Path, crop: Crop | None = None) -> Image.Image:
-    """Reads a file, turned upright, of which all or a part is to be looked at.
-
-    Raises:
-        ValueError: The file is missing, damaged or not a picture, or so large that it is not decoded.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as file:
-                width, height = file.size
-                left, top, right, bottom = crop or (0, 0, width, height)
-                # No part is larger than the picture; that it lies within it is checked by who names it.
-                if min(max(right - left, bottom - top), max(width, height)) <= MOST_PIXELS_A_SIDE:
-                    image = ImageOps.exif_transpose(file)
-                    image.load()
-                    return image
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist; check its name") from error
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture that can be read; save it as PNG or JPEG") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        most = f"{Image.MAX_IMAGE_PIXELS:,}"
-        raise ValueError(f"{path} has more than {most} pixels; make it smaller, or cut out what it shows") from error
-    except _UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read ({error}); save or copy it again as PNG or JPEG") from error
-    raise ValueError(
-        f"{path} is {width} x {height} pixels large, and at most {MOST_PIXELS_A_SIDE:,} a side are looked at; make it "
-        "smaller, or name a part of it by --crop"
-    )
-
-
-def colour_and_alpha(image: Image.Image, channels: int) -> tuple[Pixels, Pixels]:
-    """Grey or RGB ``[height, width, channel]`` and opacity ``[height, width, 1]`` of any picture, in [0, 1]."""
-    if image.mode.startswith("I"):
-        # 16 bits, which Pillow would clip to 8.
-        grey = np.asarray(image, np.float32)[..., None] / 65535
-        return grey.repeat(channels, -1), np.ones_like(grey)
-    rgba = image.convert("RGBA")
-    bands = rgba.convert("L" if channels == 1 else "RGB"), rgba.getchannel("A")
-    colour, alpha = (np.atleast_3d(np.asarray(band, np.float32)) / 255 for band in bands)
-    return colour, alpha
+    return Picture(path, (width, height), (x + left, y + top, square), inverted, view)
 
 
 def bright_on_black(colour: Pixels, alpha: Pixels, invert: Invert) -> tuple[Pixels, bool]:
@@ -175,19 +126,6 @@ def cut_out(colour: Pixels, alpha: Pixels) -> Pixels:
 def border(pixels: Pixels) -> Pixels:
     """The outermost pixels, in a row."""
     return np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
-
-
-def around(width: int, height: int) -> Window:
-    """The square around all of a picture."""
-    return -(max(height - width, 0) // 2), -(max(width - height, 0) // 2), max(width, height)
-
-
-def look_at(pixels: Pixels, window: Window, side: int) -> Pixels:
-    """A square of a picture, black beyond its borders, scaled with antialiasing: ``[channel, side, side]``."""
-    x, y, square = window
-    bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0)]
-    views = [band.crop((x, y, x + square, y + square)).resize((side, side), Image.Resampling.BICUBIC) for band in bands]
-    return np.stack([np.asarray(view) for view in views]).clip(0, 1)
 
 
 def window_of_table(agent: Explainer, pixels: Pixels) -> Window:

@@ -24,11 +24,11 @@ def strip(images: Tensor, z: DrawnExplanation | None = None, scale: int = 2) -> 
     return pictured.strip(images.cpu(), windows, scale)
 
 
-def count_accuracy_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Writes a PNG of the count accuracy of validation scenes over the course of training."""
+def curve(rows: Sequence[Mapping[str, float]], name: str, path: Path) -> None:
+    """Writes a PNG of a metric of validation scenes, a share, over the course of training."""
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot([row["iteration"] for row in rows], [row["count_accuracy"] for row in rows], marker=".")
-    axes.set(xlabel="iteration", ylabel="validation count accuracy", ylim=(0, 1.01))
+    axes.plot([row["iteration"] for row in rows], [row[name] for row in rows], marker=".")
+    axes.set(xlabel="iteration", ylabel=f"validation {name.replace('_', ' ')}", ylim=(0, 1.01))
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120, format="png")

@@ -101,8 +101,9 @@ def breakdown(agent: Explainer, scenes: SceneDataset, by: Sequence[str]) -> pd.D
         ``accuracy``, and the limits ``low`` and ``high`` of its interval.
 
     Raises:
-        ValueError: A property is unknown.
+        ValueError: A property is unknown, or no count is known.
     """
+    scenes = scenes.counted_only("count accuracy to break down")
     properties = {name: PROPERTIES.find(name) for name in by}
     right = (agent.explain(scenes.images).count.cpu() == scenes.count.cpu()).numpy()
     boxes = scenes.boxes.cpu().numpy().astype(np.float64)

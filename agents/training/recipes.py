@@ -191,6 +191,18 @@ RECIPES: Registry[Recipe] = Registry(
             model=_SPRITES,
             agent=AgentConfig(initial_scale=0.32, glimpse_size=16, core="air_canvas"),
         ),
+        # People's own pictures: `air-env train images --data-dir FOLDER` adds what an inspection of them says.
+        "images": replace(
+            _AIR,
+            scene="images",
+            max_steps=4_000,
+            num_train=20_000,
+            exploration_steps=1_000,
+            exploration=Exploration(),
+            decay=0.5,
+            model=SceneConfig(renderer=PatchConfig(hidden=512)),
+            agent=replace(_AIR.agent, core="dair"),
+        ),
         "objects3d": _OBJECT,
         "tabletop3d": _TABLETOP,
         # From the scenes of the generative model, with less noise than it thinks there is; then by the ELBO.

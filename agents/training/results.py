@@ -54,7 +54,8 @@ def read_run(directory: Path) -> Finished:
         wanted = {EVALUATION_FILE: (metrics, "count_accuracy", "minutes"), CONFIG_FILE: (config, "scene", "seed")}
         for file, (found, *names) in wanted.items():
             if missing := [name for name in names if name not in found]:
-                raise ValueError(f"{', '.join(missing)} not in {file}")
+                why = ": its images have no truth" if "explained" in found else ""
+                raise ValueError(f"{', '.join(missing)} not in {file}{why}")
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{directory} holds no finished run ({Path(error.filename).name} is missing); finish it with "

@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from air_env.scenes import SceneDataset
 
-from ..evaluation.pictures import count_accuracy_curve
+from ..evaluation.pictures import curve
 from .directory import (
     CONFIG_FILE,
     EVALUATION_FILE,
@@ -116,9 +116,9 @@ class TrainingRun(Generic[R]):
         """
         directory = Path(directory)
         refuse_occupied(directory)
-        run = cls(directory, recipe, data_dir, device, max_minutes, probe)
+        run = cls(directory, recipe.settled(data_dir), data_dir, device, max_minutes, probe)
         with nascent(directory) as run.directory:
-            write_json_atomically(run.directory / CONFIG_FILE, to_json(recipe))
+            write_json_atomically(run.directory / CONFIG_FILE, to_json(run.recipe))
             run.save()
         run.directory = directory
         return run
@@ -266,9 +266,9 @@ class TrainingRun(Generic[R]):
             metrics = self.trainer.evaluate(self.final_scenes(), progress)
             metrics |= {"iterations": self.trainer.iteration, "minutes": self.minutes}
             self._picture()
-            if "count_accuracy" in metrics:
-                curve = self.directory / PICTURES_FOLDER / "count_accuracy.png"
-                write_atomically(curve, lambda path: count_accuracy_curve(self.rows, path))
+            for name in {"count_accuracy", "explained"} & metrics.keys():
+                file = self.directory / PICTURES_FOLDER / f"{name}.png"
+                write_atomically(file, lambda path, name=name: curve(self.rows, name, path))
             # JSON has no NaN, which an IoU is where no count is right.
             defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
             write_results(self.directory / EVALUATION_FILE, defined)
@@ -280,7 +280,7 @@ class TrainingRun(Generic[R]):
 
     def _picture(self) -> None:
         # Empty scenes are explained, but nothing to look at.
-        scenes = self.validation[self.validation.count > 0][: self.recipe.num_pictured]
+        scenes = self.validation[self.validation.count != 0][: self.recipe.num_pictured]
         if (picture := self.trainer.picture(scenes)) is not None:
             path = self.directory / PICTURES_FOLDER / f"scenes_{self.trainer.iteration:06d}.png"
             write_atomically(path, lambda temporary: Image.fromarray(picture).save(temporary, "PNG"))

@@ -3,16 +3,16 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from air_env.frames import Frame
-from air_env.scenes import SCENES, Scene, SceneDataset, make_scene
+from air_env.scenes import SCENES, ImageScene, Scene, SceneDataset, make_scene
 from air_env.scenes.base import LARGEST_SEED
 
 Rows = Sequence[Mapping[str, float]]
@@ -146,6 +146,14 @@ class TrainingSettings(ABC):
             data_dir: Folder of the data files, for scenes that need some.
         """
         return make_scene(self.scene, data_dir=None if data_dir is None else str(data_dir), **self.scene_options)
+
+    def settled(self, data_dir: str | Path | None = None) -> Self:
+        """The settings, with the options of the scene that the scene reads off its data.
+
+        With them, the agent's file says how pictures are read, and another folder is read alike.
+        """
+        scene = self.make_scene(data_dir)
+        return replace(self, scene_options=scene.options) if isinstance(scene, ImageScene) else self
 
     def upgraded_state(self, state: State) -> State:
         """The state of resume.pt in today's form; a kind of run whose form has changed overrides it."""

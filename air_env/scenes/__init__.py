@@ -8,11 +8,13 @@ from air_env.scenes.arrangement import DIFFICULTIES, Arrangement
 from air_env.scenes.base import Scene, SceneDataset, Split
 from air_env.scenes.composer import ComposedScene, Glyphs
 from air_env.scenes.digits import digits
+from air_env.scenes.images import ImageScene, images
 from air_env.scenes.mnist import multi_mnist
 from air_env.scenes.objects3d import ObjectScene, objects3d
 from air_env.scenes.solids import SolidScene
 from air_env.scenes.sprites import sprites
 from air_env.scenes.tabletop3d import TabletopScene, tabletop3d
+from air_env.scenes.treatment import Treatment
 
 SCENES: Registry[Callable[..., Scene]] = Registry(
     "scene",
@@ -22,6 +24,7 @@ SCENES: Registry[Callable[..., Scene]] = Registry(
         "sprites": sprites,
         "objects3d": objects3d,
         "tabletop3d": tabletop3d,
+        "images": images,
     },
 )
 """Name -> function that makes the scene; all take `data_dir` and the options of their scene."""
@@ -60,12 +63,14 @@ __all__ = [
     "Arrangement",
     "ComposedScene",
     "Glyphs",
+    "ImageScene",
     "ObjectScene",
     "Scene",
     "SceneDataset",
     "SolidScene",
     "Split",
     "TabletopScene",
+    "Treatment",
     "make_scene",
     "scene_options",
 ]

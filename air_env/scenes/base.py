@@ -1,10 +1,12 @@
 """Where images come from: the interface of scenes, and their ground truth."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, cast, get_args
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from air_env.frames import Frame
@@ -24,9 +26,9 @@ class SceneDataset(Pictured):
 
     Attributes:
         images: ``[scene, channel, height, width]``, uint8.
-        count: ``[scene]``, number of objects.
+        count: ``[scene]``, number of objects; -1 where nobody knows.
         labels: ``[scene, object]``, class of each object; -1 where there is none. Where ``z_what`` is a category,
-            these are the same categories.
+            these are the same categories. ``[scene, 0]``, as boxes and poses, where nothing is known of any scene.
         boxes: ``[scene, object, 4]``, borders ``(x0, y0, x1, y1)`` in pixels; NaN where there is none.
         poses: ``[scene, object, 3]``, x, y and yaw of three-dimensional objects, or ``[scene, object, 2]`` without yaw;
             NaN where there is none. ``[scene, object, 0]`` where scenes are flat.
@@ -46,6 +48,12 @@ class SceneDataset(Pictured):
             if getattr(self, name).dim() == 1:
                 object.__setattr__(self, name, like)
 
+    @classmethod
+    def unlabelled(cls, images: Tensor) -> "SceneDataset":
+        """Images ``[scene, channel, height, width]``, uint8, of which nothing else is known."""
+        unknown = torch.full((len(images),), -1, dtype=torch.long)
+        return cls(images, unknown, unknown[:, None][:, :0], torch.empty(len(images), 0, 4))
+
     def __len__(self) -> int:
         """Number of scenes."""
         return len(self.images)
@@ -62,7 +70,24 @@ class SceneDataset(Pictured):
     def truth(self) -> dict[str, Tensor]:
         """All that is known of the images, by name."""
         parts = {name: part for name, part in vars(self).items() if name != "images"}
-        return {name: part for name, part in parts.items() if part.shape[-1] > 0}
+        return {name: part for name, part in parts.items() if math.prod(part.shape[1:]) > 0}
+
+    @property
+    def counted(self) -> Bool[Tensor, "scene"]:
+        """Of which scenes the number of objects is known."""
+        return self.count >= 0
+
+    def counted_only(self, what: str) -> "SceneDataset":
+        """The scenes whose number of objects is known.
+
+        Raises:
+            ValueError: There is none; the message says what is not to be had.
+        """
+        if not self.counted.any():
+            raise ValueError(
+                f"there is no truth about these images, so there is no {what}; take scenes with known counts"
+            )
+        return self[self.counted]
 
     def unknown_truth(self, num_images: int) -> dict[str, Tensor]:
         """The truth of images of which nothing is known: -1, or NaN."""
