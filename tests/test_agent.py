@@ -27,12 +27,13 @@ from torch import Tensor, nn
 from air_agents import AIR, load_agent
 from air_agents.evaluation.metrics import accuracies, count_accuracy, evaluate
 from air_agents.inference import agent as agent_module
+from air_agents.inference import weighing
 from air_agents.inference.agent import mode_of
 from air_agents.inference.air import AgentConfig, AgentState
 from air_agents.inference.cores import CORES, ErrorEmbedding
 from air_agents.inference.exploration import Exploration
 from air_agents.inference.objects3d import InverseGraphics, InverseGraphicsConfig
-from air_agents.inference.weighing import weigh
+from air_agents.inference.weighing import Proposal, weigh
 from air_env.explanation import Explanation
 from air_env.model import SceneModel
 from air_env.scenes import make_scene
@@ -354,9 +355,9 @@ def test_of_several_explanations_the_one_of_the_largest_importance_weight_is_tak
     explanation = wandering.explain(images, starts=starts)
     assert_equal(explanation.count, expected)
     assert len(expected.unique()) > 1
-    log_weights, z = weigh(wandering, images, starts)
+    log_weights, explanations = weigh(wandering, images, starts)
     assert_equal(log_weights.amax(1), best, 1e-9)
-    assert_equal(z.count, torch.arange(NUM_STEPS + 1).repeat(NUM_IMAGES))
+    assert [z.count.unique().tolist() for z in explanations] == [[count] for count in range(NUM_STEPS + 1)]
     wandering.starts = starts
     assert_equal(wandering.explain(images).count, expected)
     assert_equal(wandering.count_posterior(images, NUM_STEPS).argmax(1), expected)
@@ -377,10 +378,9 @@ def test_refinement_moves_windows_and_leaves_categories():
     torch.manual_seed(0)
     agent = AIR(sprites().model, AgentConfig(core="air_canvas"))
     images = agent.model.sample(20, torch.Generator().manual_seed(0))[0]
-    _, z = weigh(agent, images)
-    _, refined = weigh(agent, images, refinements=3)
-    assert_equal(refined.z_what, z.z_what)
-    assert not torch.equal(refined.z_where, z.z_where)
+    for z, refined in zip(weigh(agent, images)[1], weigh(agent, images, refinements=3)[1], strict=True):
+        assert_equal(refined.z_what, z.z_what)
+        assert torch.equal(refined.z_where, z.z_where) == (z.count == 0).all()
 
 
 def test_renderers_without_gradient_are_not_refined():
@@ -392,21 +392,59 @@ def test_renderers_without_gradient_are_not_refined():
 
 @pytest.mark.parametrize("refinements", [1, 5])
 def test_refinement_climbs_the_log_joint_of_every_count(wandering, images, refinements):
-    wandering.double()
-    log_weights, z = weigh(wandering, images, 2)
+    wandering.splits = False
+    log_weights, proposed = weigh(wandering, images, 2)
     refined_weights, refined = weigh(wandering, images, 2, refinements)
-    many = images.repeat_interleave(NUM_STEPS + 1, 0)
-    gain = (wandering.model.log_joint(many, refined) - wandering.model.log_joint(many, z)).view_as(log_weights)
-    assert_equal(refined_weights - log_weights, gain.detach(), 1e-9)
-    assert_equal(gain[:, 0], 0 * gain[:, 0])
-    assert (gain[:, 1:] >= 0).all()
-    assert (gain[:, 1:] > 0.1).any(1).float().mean() > 0.9
-    assert_equal(refined.count, z.count)
+    for count, (before, after) in enumerate(zip(proposed, refined, strict=True)):
+        gain = (wandering.model.log_joint(images, after) - wandering.model.log_joint(images, before)).detach()
+        assert_equal(refined_weights[:, count] - log_weights[:, count], gain, 1e-9)
+        assert (gain >= 0).all()
+        assert count == 0 or (gain > 0.1).double().mean() > 0.9
+        assert_equal(after.count, before.count)
     explanation = wandering.explain(images, starts=2, refinements=refinements)
     assert_equal(explanation.count, refined_weights.argmax(1))
     chosen = [wandering.explain(image[None], starts=2, refinements=refinements) for image in images[:5]]
     assert_equal(torch.cat([one.z_where for one in chosen]), explanation.z_where[:5], 1e-9)
     assert all(weight.grad is None for weight in wandering.parameters())
+
+
+def test_an_object_taken_for_two_is_weighed_as_if_q_had_proposed_both(wandering, images):
+    """The weight of one object and its halves, from the posteriors of their windows alone."""
+    where, size = normal(NUM_IMAGES, WHERE), 0.75
+    sds = 0.1 + normal(NUM_IMAGES, NUM_STEPS, WHERE, seed=1).abs(), 0.1 + normal(NUM_IMAGES, NUM_STEPS, WHAT).abs()
+    z = wandering.model.nothing(images, NUM_STEPS)
+    z = replace(z, z_pres=z.z_pres.clone(), z_where=z.z_where.clone())
+    z.z_pres[:, 0], z.z_where[:, 0] = 1, where
+    peak = [torch.distributions.Normal(0, sd[:, 0]).log_prob(torch.zeros_like(sd[:, 0])).sum(1) for sd in sds]
+    split = weighing._halved(wandering, images, 0 * images, Proposal(z, sum(peak), sds), 0, 1, math.pi / 2)
+    halves = [torch.cat([where[:, :1] + math.log(size), where[:, 1:] + shift], 1) for shift in shifts(where)]
+    assert_equal(split.z.z_where[:, :2], torch.stack(halves, 1), 1e-12)
+    assert_equal(split.z.count, torch.full_like(split.z.count, 2))
+    expected = 0.0
+    for half, z_what in zip(halves, split.z.z_what.unbind(1), strict=False):
+        what = wandering.describe(images, 0 * images, half)
+        assert_equal(z_what, what.mean, 1e-12)
+        expected = expected + what.log_prob(what.mean) + peak[0]
+    assert_equal(split.log_q, expected, 1e-9)
+
+
+def shifts(where: Tensor) -> list[Tensor]:
+    """Where the halves of objects lie, one above the other."""
+    up = torch.stack([0 * where[:, 0], 0.35 * where[:, 0].exp()], 1)
+    return [up, -up]
+
+
+def test_two_objects_that_were_taken_for_one_are_found(wandering, images):
+    """Whatever the network proposes of two objects, the halves of the best single one may be better."""
+    with_halves, without = (weigh_halves(wandering, images, splits) for splits in (True, False))
+    assert_equal(with_halves[:, :2], without[:, :2], 1e-9)
+    assert (with_halves >= without - 1e-9).all()
+    assert (with_halves[:, 2] > without[:, 2] + 1).double().mean() > 0.1
+
+
+def weigh_halves(agent: AIR, images: Tensor, splits: bool) -> Tensor:
+    agent.splits = splits
+    return weigh(agent, images, 1, 2)[0][:, :3]
 
 
 def test_more_objects_than_in_training_are_weighed_as_by_the_agent_with_so_many_steps(wandering, images):

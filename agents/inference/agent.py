@@ -82,6 +82,8 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
     """Whether they can."""
     refinements: int = 0
     """Steps of gradient ascent by which `explain` makes explanations better."""
+    splits: bool = False
+    """Whether objects are described through windows, and may be taken for two."""
 
     def __init__(self, scene: SceneConfig) -> None:
         super().__init__()
@@ -251,9 +253,9 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
         return self if num_steps == self.model.config.num_steps else self.with_num_steps(num_steps)
 
     def _weighed(self, images: Images, starts: int, refinements: int) -> DrawnExplanation:
-        log_weights, z = weigh(self, images, starts, refinements)
-        first = torch.arange(len(images), device=images.device) * log_weights.shape[1]
-        return self.model.drawn(select(z, first + log_weights.argmax(1)))
+        log_weights, explanations = weigh(self, images, starts, refinements)
+        rows = log_weights.argmax(1) * len(images) + torch.arange(len(images), device=images.device)
+        return self.model.drawn(select(Explanation.joined(explanations), rows))
 
     def _explain(self, images: Images, num_steps: int) -> DrawnExplanation:
         nothing = self.model.nothing(images, num_steps)

@@ -138,7 +138,7 @@ class AIR(Agent[AgentState, Gaussian]):
             )
         self.config = config
         self.starts, self.starts_anywhere = config.starts, CORES.find(config.core).starts_anywhere
-        self.refinements = config.refinements
+        self.refinements, self.splits = config.refinements, not self.categorical
         self.hidden_size = config.hidden
         where_dim, channels = self.model.where_dim, self.model.image_shape[0]
         self.embed = CORES.find(config.core)(self.model.image_shape, config.embedding)
