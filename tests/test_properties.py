@@ -204,7 +204,8 @@ def test_baselines_are_fitted_to_images_that_problems_are_not_made_of(monkeypatc
 @pytest.mark.parametrize(
     ("name", "reads"),
     [
-        ("reinforce", lambda n: torch.ones_like(n)),
+        ("reinforce_whole_return", lambda n: torch.ones_like(n)),
+        ("reinforce", lambda n: n + 1),
         ("exact", lambda n: torch.full_like(n, 4)),
         ("stop_now", lambda n: n + 1),
         ("nvil", lambda n: n + 1),

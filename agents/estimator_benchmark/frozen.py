@@ -2,7 +2,7 @@
 
     init        untrained
     early       the first look at which it counted half of the scenes right
-    stuck       trained by reinforce without exploration: q finds no objects, or all N of them, in every scene
+    stuck       trained by reinforce_whole_return without exploration: in every scene q finds no objects, or all N
     converged   at the end of training
 
 Agents are narrower than those of the recipes, and their weights are rounded to half precision; everything is computed
@@ -201,7 +201,7 @@ def capture(
     converged = follow("with exploration", recipe, recipe.max_steps)
     if "early" not in stages:
         raise RuntimeError(f"the agent never counted {_EARLY:.0%} of the scenes of {scene} right; train it longer")
-    unaided = replace(recipe, exploration_steps=0, estimator="reinforce")
+    unaided = replace(recipe, exploration_steps=0, estimator="reinforce_whole_return")
     stages["stuck"] = follow("without exploration", unaided, _STUCK_STEPS)
     stages["converged"] = converged
     tensors = {f"{stage}/{name}": tensor.half() for stage in STAGES for name, tensor in stages[stage][0].items()}

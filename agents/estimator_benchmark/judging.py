@@ -19,6 +19,7 @@ SCALED = (
     "stop_now",
     "nvil",
     "reinforce",
+    "reinforce_whole_return",
     "rloo",
     "trajectory_balance",
     "disarm",
