@@ -153,6 +153,8 @@ class Properties:
     """Processes at a time, each with one thread."""
     scaling: bool = True
     """Whether to measure how variance depends on N, on saturation and on the likelihood."""
+    cut: bool = True
+    """Whether to measure what agents that read the canvas lose by cutting the gradient through it."""
     costs: bool = True
     """Whether to time training steps, one estimator beside the other."""
     device: terminal.Device = "auto"
@@ -183,8 +185,8 @@ class Properties:
                 bar.total = of
                 bar.update(done - bar.n)
 
-            properties, points = judge(
-                estimators, self.scenes, workers=self.workers, scaling=self.scaling, progress=show
+            properties, points, cuts = judge(
+                estimators, self.scenes, workers=self.workers, scaling=self.scaling, cut=self.cut, progress=show
             )
         device, costs = pick_device(self.device), {}
         if self.costs:
@@ -199,7 +201,7 @@ class Properties:
             f"Training steps were timed on {device}."
         )
         notes = [note for note in (self.note, how) if note]
-        paths = write_page(properties, costs, points, self.output_dir, self.name, notes)
+        paths = write_page(properties, costs, points, cuts, self.output_dir, self.name, notes)
         print(f"wrote {', '.join(map(str, paths))}")
 
 
@@ -208,9 +210,10 @@ class Capture:
     """Trains narrow agents and freezes them at four stages: how the shipped problems were made."""
 
     scene: Annotated[str, tyro.conf.Positional]
-    """One of digits, multi_mnist, sprites."""
+    """One of digits, multi_mnist, multi_mnist_dair, sprites."""
     max_steps: int | None = None
-    """Iterations of training; default: the recipe's (sprites: 2000 for the shipped ones)."""
+    """Iterations of training; default: the recipe's (of the shipped ones, sprites: 2000, multi_mnist_dair:
+    1000)."""
     data_dir: Path | None = None
     """Folder that holds mnist/ and so on; default: AIR_DATA_DIR, else a cached download."""
     output_dir: Path = Path("frozen")

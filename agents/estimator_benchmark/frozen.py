@@ -41,7 +41,9 @@ from ..training.trainer import Trainer
 from ..training.weights import fill, opened_weights, save_weights
 
 STAGES = ("init", "early", "stuck", "converged")
-SCENES = ("digits", "multi_mnist", "sprites")
+SCENES = ("digits", "multi_mnist", "multi_mnist_dair", "sprites")
+JUDGED = ("digits", "multi_mnist", "sprites")
+"""Scenes that estimators are judged on by default; the other one is to measure the cut through DAIR's canvas."""
 _FORMAT = "air-env frozen problems 1"
 _SHIPPED = resources.files("air_agents") / "estimator_benchmark" / "problems"
 _SHEET = 24
@@ -142,13 +144,13 @@ def _read(scene: str, source: Path, config: Options, tensors: dict[str, Tensor])
     return found
 
 
-def in_double_precision(scene: SceneConfig, config: AgentConfig) -> AIR:
-    """An untrained agent, with priors in double precision as well."""
+def in_double_precision(scene: SceneConfig, config: AgentConfig, kind: type[AIR] = AIR) -> AIR:
+    """An untrained agent of a kind, with priors in double precision as well."""
     before = torch.get_default_dtype()
     try:
         # They are made in the default precision.
         torch.set_default_dtype(torch.float64)
-        return AIR(scene, config)
+        return kind(scene, config)
     finally:
         torch.set_default_dtype(before)
 
