@@ -236,14 +236,14 @@ def test_ppo_pays_for_the_pass_that_it_is_judged_by(few_images):
 
 
 def test_the_first_baseline_is_kept_unless_it_is_clearly_beaten():
-    names = ["first", "luck", "better"]
+    first, luckier, best = (make_estimator("exact", 1) for _ in range(3))
     at_first = 100 + 10 * torch.randn(50, generator=generator())
     # Better on the whole, thanks to one image; and better on all of them.
     luck, better = at_first.clone(), at_first - 5
     luck[0] -= 400
-    assert clearly_best([(names[0], at_first), (names[1], luck)]) == "first"
-    assert clearly_best([(names[0], at_first), (names[2], better)]) == "better"
-    assert clearly_best([(names[0], at_first), (names[1], at_first + 5)]) == "first"
+    assert clearly_best([(first, at_first), (luckier, luck)]) is first
+    assert clearly_best([(first, at_first), (best, better)]) is best
+    assert clearly_best([(first, at_first), (best, at_first + 5)]) is first
 
 
 @pytest.mark.parametrize("scene", ["sprites", "multi_mnist_dair"])
@@ -309,7 +309,7 @@ def test_the_probe_sees_the_estimator_and_changes_nothing():
         assert probed.agent.exploration.weight > 0
     assert found == probe(probed)
     assert set(found) == {"likelihoods", "added_variance", "gradient_square", "saturation"}
-    assert found["likelihoods"] == 1
+    assert 1 <= found["likelihoods"] <= 4
     assert all(math.isfinite(value) and value > 0 for value in found.values())
 
 

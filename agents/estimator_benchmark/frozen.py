@@ -45,7 +45,7 @@ SCENES = ("digits", "multi_mnist", "multi_mnist_dair", "sprites")
 JUDGED = ("digits", "multi_mnist", "sprites")
 """Scenes that estimators are judged on by default; the other one is to measure the cut through DAIR's canvas."""
 _FORMAT = "air-env frozen problems 1"
-_SHIPPED = resources.files("air_agents") / "estimator_benchmark" / "problems"
+SHIPPED = resources.files("air_agents") / "estimator_benchmark" / "problems"
 _SHEET = 24
 """Images in a row and in a column of the sheet."""
 _NUM_VALIDATION, _LOOK_EVERY, _STUCK_STEPS = 500, 50, 750
@@ -127,7 +127,7 @@ def load_frozen(scene: str, source: Path | None = None) -> list[FrozenAgent]:
     if source is None:
         if scene not in SCENES:
             raise ValueError(f"there are no frozen problems of {scene!r}; choose one of {', '.join(SCENES)}")
-        source = Path(str(_SHIPPED / f"{scene}.safetensors"))
+        source = Path(str(SHIPPED / f"{scene}.safetensors"))
     with opened_weights(source, _FORMAT, "capture it again") as weights:
         return _read(scene, source, weights.settings("config"), weights.tensors)
 

@@ -15,6 +15,7 @@ from .cost import Cost
 from .cut import Cut
 from .properties import NUM_PARTICLES, PARTS, Properties
 from .scaling import Point
+from .submission import BENCHMARK
 
 _HOW_TO_READ = """\
 Everything is given the path of continuous latents: what an estimator *adds* by sampling presences (and, for sprites,
@@ -71,10 +72,12 @@ def write_page(
 
 
 def as_frame(rows: Sequence[Properties]) -> pd.DataFrame:
-    """The rows with a column for the variance of each of `PARTS`, and the cost."""
+    """The rows with the benchmark's name, a column for the variance of each of `PARTS`, and the cost."""
     frame = pd.DataFrame([vars(row) for row in rows]).drop(columns="variance_of")
     of_parts = pd.DataFrame([row.variance_of for row in rows])[list(PARTS)].add_prefix("variance_")
-    return frame.join(of_parts).assign(cost=[row.cost for row in rows])
+    frame = frame.join(of_parts).assign(cost=[row.cost for row in rows])
+    frame.insert(0, "benchmark", BENCHMARK)
+    return frame
 
 
 def bias_table(board: pd.DataFrame) -> str:
