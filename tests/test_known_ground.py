@@ -13,8 +13,10 @@ from air_agents.estimator_benchmark.known_ground import (
     CLAIMS,
     NAMES,
     TOY,
-    known_ground,
+    BinarisedDigits,
     make,
+    on_toy,
+    on_vae,
     variance_ratio,
     write_page,
 )
@@ -92,8 +94,15 @@ def test_too_many_latents_for_a_whole_number_are_refused():
 
 @pytest.fixture(scope="module")
 def spreads(data_dir):
-    names = [name for name in NAMES if name in {n for claim in CLAIMS for n in (claim.less, claim.more)}]
-    return list(known_ground(data_dir, names, train_steps=100, fit_steps=150, num_samples=300))
+    toy, vae = (
+        [name for name in NAMES if name in {n for c in CLAIMS if (c.problem == TOY) is toy for n in (c.less, c.more)}]
+        for toy in (True, False)
+    )
+    digits = BinarisedDigits(data_dir)
+    return [
+        *on_toy(toy, fit_steps=150),
+        *on_vae(digits, vae, train_steps=100, fit_steps=100, num_samples=300),
+    ]
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: f"{claim.problem}: {claim.less} < {claim.more}")

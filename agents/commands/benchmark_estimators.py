@@ -221,11 +221,12 @@ class KnownGround:
         """Measures and writes the page."""
         import torch
 
-        from ..estimator_benchmark.known_ground import NAMES, known_ground, write_page
+        from ..estimator_benchmark.known_ground import NAMES, BinarisedDigits, on_toy, on_vae, write_page
 
         torch.set_flush_denormal(True)
         with terminal.progress_bar(3 * len(NAMES), "estimator") as bar:
-            spreads = list(known_ground(self.data_dir, progress=bar.update))
+            digits = BinarisedDigits(self.data_dir)
+            spreads = [*on_toy(progress=bar.update), *on_vae(digits, progress=bar.update)]
         note = f"`{shlex.join(['air-env', *sys.argv[1:]])}`"
         print(f"wrote {', '.join(map(str, write_page(spreads, self.output_dir, self.name, note)))}")
 

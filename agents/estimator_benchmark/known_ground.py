@@ -8,6 +8,7 @@ Estimators for whom a presence has to be a stop action (exact, stop_now, half_cr
 that the papers reach (200 latents, long trainings) are not made again.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ NAMES = (
 TOY, FRESH, TRAINED = "toy", "VAE, untrained", "VAE, trained"
 _FIT_BATCH, _LEARNING_RATE = 64, 5e-3
 _NUM_DIGITS = 4_000
+
+Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -107,35 +110,53 @@ class Spread:
     bias: float
 
 
-def known_ground(
-    data_dir: Path | str | None = None,
+def on_toy(
+    names: Sequence[str] = NAMES,
+    *,
+    fit_steps: int = 500,
+    num_samples: int = 10_000,
+    progress: Progress = lambda _: None,
+) -> Iterator[Spread]:
+    """Measures estimators on the toy problem, at p = 1/2.
+
+    Args:
+        names: Of `NAMES`.
+        fit_steps: Iterations in which baselines and control variates learn.
+        num_samples: Gradients.
+        progress: Called with 1 after every estimator.
+    """
+
+    def toy(rows: int) -> BinaryProblem:
+        return bernoulli(torch.zeros(rows, 1, dtype=torch.float64, requires_grad=True))
+
+    exact = 0.25 * ((1 - TARGET) ** 2 - TARGET**2)
+    for name in names:
+        estimator = fitted(name, 1, lambda _: toy(512), fit_steps)
+        gradients = gradient(estimator, toy(num_samples)) / RETURN_SCALE
+        error, deviation = gradients.mean().item() - exact, gradients.std().item() / num_samples**0.5
+        yield Spread(TOY, name, gradients.var().item(), error / max(deviation, 1e-12))
+        progress(1)
+
+
+def on_vae(
+    digits: "BinarisedDigits",
     names: Sequence[str] = NAMES,
     *,
     train_steps: int = 2_000,
     fit_steps: int = 500,
     num_samples: int = 1_000,
-    progress: Callable[[int], object] = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> Iterator[Spread]:
-    """Measures the estimators on the toy problem, and on the VAE before and after training.
+    """Measures estimators on the VAE, before and after training by disarm.
 
     Args:
-        data_dir: Folder that holds ``mnist/``.
+        digits: The images.
         names: Of `NAMES`.
-        train_steps: Iterations of training of the VAE, by disarm.
+        train_steps: Iterations of training.
         fit_steps: Iterations in which baselines and control variates learn.
-        num_samples: Gradients of each of 8 images; the toy problem has ten times as many.
+        num_samples: Gradients of each of 8 images.
         progress: Called with 1 after every estimator and problem.
     """
-    digits = BinarisedDigits(data_dir)
-
-    def toy(seed: int, copies: int = 1) -> BinaryProblem:
-        del seed
-        return bernoulli(torch.zeros(8 * _FIT_BATCH * copies, 1, dtype=torch.float64, requires_grad=True))
-
-    for name in names:
-        estimator = fitted(name, 1, toy, fit_steps)
-        yield _toy_spread(name, estimator, 10 * num_samples)
-        progress(1)
     for problem, vae in ((FRESH, digits.vae()), (TRAINED, trained(digits, train_steps))):
 
         def images(seed: int, vae: BinaryVAE = vae) -> BinaryProblem:
@@ -145,16 +166,8 @@ def known_ground(
             estimator = fitted(name, digits.num_pixels, images, fit_steps)
             rows = digits.batch(-1)[:8].repeat_interleave(num_samples, 0)
             gradients = gradient(estimator, vae.problem(rows)).unflatten(0, (8, num_samples))
-            yield Spread(problem, name, gradients.var(1).sum(1).mean().item(), float("nan"))
+            yield Spread(problem, name, gradients.var(1).sum(1).mean().item(), math.nan)
             progress(1)
-
-
-def _toy_spread(name: str, estimator: Estimator, num_samples: int) -> Spread:
-    logits = torch.zeros(num_samples, 1, dtype=torch.float64, requires_grad=True)
-    gradients = gradient(estimator, bernoulli(logits)) / RETURN_SCALE
-    exact = 0.25 * ((1 - TARGET) ** 2 - TARGET**2)
-    error, deviation = gradients.mean().item() - exact, gradients.std().item() / num_samples**0.5
-    return Spread(TOY, name, gradients.var().item(), error / max(deviation, 1e-12))
 
 
 class BinarisedDigits:
