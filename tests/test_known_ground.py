@@ -101,7 +101,7 @@ def spreads(data_dir):
     digits = BinarisedDigits(data_dir)
     return [
         *on_toy(toy, fit_steps=150),
-        *on_vae(digits, vae, train_steps=100, fit_steps=100, num_samples=300),
+        *on_vae(digits, vae, train_steps=60, fit_steps=60, num_samples=200),
     ]
 
 

@@ -96,8 +96,11 @@ def judge(
             for process in active_children():
                 process.terminate()
             raise
-    rows, points, costs_of_cut = ([row for one in jobs for row in one.result()] for jobs in (judged, scaled, cuts))
-    return rows, points, costs_of_cut
+    return (
+        [row for one in judged for row in one.result()],
+        [point for one in scaled for point in one.result()],
+        [row for one in cuts for row in one.result()],
+    )
 
 
 def _fits(name: str, scene: str) -> bool:

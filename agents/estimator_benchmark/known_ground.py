@@ -256,7 +256,7 @@ def write_page(spreads: Sequence[Spread], output_dir: Path, name: str, note: str
     by_problem = frame.pivot(index="estimator", columns="problem", values="variance").loc[frame.estimator.unique()]
     toy = frame[frame.problem == TOY].set_index("estimator")
     rows = [
-        [f"`{each}`", f"{own[TOY]:.3g}", number(toy.bias[each], 1), f"{own[FRESH]:.3g}", f"{own[TRAINED]:.3g}"]
+        [f"`{each}`", f"{own[TOY]:.3g}", number(toy.bias.get(each), 1), f"{own[FRESH]:.3g}", f"{own[TRAINED]:.3g}"]
         for each, own in by_problem.iterrows()
     ]
     claims = []
