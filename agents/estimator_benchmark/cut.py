@@ -22,6 +22,7 @@ from ..inference.rollout import context_dim
 from .frozen import FrozenAgent, in_double_precision
 
 NUM_IMAGES = 24
+_AT_A_TIME = 4
 
 
 class Uncut(AIR):
@@ -73,17 +74,21 @@ def uncut(frozen: FrozenAgent) -> FrozenAgent:
     return replace(frozen, agent=agent.eval())
 
 
-def mean_elbo(frozen: FrozenAgent, seed: int, num_images: int = NUM_IMAGES) -> Float[Tensor, ""]:
-    """The ELBO with counts and categories summed out, averaged over images."""
+def elbos(frozen: FrozenAgent, seed: int, num_images: int = NUM_IMAGES) -> Iterator[Float[Tensor, ""]]:
+    """The ELBOs of a few images at a time, counts and categories summed out; they add up to the mean over images."""
     agent = frozen.agent
     estimator = make_estimator("exact", context_dim(agent))
     noise = frozen.noise(num_images, estimator, seed)
-    images = frozen.images[:num_images]
-    return objective(frozen.problem(images, noise, estimator, enumerate_categories=agent.categorical)).mean()
+    for images, own in zip(frozen.images[:num_images].split(_AT_A_TIME), noise.split(_AT_A_TIME), strict=True):
+        problem = frozen.problem(images, own, estimator, enumerate_categories=agent.categorical)
+        yield objective(problem).sum() / num_images
 
 
 def mean_gradient(frozen: FrozenAgent, seed: int, num_images: int = NUM_IMAGES) -> Float[Tensor, "parameter"]:
-    """The gradient of `mean_elbo` in all parameters, as the agent's graph has it."""
-    elbo = mean_elbo(frozen, seed, num_images)
-    parts = torch.autograd.grad(elbo, list(frozen.agent.parameters()), materialize_grads=True)
-    return torch.cat([part.flatten() for part in parts])
+    """The gradient of the mean of `elbos` in all parameters, as the agent's graph has it."""
+    parameters = list(frozen.agent.parameters())
+    gradient = torch.zeros(sum(parameter.numel() for parameter in parameters), dtype=torch.float64)
+    for elbo in elbos(frozen, seed, num_images):
+        parts = torch.autograd.grad(elbo, parameters, materialize_grads=True)
+        gradient += torch.cat([part.flatten() for part in parts])
+    return gradient
