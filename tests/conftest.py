@@ -65,7 +65,7 @@ def air_env_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[i
     torch.set_flush_denormal(False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Where the MNIST files are; the test is skipped if they are not there."""
     folder = Path(os.environ.get("AIR_DATA_DIR", SHARED_DATA))

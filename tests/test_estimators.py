@@ -34,6 +34,7 @@ CONTEXT = 4
 LEARNED = {"nvil": "baseline", "half_critic": "gain"}
 EARLY, LATE, STUCK = (0.5, 0.5, 0.5), (0.98, 0.95, 0.05), (0.99, 0.99, 0.99)
 RETURNS = (-700.0, -260.0, 110.0, 95.0)
+COMPARED = ("half_critic", "stop_now", "nvil", "reinforce", "reinforce_whole_return")
 
 
 def loss_at(estimator: Estimator, problem: StopProblem, *counts: int) -> Tensor:
@@ -209,18 +210,21 @@ def test_a_batch_is_many_problems_of_one_image(name):
 
 @pytest.mark.parametrize("probabilities", [EARLY, LATE, STUCK])
 def test_no_baseline_adds_less_variance_than_a_perfect_half_critic(probabilities):
-    added = {name: added_variance(name, probabilities) for name in ("half_critic", "stop_now", "nvil", "reinforce")}
+    added = {name: added_variance(name, probabilities) for name in COMPARED}
     assert min(added.values()) >= added["half_critic"] * (1 - 1e-9)
-    assert added["stop_now"] < added["reinforce"]
+    assert added["reinforce"] < added["reinforce_whole_return"]
+    assert added["stop_now"] < added["reinforce_whole_return"]
     assert added_variance("exact", probabilities) == 0
 
 
 def test_in_a_trained_model_stop_now_and_half_critic_add_next_to_no_variance():
-    added = {name: added_variance(name, LATE) for name in ("half_critic", "stop_now", "nvil", "reinforce")}
+    added = {name: added_variance(name, LATE) for name in COMPARED}
     exact = torch.autograd.grad(objective(problem := problem_of(LATE)).sum(), problem.logits)[0]
     assert added["half_critic"] < added["stop_now"] < 0.1 * exact.square().sum()
-    assert added["half_critic"] < 1e-3 * min(added["nvil"], added["reinforce"])
-    assert added["stop_now"] < 1e-2 * min(added["nvil"], added["reinforce"])
+    assert added["half_critic"] < 1e-3 * min(added["nvil"], added["reinforce_whole_return"])
+    assert added["stop_now"] < 1e-2 * min(added["nvil"], added["reinforce_whole_return"])
+    # What was paid before a decision is nearly all the noise that there is.
+    assert added["reinforce"] < 1e-2 * added["reinforce_whole_return"]
 
 
 def test_half_critic_adds_no_variance_at_the_last_decision():
@@ -263,7 +267,11 @@ def test_the_regression_of_a_baseline_ends_at_the_best_one(name, probabilities):
     assert_equal(torch.autograd.grad(loss, context)[0], torch.zeros_like(context), 1e-9)
 
 
-@pytest.mark.parametrize("name", ["nvil", "stop_now", "half_critic"])
+SCORE_FUNCTIONS = ["reinforce", "moving_average", "nvil", "stop_now", "half_critic"]
+"""All with the environment's own return."""
+
+
+@pytest.mark.parametrize("name", SCORE_FUNCTIONS)
 def test_a_constant_of_the_image_changes_neither_gradient_nor_regression(name):
     # The constant log p(x | c_0) is hundreds of nats, and none of the agent's doing.
     problem, leaves = linked_problem()
@@ -275,7 +283,7 @@ def test_a_constant_of_the_image_changes_neither_gradient_nor_regression(name):
         assert_equal(second, first, 1e-8)
 
 
-@pytest.mark.parametrize("name", ["nvil", "stop_now", "half_critic"])
+@pytest.mark.parametrize("name", SCORE_FUNCTIONS)
 def test_rewards_before_a_decision_do_not_change_its_gradient(name):
     problem = problem_of((0.6, 0.4, 0.7))
     paid_at_first_object = 1000 * (torch.arange(4) >= 1)
@@ -350,10 +358,12 @@ def test_the_moving_average_is_that_of_earlier_batches():
         loss = loss_at(estimator, problem, n)
         baseline = sum(0.95**k * value for k, value in enumerate(reversed(seen)))
         expected = 0.0 if not seen else baseline / sum(0.95**k for k in range(len(seen)))
-        by_hand = -problem.at(torch.tensor([n])) - (RETURNS[n] - expected) * problem.log_q[:, n]
+        to_go = RETURNS[n] - problem.returns_so_far()[0, : n + 1]
+        log_choices = [problem.log_go[0, i] if i < n else problem.log_stop[0, i] for i in range(min(n + 1, NUM_STEPS))]
+        by_hand = -problem.at(torch.tensor([n])) - ((to_go - expected) * torch.stack(log_choices)).sum()
         assert_equal(loss, by_hand, 1e-4)
         assert_equal(loss_at(before.eval(), problem, n), loss, 1e-9)
-        seen.append(RETURNS[n])
+        seen.append(to_go.mean())
 
 
 def test_a_balanced_trajectory_has_no_gradient():

@@ -78,9 +78,9 @@ def test_the_page_shows_what_is_computed_by_hand(sweep, tmp_path):
         "300 iterations of 8 images, exploration over 2,000 of them, no limit of minutes",
         "Trained on: Abacus 2, torch 9.9, commit abc123.",
         # Clopper and Pearson for 3 of 3: from 0.025 ** (1 / 3).
-        "| `exact` | 3/3 | 0.29 to 1.00 | 0 | 0.990 | 0.990 | 0.990 | 0.990 to 0.990 | 650.0 | 656.0 |",
+        "| `exact` | 3/3 | 0.29 to 1.00 | 0 | 0.990 | 0.990 | 0.990 | 0.214 to 0.998 | 650.0 | 656.0 |",
         # For 1 of 3: from 1 - 0.975 ** (1 / 3). The failed seed has accuracy 0; two of three have no IWAE.
-        "| `nvil` | 1/3 | 0.01 to 0.91 | 2 (1 failed) | 0.500 | 0.000 | 0.493 | 0.000 to 0.980 | 500.0 | failed |",
+        "| `nvil` | 1/3 | 0.01 to 0.91 | 2 (1 failed) | 0.500 | 0.000 | 0.493 | 0.000 to 0.996 | 500.0 | failed |",
         "accuracy after 1.50 minutes | accuracy after 3,200 likelihoods |",
         # 8 images times 4 likelihoods; 95 % are reached at iteration 200, and that it is lost again does not count.
         "| `exact` | 600.0 | 32 | 3/3 | 2.00 | 6,400 | 0.500 | 0.500 |",
@@ -138,7 +138,7 @@ def test_a_sweep_of_nothing_but_failures_is_reported(tmp_path):
     make_cell(directory / "nvil-1", [(0.5, 0.99, 2, 50, 10)], None, DIVERGED | {"diverged": False})
     write_report([directory], tmp_path / "out", "page")
     page = (tmp_path / "out" / "page.md").read_text()
-    assert "| `nvil` | 0/2 | 0.00 to 0.84 | 2 (2 failed) | 0.000 | 0.000 | 0.000 | 0.000 to 0.000 | failed |" in page
+    assert "| `nvil` | 0/2 | 0.00 to 0.84 | 2 (2 failed) | 0.000 | 0.000 | 0.000 | 0.000 to 0.960 | failed |" in page
     # One reached it before it crashed, and is no success all the same.
     assert "| `nvil` | 300.0 | 16 | 1/2 | never | never | - | - |" in page
     assert "- nvil, seed 1, crashed" in page
@@ -169,11 +169,31 @@ def test_intervals_are_the_textbooks():
     # Of 10 without and with a success; the rule of three's exact version.
     assert rate_interval(0, 10) == pytest.approx((0, 1 - 0.025**0.1))
     assert rate_interval(10, 10) == pytest.approx((0.025**0.1, 1))
-    # The mean of two values is resampled as low, middle or high, with probabilities 1/4, 1/2, 1/4.
-    assert mean_interval([0.0, 1.0]) == (0, 1)
-    assert all(map(math.isnan, mean_interval([0.5])))
-    low, high = mean_interval([0.0] * 50 + [1.0] * 50)
-    assert (low, high) == pytest.approx((0.5 - 1.96 * 0.05, 0.5 + 1.96 * 0.05), abs=0.01)
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3, 5, 10, 20])
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.5, 0.9, 0.97])
+def test_intervals_of_rates_and_means_hold_with_few_seeds(num_seeds, rate):
+    """Seeds succeed with 1 or collapse to 1/3, as those of the benchmark do: the coverage is a sum of binomials."""
+    covered = {"rate": 0.0, "mean": 0.0}
+    for successes in range(num_seeds + 1):
+        probability = math.comb(num_seeds, successes) * rate**successes * (1 - rate) ** (num_seeds - successes)
+        accuracies = [1.0] * successes + [1 / 3] * (num_seeds - successes)
+        low, high = rate_interval(successes, num_seeds)
+        covered["rate"] += probability * (low <= rate <= high)
+        low, high = mean_interval(accuracies)
+        covered["mean"] += probability * (low <= rate + (1 - rate) / 3 <= high)
+    assert min(covered.values()) >= 0.95
+
+
+def test_the_interval_of_a_mean_is_the_mean_of_the_extreme_distributions():
+    # Of four values, a share d of the distribution takes two whole, and a part of the next.
+    d = math.sqrt(math.log(40) / 8)
+    share = d - 0.5
+    low, high = mean_interval([0.9, 0.2, 0.8, 0.4])
+    assert low == pytest.approx(0.2 / 4 + (0.25 - share) * 0.4)
+    assert high == pytest.approx(0.9 / 4 + (0.25 - share) * 0.8 + d)
+    assert mean_interval([0.5]) == (0, 1)
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -147,8 +147,10 @@ def test_a_half_finished_cell_is_resumed_and_ends_as_an_undisturbed_one(tmp_path
 
 
 def test_the_probe_gives_the_columns_that_the_report_reads(tmp_path):
-    sweep_here(Sweep(TINY, ("exact", "reinforce"), (0,), probe=probe), tmp_path)
-    exact, reinforce = (read_rows(tmp_path / f"{name}-0" / "metrics.csv") for name in ("exact", "reinforce"))
+    sweep_here(Sweep(TINY, ("exact", "reinforce_whole_return"), (0,), probe=probe), tmp_path)
+    exact, reinforce = (
+        read_rows(tmp_path / f"{name}-0" / "metrics.csv") for name in ("exact", "reinforce_whole_return")
+    )
     assert [row["iteration"] for row in exact] == [2, 4]
     # Likelihoods of an image and iteration: all counts, or the one that was sampled.
     assert [row["likelihoods"] for row in exact] == [NUM_STEPS + 1] * 2

@@ -5,11 +5,12 @@
     air-env benchmark-estimators train --estimators exact nvil rloo --seeds 0 1 2 --output-dir runs/benchmark
     air-env benchmark-estimators train objects3d --categories score_function --estimators half_critic rloo nvil
     air-env benchmark-estimators report runs/benchmark --output-dir docs/results --name estimators_digits
+    air-env benchmark-estimators submit summary/estimator_properties.csv      # ranks one's own among the others
+    air-env benchmark-estimators known-ground                                 # the literature's problems and orderings
 
 `air-env benchmark-estimators COMMAND --help` shows the options of each.
 """
 
-import math
 import shlex
 import sys
 import time
@@ -76,7 +77,7 @@ class Train:
 
     def run(self) -> int:
         """Trains, prints what came of it, and returns the exit status."""
-        from ..estimator_benchmark.sweep import run_sweep
+        from ..estimator_benchmark.sweep import run_sweep, summary
         from ..jobs.job import FAILED, TO_BE_TRAINED
 
         # First of all: submitit may be missing.
@@ -153,6 +154,8 @@ class Properties:
     """Processes at a time, each with one thread."""
     scaling: bool = True
     """Whether to measure how variance depends on N, on saturation and on the likelihood."""
+    cut: bool = True
+    """Whether to measure what agents that read the canvas lose by cutting the gradient through it."""
     costs: bool = True
     """Whether to time training steps, one estimator beside the other."""
     device: terminal.Device = "auto"
@@ -183,8 +186,8 @@ class Properties:
                 bar.total = of
                 bar.update(done - bar.n)
 
-            properties, points = judge(
-                estimators, self.scenes, workers=self.workers, scaling=self.scaling, progress=show
+            properties, points, cuts = judge(
+                estimators, self.scenes, workers=self.workers, scaling=self.scaling, cut=self.cut, progress=show
             )
         device, costs = pick_device(self.device), {}
         if self.costs:
@@ -199,7 +202,53 @@ class Properties:
             f"Training steps were timed on {device}."
         )
         notes = [note for note in (self.note, how) if note]
-        paths = write_page(properties, costs, points, self.output_dir, self.name, notes)
+        paths = write_page(properties, costs, points, cuts, self.output_dir, self.name, notes)
+        print(f"wrote {', '.join(map(str, paths))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownGround:
+    """Measures estimators on the problems of the literature, and compares with the orderings published there."""
+
+    data_dir: Path | None = None
+    """Folder that holds mnist/; default: AIR_DATA_DIR, else a cached download."""
+    output_dir: Path = Path("summary")
+    """Folder for NAME.md and NAME.csv."""
+    name: str = "estimators_known_ground"
+    """Name of the files, and title of the page."""
+
+    def run(self) -> None:
+        """Measures and writes the page."""
+        import torch
+
+        from ..estimator_benchmark.known_ground import NAMES, BinarisedDigits, on_toy, on_vae, write_page
+
+        torch.set_flush_denormal(True)
+        with terminal.progress_bar(3 * len(NAMES), "estimator") as bar:
+            digits = BinarisedDigits(self.data_dir)
+            spreads = [*on_toy(progress=bar.update), *on_vae(digits, progress=bar.update)]
+        note = f"`{shlex.join(['air-env', *sys.argv[1:]])}`"
+        print(f"wrote {', '.join(map(str, write_page(spreads, self.output_dir, self.name, note)))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submit:
+    """Checks the results of one's own estimator and ranks them among those that are published."""
+
+    results: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS.csv...")]
+    """Sheets that `properties` wrote."""
+    published: Path = Path("docs/results/estimator_properties.csv")
+    """The sheet of the registered estimators: the repository's, or one that `properties` wrote."""
+    output_dir: Path = Path("summary")
+    """Folder for NAME.md and NAME.csv."""
+    name: str = "ranking"
+    """Name of the files, and title of the page."""
+
+    def run(self) -> None:
+        """Writes the ranking."""
+        from ..estimator_benchmark.submission import submit
+
+        paths = submit(self.results, self.published, self.output_dir, self.name)
         print(f"wrote {', '.join(map(str, paths))}")
 
 
@@ -208,9 +257,10 @@ class Capture:
     """Trains narrow agents and freezes them at four stages: how the shipped problems were made."""
 
     scene: Annotated[str, tyro.conf.Positional]
-    """One of digits, multi_mnist, sprites."""
+    """One of digits, multi_mnist, multi_mnist_dair, sprites."""
     max_steps: int | None = None
-    """Iterations of training; default: the recipe's (sprites: 2000 for the shipped ones)."""
+    """Iterations of training; default: the recipe's (of the shipped ones, sprites: 2000, multi_mnist_dair:
+    1000)."""
     data_dir: Path | None = None
     """Folder that holds mnist/ and so on; default: AIR_DATA_DIR, else a cached download."""
     output_dir: Path = Path("frozen")
@@ -256,26 +306,9 @@ class Report:
         print(f"wrote {', '.join(map(str, paths))}")
 
 
-def summary(jobs: Sequence["Job"]) -> str:
-    """A line for each estimator: what became of its seeds, with the median accuracy of those that finished."""
-    import pandas as pd
-
-    ends = {"waiting": "lost", "unfinished": "lost"}
-    runs = pd.DataFrame(
-        {
-            "estimator": job.kind,
-            "status": ends.get(job.status, job.status),
-            "accuracy": job.evaluation().get("count_accuracy", math.nan),
-        }
-        for job in jobs
-    )
-    counts = pd.crosstab(runs.estimator, runs.status)
-    counts = counts.reindex(runs.estimator.unique(), columns=["finished", "diverged", "crashed", "lost"], fill_value=0)
-    return counts.assign(accuracy=runs.groupby("estimator").accuracy.median()).round(3).to_string(na_rep="-")
+Commands = Properties | Train | Report | Submit | KnownGround | Capture
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `air-env benchmark-estimators`; returns the exit status."""
-    return terminal.run(
-        "benchmark-estimators", Properties | Train | Report | Capture, lambda arguments: arguments.run(), __doc__, argv
-    )
+    return terminal.run("benchmark-estimators", Commands, lambda arguments: arguments.run(), __doc__, argv)

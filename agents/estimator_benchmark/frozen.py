@@ -2,7 +2,7 @@
 
     init        untrained
     early       the first look at which it counted half of the scenes right
-    stuck       trained by reinforce without exploration: q finds no objects, or all N of them, in every scene
+    stuck       trained by reinforce_whole_return without exploration: in every scene q finds no objects, or all N
     converged   at the end of training
 
 Agents are narrower than those of the recipes, and their weights are rounded to half precision; everything is computed
@@ -41,9 +41,11 @@ from ..training.trainer import Trainer
 from ..training.weights import fill, opened_weights, save_weights
 
 STAGES = ("init", "early", "stuck", "converged")
-SCENES = ("digits", "multi_mnist", "sprites")
+SCENES = ("digits", "multi_mnist", "multi_mnist_dair", "sprites")
+JUDGED = ("digits", "multi_mnist", "sprites")
+"""Scenes that estimators are judged on by default; the other one is to measure the cut through DAIR's canvas."""
 _FORMAT = "air-env frozen problems 1"
-_SHIPPED = resources.files("air_agents") / "estimator_benchmark" / "problems"
+SHIPPED = resources.files("air_agents") / "estimator_benchmark" / "problems"
 _SHEET = 24
 """Images in a row and in a column of the sheet."""
 _NUM_VALIDATION, _LOOK_EVERY, _STUCK_STEPS = 500, 50, 750
@@ -125,7 +127,7 @@ def load_frozen(scene: str, source: Path | None = None) -> list[FrozenAgent]:
     if source is None:
         if scene not in SCENES:
             raise ValueError(f"there are no frozen problems of {scene!r}; choose one of {', '.join(SCENES)}")
-        source = Path(str(_SHIPPED / f"{scene}.safetensors"))
+        source = Path(str(SHIPPED / f"{scene}.safetensors"))
     with opened_weights(source, _FORMAT, "capture it again") as weights:
         return _read(scene, source, weights.settings("config"), weights.tensors)
 
@@ -142,13 +144,13 @@ def _read(scene: str, source: Path, config: Options, tensors: dict[str, Tensor])
     return found
 
 
-def in_double_precision(scene: SceneConfig, config: AgentConfig) -> AIR:
-    """An untrained agent, with priors in double precision as well."""
+def in_double_precision(scene: SceneConfig, config: AgentConfig, kind: type[AIR] = AIR) -> AIR:
+    """An untrained agent of a kind, with priors in double precision as well."""
     before = torch.get_default_dtype()
     try:
         # They are made in the default precision.
         torch.set_default_dtype(torch.float64)
-        return AIR(scene, config)
+        return kind(scene, config)
     finally:
         torch.set_default_dtype(before)
 
@@ -201,7 +203,7 @@ def capture(
     converged = follow("with exploration", recipe, recipe.max_steps)
     if "early" not in stages:
         raise RuntimeError(f"the agent never counted {_EARLY:.0%} of the scenes of {scene} right; train it longer")
-    unaided = replace(recipe, exploration_steps=0, estimator="reinforce")
+    unaided = replace(recipe, exploration_steps=0, estimator="reinforce_whole_return")
     stages["stuck"] = follow("without exploration", unaided, _STUCK_STEPS)
     stages["converged"] = converged
     tensors = {f"{stage}/{name}": tensor.half() for stage in STAGES for name, tensor in stages[stage][0].items()}

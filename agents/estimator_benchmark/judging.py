@@ -9,7 +9,8 @@ import torch
 from ..estimators import ESTIMATORS
 from ..estimators.testing import check_estimator
 from ..jobs.cluster import signals_kept
-from .frozen import STAGES, load_frozen
+from .cut import Cut, measure_cut
+from .frozen import SCENES, STAGES, load_frozen
 from .properties import Properties, measure
 from .scaling import Point, points
 from .specs import absolute, load_estimator
@@ -19,6 +20,7 @@ SCALED = (
     "stop_now",
     "nvil",
     "reinforce",
+    "reinforce_whole_return",
     "rloo",
     "trajectory_balance",
     "disarm",
@@ -38,8 +40,9 @@ def judge(
     *,
     workers: int,
     scaling: bool = True,
+    cut: bool = True,
     progress: Callable[[int, int], object] = lambda *_: None,
-) -> tuple[list[Properties], list[Point]]:
+) -> tuple[list[Properties], list[Point], list[Cut]]:
     """Measures estimators on all stages of the frozen problems of some scenes.
 
     Args:
@@ -47,10 +50,12 @@ def judge(
         scenes: Of `SCENES`.
         workers: Processes at a time, each with one thread.
         scaling: Whether to make the points of the figure.
+        cut: Whether to measure what the cut through the canvas costs the agents that read it.
         progress: Called with how much is done, and of how much.
 
     Returns:
-        The properties, scene by scene, stage by stage, in the order of the estimators; and the points of the figure.
+        The properties, scene by scene, stage by stage, in the order of the estimators; and the points of the figure;
+        and the cost of the cut.
 
     Raises:
         ValueError: An estimator or scene is unknown, or an estimator does not keep what it promises.
@@ -78,9 +83,10 @@ def judge(
             for scene in scenes
             for stage in range(len(STAGES))
         ]
+        cuts = [pool.submit(_cut, scene) for scene in SCENES if cut]
         scaled = [pool.submit(_scale, name) for name in names if scaling and name in (*SCALED, *own)]
     with pool:
-        everything: list[Future] = [*judged, *scaled]
+        everything: list[Future] = [*judged, *cuts, *scaled]
         try:
             for done, future in enumerate(as_completed(everything), 1):
                 future.result()
@@ -90,7 +96,11 @@ def judge(
             for process in active_children():
                 process.terminate()
             raise
-    return [row for one in judged for row in one.result()], [point for one in scaled for point in one.result()]
+    return (
+        [row for one in judged for row in one.result()],
+        [point for one in scaled for point in one.result()],
+        [row for one in cuts for row in one.result()],
+    )
 
 
 def _fits(name: str, scene: str) -> bool:
@@ -108,6 +118,10 @@ def _prepare(specs: Sequence[str]) -> None:
 
 def _judge(scene: str, stage: int, names: Sequence[str]) -> list[Properties]:
     return list(measure(load_frozen(scene)[stage], names))
+
+
+def _cut(scene: str) -> list[Cut]:
+    return [cut for frozen in load_frozen(scene) for cut in measure_cut(frozen)]
 
 
 def _scale(name: str) -> list[Point]:

@@ -98,12 +98,20 @@ def _by_blocks(of_rows: Float[Tensor, "row output output"], num_paths: int) -> T
     return torch.stack([torch.block_diag(*blocks) for blocks in of_rows.unflatten(0, (-1, num_paths))])
 
 
-def count_likelihoods(estimator: Estimator, problem: StopProblem, seed: int = 0) -> float:
-    """Likelihood evaluations for an image and iteration, averaged over the images.
+def count_likelihoods(
+    estimator: Estimator, problem: StopProblem, seed: int = 0, num_passes: int | None = None
+) -> float:
+    """Likelihood evaluations for an image, averaged over the images.
 
     They are found out, not declared: a score that the estimator reads makes its loss NaN where it is NaN itself, and so
     does the context that knows the same likelihood; and `StopProblem.soft` is watched. An online agent would have to
-    compute just these. Later passes over a batch count as well, with what they read.
+    compute just these.
+
+    Args:
+        estimator: The estimator.
+        problem: The problem.
+        seed: Of what it draws.
+        num_passes: How many passes over a batch are counted; by default all, as in an iteration of training.
     """
     soft_calls = 0
     relaxed = problem.relaxed
@@ -126,7 +134,7 @@ def count_likelihoods(estimator: Estimator, problem: StopProblem, seed: int = 0)
     # Of the first particle; the others read as much.
     first = torch.arange(num_rows, device=problem.scores.device) % particles == 0
     num_read = 0.0
-    for num_pass in range(estimator.num_passes):
+    for num_pass in range(estimator.num_passes if num_passes is None else num_passes):
         loss(num_pass, replace(problem, relaxed=None if relaxed is None else watched))
         for n in range(num_counts):
             hidden = first[:, None] & (torch.arange(num_counts, device=first.device) == n)
@@ -136,8 +144,9 @@ def count_likelihoods(estimator: Estimator, problem: StopProblem, seed: int = 0)
     return particles * (num_read + soft_calls)
 
 
-def logit_variance(estimator: Estimator, problem: StopProblem, generator: torch.Generator) -> tuple[float, float]:
-    """The variance that an estimator adds in the logits, and the square of the exact gradient; means over images."""
-    found = moments(estimator, problem, [problem.logits], generator, num_samples=32)
-    added = found.covariance.diagonal(dim1=1, dim2=2).sum(1).mean()
-    return added.item(), found.exact.square().sum(1).mean().item()
+def logit_variance(
+    estimator: Estimator, problem: StopProblem, generator: torch.Generator, num_samples: int = 32
+) -> tuple[Float[Tensor, "image"], Float[Tensor, "image"]]:
+    """The variance that an estimator adds in the logits of each image, and the square of the exact gradient there."""
+    found = moments(estimator, problem, [problem.logits], generator, num_samples=num_samples)
+    return found.covariance.diagonal(dim1=1, dim2=2).sum(1), found.exact.square().sum(1)

@@ -27,7 +27,8 @@ def probe(trainer: Trainer) -> dict[str, float]:
     problem = trainer.problem(torch.arange(recipe.batch_size), torch.randn(size, generator=generator, device=device))
     found = {"likelihoods": count_likelihoods(estimator, problem)}
     with suppress(NotEnumerable):
-        found["added_variance"], found["gradient_square"] = logit_variance(estimator, problem, generator)
+        added, square = logit_variance(estimator, problem, generator)
+        found["added_variance"], found["gradient_square"] = added.mean().item(), square.mean().item()
     exploration, agent.exploration = agent.exploration, Exploration()
     try:
         plain = trainer.problem(torch.arange(recipe.batch_size), torch.zeros(size, device=device))

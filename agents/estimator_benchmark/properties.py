@@ -29,7 +29,8 @@ NUM_PARTICLES = 3
 
 _NUM_IMAGES, _NUM_SEVERAL, _NUM_SEQUENCES = 24, 12, 4
 _NUM_JUDGES = 92
-_FIT_BATCH, _FIT_STEPS, _FIT_LOOKS, _FIT_LEARNING_RATE = 46, 360, 6, 5e-3
+_FIT_BATCH, _FIT_STEPS, _FIT_LOOKS, _FIT_LEARNING_RATE = 46, 360, 3, 5e-3
+_NUM_JUDGED = 128
 _NUM_SAMPLES, _NUM_FULL_SAMPLES = 200, 24
 
 
@@ -52,7 +53,7 @@ class Properties:
         cosine: Of the mean gradient with the exact one; NaN without such.
         variance: Added variance over the squared norm of the exact gradient, in all parameters.
         variance_of: The same in each of `PARTS`; NaN where nothing is to be learned.
-        likelihoods: Likelihood evaluations for an image.
+        likelihoods: Likelihood evaluations for an image, in the one pass over a batch that is judged.
         cost: (bias ** 2 + variance) * likelihoods: the relative squared error at equal numbers of evaluations.
     """
 
@@ -103,8 +104,8 @@ def measure(frozen: FrozenAgent, names: Sequence[str], seed: int = 0) -> Iterato
 def make_fitted(name: str, frozen: FrozenAgent) -> Estimator:
     """An estimator in double precision, whose baselines have learned of the frozen agent for as long as it helped.
 
-    They learn from images and noise that the problems are not made of, and of the moments of that the one is kept at
-    which the estimator added the least variance on yet other images; it may be the first.
+    They learn from images and noise that the problems are not made of. Of the moments of that the one is kept at which
+    the estimator added the least variance on yet other images, if that is clearly less than it added at first.
     """
     agent = frozen.agent
     with torch.random.fork_rng(devices=[]):
@@ -124,19 +125,31 @@ def make_fitted(name: str, frozen: FrozenAgent) -> Estimator:
     problems = [problem(batch, seed) for seed in (1, 2) for batch in images.split(_FIT_BATCH)]
     optimizer = torch.optim.Adam(parameters, _FIT_LEARNING_RATE) if parameters else None
     generator = torch.Generator().manual_seed(0)
-    best, least = deepcopy(estimator), math.inf
+    moments_of_fit: list[tuple[Estimator, Tensor]] = []
     for step in range(_FIT_STEPS + 1):
         if step % (_FIT_STEPS // _FIT_LOOKS) == 0:
-            added, _ = logit_variance(deepcopy(estimator).eval(), judge, torch.Generator().manual_seed(1))
-            if added < least:
-                best, least = deepcopy(estimator), added
+            now = deepcopy(estimator).eval()
+            # The same draws every time.
+            added, _ = logit_variance(now, judge, torch.Generator().manual_seed(1), num_samples=_NUM_JUDGED)
+            moments_of_fit.append((now, added))
         for _ in range(estimator.num_passes):
             loss = estimator.loss(problems[step % len(problems)], generator).mean()
             if optimizer is not None:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-    return best.eval()
+    return clearly_best(moments_of_fit)
+
+
+def clearly_best(candidates: Sequence[tuple[Estimator, Float[Tensor, "image"]]]) -> Estimator:
+    """The candidate of the least mean variance, or the first one unless it is beaten by two standard errors.
+
+    Args:
+        candidates: Estimators with the variance that each adds on the same images.
+    """
+    (first, at_first), (best, least) = candidates[0], min(candidates, key=lambda candidate: candidate[1].mean().item())
+    gain = at_first - least
+    return best if gain.mean() > 2 * gain.std() / len(gain) ** 0.5 else first
 
 
 def parts(agent: AIR) -> dict[str, list[nn.Parameter]]:
@@ -231,7 +244,8 @@ def _measure(name: str, estimator: Estimator, jacobian: Jacobian, leaves_outputs
         bias_error=(max(total["chance"], 0.0) / square) ** 0.5,
         cosine=math.nan if own else min(total["inner"] / max((mean * square) ** 0.5, 1e-300), 1.0),
         variance=total["variance"] / square,
-        likelihoods=count_likelihoods(estimator, jacobian.sampled(), seed),
+        # Of the pass whose gradient this is: the first.
+        likelihoods=count_likelihoods(estimator, jacobian.sampled(), seed, num_passes=1),
         variance_of={
             part: errors["variance"][part] / squares[part] if squares[part] > 0 else math.nan for part in PARTS
         },

@@ -12,8 +12,10 @@ from matplotlib.ticker import ScalarFormatter
 
 from ..pages import Page, number, table
 from .cost import Cost
+from .cut import Cut
 from .properties import NUM_PARTICLES, PARTS, Properties
 from .scaling import Point
+from .submission import BENCHMARK
 
 _HOW_TO_READ = """\
 Everything is given the path of continuous latents: what an estimator *adds* by sampling presences (and, for sprites,
@@ -24,12 +26,18 @@ log p(x | canvas) for an image, found out by hiding each from the estimator; `on
 the objects they tried. `cost` is (bias² + variance) · likelihoods at the last stage; less is better. Baselines that
 learn were fitted to each frozen agent on other images, for as long as that helped. Multi-sample estimators stand on
 boards of their own; where their latents are not reparameterised no exact gradient of a path exists, and variance is
-relative to the square of the mean gradient. `ppo` is judged by the first of its two passes."""
+relative to the square of the mean gradient. `ppo` is judged by the first of its two passes,
+and pays for that one alone."""
+_HOW_TO_READ_CUTS = """\
+Agents that read the canvas are trained without the gradient that leads through it (README, Deviations). The gradient
+that all of the above is measured against is cut there, too. Here it is beside the true gradient of the ELBO, both with
+counts and categories summed out, averaged over images, in all parameters. Where nothing is read off the canvas
+(`digits`, `multi_mnist`) nothing is cut."""
 _TITLES = {
     "elbo": "against the gradient of the ELBO",
     "iwae": f"{NUM_PARTICLES} samples, against the gradient of the importance-weighted bound",
     "own": f"{NUM_PARTICLES} samples, objectives of their own",
-    "elbo_over_categories": "identities and counts, against the gradient of the ELBO",
+    "elbo_over_categories": "identities and counts, against the gradient of the ELBO (cut at the canvas)",
 }
 _AXES = {"num_steps": "N, number of steps", "saturation": "mean |logit|", "likelihood": "likelihood"}
 _MARKERS = "os^vD<>P*Xh"
@@ -40,6 +48,7 @@ def write_page(
     rows: Sequence[Properties],
     costs: dict[str, Cost],
     points: Sequence[Point],
+    cuts: Sequence[Cut],
     output_dir: Path,
     name: str,
     notes: Sequence[str],
@@ -51,6 +60,8 @@ def write_page(
     for board in boards:
         scene, objective = board[["scene", "objective"]].iloc[0]
         page.add(f"## {scene}, {_TITLES[objective]}", bias_table(board), variance_table(board))
+    if cuts:
+        page.add("## The cut through the canvas", _HOW_TO_READ_CUTS, cut_table(cuts))
     if costs:
         page.add("## Time and memory of a training step", cost_table(costs))
     page.add_table(frame)
@@ -61,10 +72,12 @@ def write_page(
 
 
 def as_frame(rows: Sequence[Properties]) -> pd.DataFrame:
-    """The rows with a column for the variance of each of `PARTS`, and the cost."""
+    """The rows with the benchmark's name, a column for the variance of each of `PARTS`, and the cost."""
     frame = pd.DataFrame([vars(row) for row in rows]).drop(columns="variance_of")
     of_parts = pd.DataFrame([row.variance_of for row in rows])[list(PARTS)].add_prefix("variance_")
-    return frame.join(of_parts).assign(cost=[row.cost for row in rows])
+    frame = frame.join(of_parts).assign(cost=[row.cost for row in rows])
+    frame.insert(0, "benchmark", BENCHMARK)
+    return frame
 
 
 def bias_table(board: pd.DataFrame) -> str:
@@ -100,6 +113,15 @@ def variance_table(board: pd.DataFrame) -> str:
             [f"`{name}`", *(f"{v:.3g}" for v in own.variance), *("-" if v != v else f"{v:.3g}" for v in of_part)]
         )
     return table(["added variance", *stages, *(f"{part.replace('_', ' ')}, {stages[-1]}" for part in PARTS)], rows)
+
+
+def cut_table(cuts: Sequence[Cut]) -> str:
+    """Bias and cosine of the gradient with the cut, in Markdown."""
+    rows = [
+        [cut.scene, f"`{cut.core}`", cut.stage, number(cut.count_accuracy, 2), f"{cut.bias:.2f}", f"{cut.cosine:.2f}"]
+        for cut in cuts
+    ]
+    return table(["scene", "core", "stage", "count accuracy", "bias", "cosine"], rows)
 
 
 def cost_table(costs: dict[str, Cost]) -> str:

@@ -18,7 +18,8 @@ _HOW_TO_READ = (
     f"Every seed counts. A run succeeds with an accuracy of {SUCCESS} or more on test scenes (of counts; where kinds "
     "are told apart, of counts times kinds); what happens until then is measured on validation scenes. It has "
     f"collapsed below {COLLAPSE} or when it failed, that is diverged or crashed; a failed run has accuracy 0. "
-    "Intervals are at 95 %: exact ones of rates, bootstrapped ones of means. Medians are over all seeds, so that "
+    "Intervals are at 95 % however few the seeds: of rates the exact ones (Clopper and Pearson), of means those that "
+    "hold for every distribution of accuracies (Anderson). Medians are over all seeds, so that "
     "*never* says that at least half of them did not reach it."
 )
 _COSTS = (
@@ -108,7 +109,7 @@ def outcome_table(sweep: SweepResults) -> str:
                 "median accuracy": number(middle.accuracy),
                 "worst": number(own.accuracy.min()),
                 "mean": number(sum(own.accuracy) / len(own)),
-                "of the mean": "-" if math.isnan(mean[0]) else f"{mean[0]:.3f} to {mean[1]:.3f}",
+                "of the mean": f"{mean[0]:.3f} to {mean[1]:.3f}",
                 "ELBO": _number(middle.elbo, 1),
                 "IWAE": _number(middle.iwae, 1),
             }

@@ -8,12 +8,14 @@ Finished cells are skipped and half-finished ones resumed, so that a killed swee
 grid may grow; other settings in the same directory are refused, so that all its cells can be compared.
 """
 
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 from filelock import FileLock, Timeout
 
 from ..jobs.cluster import Cluster
@@ -167,3 +169,19 @@ def run_sweep(
         with cluster:
             train_on(cluster, missing, workers or len(jobs), interrupted=interrupted, ended=progress)
     return jobs
+
+
+def summary(jobs: Sequence[Job]) -> str:
+    """A line for each estimator: what became of its seeds, with the median accuracy of those that finished."""
+    ends = {"waiting": "lost", "unfinished": "lost"}
+    runs = pd.DataFrame(
+        {
+            "estimator": job.kind,
+            "status": ends.get(job.status, job.status),
+            "accuracy": job.evaluation().get("count_accuracy", math.nan),
+        }
+        for job in jobs
+    )
+    counts = pd.crosstab(runs.estimator, runs.status)
+    counts = counts.reindex(runs.estimator.unique(), columns=["finished", "diverged", "crashed", "lost"], fill_value=0)
+    return counts.assign(accuracy=runs.groupby("estimator").accuracy.median()).round(3).to_string(na_rep="-")

@@ -11,7 +11,7 @@ from .multi_sample import OVIS, VIMCO
 from .ppo import PPO
 from .problem import CategoryValues, StopProblem
 from .relaxed import Concrete, RaoBlackwellSTGumbel, STGumbel
-from .score_function import NVIL, HalfCritic, MovingAverage, Reinforce, StopNow
+from .score_function import NVIL, HalfCritic, MovingAverage, Reinforce, ReinforceWholeReturn, StopNow
 from .several_counts import RLOO, VarGrad
 from .straight_through import ReinMax, StraightThrough
 from .thermodynamic import TVO
@@ -24,6 +24,7 @@ ESTIMATORS: Registry[type[Estimator]] = Registry(
         "stop_now": StopNow,
         "nvil": NVIL,
         "reinforce": Reinforce,
+        "reinforce_whole_return": ReinforceWholeReturn,
         "moving_average": MovingAverage,
         "rloo": RLOO,
         "vargrad": VarGrad,

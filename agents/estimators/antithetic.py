@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .base import Estimator, logit_gradient_loss
-from .problem import StopProblem, count
+from .problem import StopProblem
 
 
 class ARM(Estimator):
@@ -45,7 +45,7 @@ class DisARM(Estimator):
     def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
         """The surrogate loss of a pair of counts."""
         first, second = antithetic_pair(problem, problem.uniform(generator))
-        n, m = count(first), count(second)
+        n, m = problem.count(first), problem.count(second)
         go, stop = problem.log_go.exp(), problem.log_stop.exp()
         both = (first - second) * torch.maximum(go, stop)
         one = torch.where((n > m)[:, None], torch.where(first > 0, stop, -go), torch.where(second > 0, -stop, go))
@@ -71,7 +71,7 @@ def pair_loss(
 
     All else has the gradient that it has in the mean of both episodes.
     """
-    n, m = count(first), count(second)
+    n, m = problem.count(first), problem.count(second)
     difference = (problem.value(n) - problem.value(m))[:, None]
     gradient = torch.where(problem.reached(torch.maximum(n, m)), difference * weight, 0.0)
     return (logit_gradient_loss(problem, n, gradient) + logit_gradient_loss(problem, m, gradient)) / 2

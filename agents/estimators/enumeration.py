@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .base import Estimator
-from .problem import StopProblem, count
+from .problem import StopProblem
 
 Outcome = tuple[int, ...]
 """What one draw came to, for the particles of an image: their counts, or the presences of all their steps."""
@@ -58,7 +58,7 @@ class ScriptedProblem(StopProblem):
         bits = self._next(range(2), num_steps).view(-1, num_steps).to(self.logits.dtype)
         z_pres = bits.repeat(len(self.logits) // len(bits), 1)
         log_q = torch.where(z_pres > 0, self.log_go, self.log_stop).sum(1)
-        self.drawn.append((count(z_pres), log_q.detach().exp()))
+        self.drawn.append((self.count(z_pres), log_q.detach().exp()))
         return z_pres
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:

@@ -110,6 +110,10 @@ class StopProblem:
         """``log q(n)`` of one count each."""
         return self.log_q.gather(1, n[:, None])[:, 0]
 
+    def log_p_at(self, n: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """``log p(n)`` of one count each."""
+        return self.log_p_count[n]
+
     def value(self, n: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """``L_n`` of one count each, detached: what an episode of n objects returns."""
         return (self.at(n) - self.log_q_at(n)).detach()
@@ -164,7 +168,11 @@ class StopProblem:
 
     def sample(self, generator: torch.Generator | None = None) -> Int[Tensor, "batch"]:
         """Draws n from q(n)."""
-        return count(self.presences(generator))
+        return self.count(self.presences(generator))
+
+    def count(self, presences: Float[Tensor, "batch step"]) -> Int[Tensor, "batch"]:
+        """The n that presences, 0 or 1, lead to."""
+        return count(presences)
 
     def reached(self, n: Int[Tensor, "batch"]) -> Bool[Tensor, "batch step"]:
         """Which presences an episode of n objects decides: those of the steps i <= n + 1."""

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .base import Estimator, category_surrogate
-from .problem import StopProblem, count
+from .problem import StopProblem
 from .straight_through import straight_through_loss
 
 
@@ -31,7 +31,7 @@ class Concrete(Estimator):
     def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
         """The negative relaxed ELBO; categories learn from the count that the same noise leads to."""
         z = problem.logits + logistic(problem, generator)
-        categories = category_surrogate(problem, count((z > 0).to(z.dtype)), problem.stop_values())
+        categories = category_surrogate(problem, problem.count((z > 0).to(z.dtype)), problem.stop_values())
         return problem.kl_count() - problem.soft(torch.sigmoid(z / self.temperature)) - categories
 
 

@@ -1,12 +1,16 @@
 """Score-function estimators: one episode's count, and a baseline for every decision.
 
-They differ in the baseline ``b_i`` of the decision of step i, a function of (x, z_<i):
+All but the last learn from the same return, the environment's: the reward-to-go of a decision, that is what was paid
+after it, without the rewards before it and without the constant log p(x | c_0), which no environment pays. With ``R_i``
+what was collected before step i (`StopProblem.returns_so_far`), they differ in the baseline ``b_i`` of its decision, a
+function of (x, z_<i):
 
-    reinforce      0                                  Williams (1992)
-    moving_average the mean return so far             Williams (1992)
-    nvil           learned                            Mnih and Gregor (2014), the paper's
-    stop_now       L_{i-1}                            the value of stopping now, which is known
-    half_critic    p_i L_{i-1} + (1 - p_i) V_i        V_i: the value of going on, learned
+    reinforce              R_i                             Williams (1992)
+    moving_average         R_i + mean reward-to-go so far  Williams (1992)
+    nvil                   R_i + learned                   Mnih and Gregor (2014), the paper's
+    stop_now               L_{i-1}                         the value of stopping now, which is known
+    half_critic            p_i L_{i-1} + (1 - p_i) V_i     V_i: the value of going on, learned
+    reinforce_whole_return 0                               whole log-joint for every decision, for comparison
 """
 
 import torch
@@ -18,7 +22,18 @@ from .problem import StopProblem
 
 
 class Reinforce(Estimator):
-    """No baseline: unbiased, and of huge variance."""
+    """The reward-to-go of every decision, and nothing learned."""
+
+    needs = "prefix"
+    unbiased = True
+
+    def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
+        """The surrogate loss of one sampled count."""
+        return score_function_loss(problem, problem.sample(generator), problem.returns_so_far())
+
+
+class ReinforceWholeReturn(Estimator):
+    """The whole log-joint weighs every decision, what no decision can change included: unbiased, of huge variance."""
 
     needs = "prefix"
     unbiased = True
@@ -29,7 +44,7 @@ class Reinforce(Estimator):
 
 
 class MovingAverage(Estimator):
-    """One number for all images: the running mean of the returns of earlier batches."""
+    """One number for all images and steps: the running mean of the rewards-to-go of earlier batches."""
 
     needs = "prefix"
     unbiased = True
@@ -45,11 +60,12 @@ class MovingAverage(Estimator):
     def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
         """The surrogate loss of one sampled count."""
         n = problem.sample(generator)
-        # The weight corrects for the zero that the mean began with. A copy: the mean goes on.
-        baseline = (self.mean / self.weight.clamp_min(1 - self.decay)).expand_as(problem.logits)
-        loss = score_function_loss(problem, n, baseline)
+        before, reached = problem.returns_so_far(), problem.reached(n)
+        # The weight corrects for the zero that the mean began with; the sum is a copy: the mean goes on.
+        loss = score_function_loss(problem, n, before + self.mean / self.weight.clamp_min(1 - self.decay))
         if self.training:
-            self.mean.lerp_(problem.value(n).mean().to(self.mean.dtype), 1 - self.decay)
+            to_go = torch.where(reached, problem.value(n)[:, None] - before, 0.0).sum() / reached.sum()
+            self.mean.lerp_(to_go.to(self.mean.dtype), 1 - self.decay)
             self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
         return loss
 

@@ -11,9 +11,6 @@ from torch import Tensor
 from .base import Estimator, category_surrogate
 from .problem import StopProblem
 
-NUM_SAMPLES = 4
-"""K (our choice)."""
-
 
 class RLOO(Estimator):
     """``-1/K sum_k [A_k + sg(L_k - mean of the others' L) log q(n_k)]``.
@@ -23,25 +20,24 @@ class RLOO(Estimator):
 
     needs = "prefix"
     unbiased = True
+    num_samples: int = 4
+    """K (our choice)."""
 
     def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
         """The surrogate loss of K sampled counts."""
-        counts = [problem.sample(generator) for _ in range(NUM_SAMPLES)]
+        counts = [problem.sample(generator) for _ in range(self.num_samples)]
         value = torch.stack([problem.value(n) for n in counts])
-        advantage = (value - value.mean(0)) * (NUM_SAMPLES / (NUM_SAMPLES - 1))
+        advantage = (value - value.mean(0)) * (self.num_samples / (self.num_samples - 1))
         presences = (advantage * torch.stack([problem.log_q_at(n) for n in counts])).mean(0)
         return -(presences + mean_score(problem, counts))
 
 
-class VarGrad(Estimator):
+class VarGrad(RLOO):
     """``1/2 Var_k[log q(n_k) - sg(A_k)] - 1/K sum_k A_k``: the gradient of `RLOO`, from a loss that has a meaning."""
-
-    needs = "prefix"
-    unbiased = True
 
     def forward(self, problem: StopProblem, generator: torch.Generator | None = None) -> Float[Tensor, "batch"]:
         """The surrogate loss of K sampled counts."""
-        counts = [problem.sample(generator) for _ in range(NUM_SAMPLES)]
+        counts = [problem.sample(generator) for _ in range(self.num_samples)]
         difference = torch.stack([problem.log_q_at(n) - problem.at(n).detach() for n in counts])
         return difference.var(0) / 2 - mean_score(problem, counts)
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .base import Estimator, logit_gradient_loss, soft_and_slope
-from .problem import StopProblem, count
+from .problem import StopProblem
 
 
 class StraightThrough(Estimator):
@@ -48,4 +48,4 @@ def straight_through_loss(
 ) -> Float[Tensor, "batch"]:
     """The surrogate of the gradient ``J_i df/db_i`` at sampled presences, and the divergence of q(n)."""
     _, slope = soft_and_slope(problem, presences)
-    return logit_gradient_loss(problem, count(presences), jacobian * slope) + problem.kl_count()
+    return logit_gradient_loss(problem, problem.count(presences), jacobian * slope) + problem.kl_count()
