@@ -117,6 +117,7 @@ _AIR = Recipe(
 _DAIR = replace(
     _AIR,
     max_steps=7_000,
+    model=replace(_AIR.model, count_prior=CountPrior(parameter=1e-8)),
     exploration_steps=500,
     exploration=Exploration(),
     decay=0.5,
@@ -176,9 +177,8 @@ RECIPES: Registry[Recipe] = Registry(
             model=SceneConfig(where_mean=(-1.2, 0.0, 0.0), where_sd=(0.15, 0.5, 0.5)),
             agent=AgentConfig(initial_scale=0.3),
         ),
-        # Objects cost more than where they are to be found in numbers that were never trained: one digit is then
-        # not taken for two pieces.
-        "multi_mnist": replace(_DAIR, model=replace(_DAIR.model, count_prior=CountPrior(parameter=1e-8))),
+        # Objects cost more than where three near ones are to be told apart: one digit is not taken for two pieces.
+        "multi_mnist": replace(_DAIR, model=replace(_DAIR.model, count_prior=CountPrior(parameter=1e-14))),
         "multi_mnist_dair": _DAIR,
         "multi_mnist_air": _AIR,
         # The renderer is known: only where, what and how many is to be inferred.
