@@ -25,7 +25,7 @@ def noise(images: Bytes, rng: np.random.Generator) -> Bytes:
 
 
 def grid(images: Bytes, rng: np.random.Generator) -> Bytes:
-    """Lines of 0.4 every 5 pixels down and across, at offsets of their own in every scene; objects are in front."""
+    """Lines of 0.4 every 5 pixels down and across, from a random one; of line and object, the brighter is seen."""
     across, down = rng.integers(_SPACING, size=(2, len(images), 1))
     row, column = (np.arange(side) % _SPACING for side in images.shape[-2:])
     lines = (row == down)[:, None, :, None] | (column == across)[:, None, None]
