@@ -2,8 +2,8 @@
 
 Deviation: the paper does not state its likelihood; a Gaussian with a fixed standard deviation is what works.
 
-All but the Bernoulli are densities of pixels, so that log-probabilities and bounds under them can be compared. Those under
-the Bernoulli can be compared with each other only: of grey pixels, it is a cross-entropy and no density.
+All but the Bernoulli are densities of pixels, so that log-probabilities and bounds under them can be compared. Those
+under the Bernoulli can be compared with each other only: of grey pixels, it is a cross-entropy and no density.
 """
 
 import math

@@ -107,7 +107,7 @@ def test_no_bernoulli_pixel_costs_more_than_the_clipping_allows():
 
 
 def test_an_unknown_likelihood_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="'gauss' is unknown; choose one of gaussian, laplace, bernoulli, student_t, outliers"):
+    with pytest.raises(ValueError, match=f"'gauss' is unknown; choose one of {', '.join(LIKELIHOODS)}"):
         SceneConfig(likelihood="gauss")
 
 

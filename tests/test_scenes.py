@@ -18,7 +18,7 @@ from torch import Tensor
 
 from air_env.scenes import BACKGROUNDS, DIFFICULTIES, SCENES, ComposedScene, Glyphs, SceneDataset, Split, make_scene
 from air_env.scenes.digits import load_digits
-from air_env.scenes.files import read_gzip
+from air_env.scenes.files import read_file, read_gzip
 from air_env.scenes.mnist import load_mnist
 from air_env.testing import check_scene
 
@@ -283,9 +283,7 @@ def test_opaque_objects_that_overlap_lightly_hide_nothing():
 
 def test_the_truth_says_what_is_hidden_and_which_is_in_front():
     scenes = squares_of((100, 100, 100, 255), counts=(0, 2, 4), image_size=24, overlap="any")
-    for count, boxes, visible, depth in zip(
-        scenes.count.tolist(), scenes.boxes, *scenes.facts.values(), strict=True
-    ):
+    for count, boxes, visible, depth in zip(scenes.count.tolist(), scenes.boxes, *scenes.facts.values(), strict=True):
         assert list(scenes.facts) == ["visible", "depth"]
         # The painter's algorithm, from the back to the front.
         seen = np.full((24, 24), -1)
@@ -333,8 +331,8 @@ def test_many_objects_may_touch_where_no_pixel_gets_more_than_white():
 
 
 def test_many_objects_that_get_in_each_others_way_begin_anew():
-    # Nine squares of 12 pixels in an image of 44: a few badly placed ones leave no room for the others.
-    scenes = squares_of(130, 20, counts=(9,), image_size=44, overlap="none", gap=0)
+    # Eight squares of 12 pixels in an image of 48: a few badly placed ones leave no room for the others.
+    scenes = squares_of(130, 20, counts=(8,), image_size=48, overlap="none", gap=0)
     assert min(gaps(scenes)) >= -1e-4
 
 
@@ -591,6 +589,20 @@ def test_a_damaged_data_file_is_refused_with_the_remedy(tmp_path, damaged, messa
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match=rf"{path} ({message}).*; delete it and get it again"):
         read(path)
+
+
+@in_turn("damaged", [(CONTENT[:-1],), (CONTENT + b"more",), (b"",), (b"<html>404</html>",)])
+def test_a_damaged_file_that_is_not_packed_is_refused_with_the_remedy(tmp_path, damaged):
+    path = tmp_path / "file.zip"
+
+    def read_back() -> bytes:
+        return read_file(path.name, SHA256, len(CONTENT), "https://nowhere.invalid/", tmp_path)
+
+    path.write_bytes(CONTENT)
+    assert read_back() == CONTENT
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=rf"{path} has the wrong content: sha256 .* wanted .*; delete it and get it"):
+        read_back()
 
 
 def test_a_file_that_holds_more_than_it_should_is_not_unpacked(tmp_path):

@@ -54,7 +54,7 @@ def tiny_world(scene: str = "digits", likelihood: str = "gaussian", data_dir: Pa
         num_steps=NUM_STEPS,
         likelihood=likelihood,
         likelihood_scale=SCALES[likelihood],
-        renderer=SpriteConfig(size=5) if scene.startswith("sprites") else PatchConfig(what_dim=WHAT, patch_size=5, hidden=8),
+        renderer=SpriteConfig(size=5) if "sprites" in scene else PatchConfig(what_dim=WHAT, patch_size=5, hidden=8),
     )
     with float64(), torch.random.fork_rng():
         torch.manual_seed(0)
@@ -146,7 +146,7 @@ def test_rewards_of_an_episode_and_the_constant_are_the_log_joint(scene, likelih
     envs = AIRSceneVectorEnv(len(counts), world=world)
     observation, info = envs.reset(seed=0)
     z_where, z_what = random_latents(len(counts), NUM_STEPS)
-    if scene.startswith("sprites"):
+    if "sprites" in scene:
         z_what = torch.arange(z_what[..., 0].numel()).view(z_what.shape[:2]) % 3
     total = info["log_p_x_empty"]
     for i in range(NUM_STEPS):

@@ -144,7 +144,8 @@ def pixel_log_prob(likelihood: str, image: Tensor, canvas: Tensor, scale: float 
         return distributions.Bernoulli(canvas.clip(scale, 1 - scale), validate_args=False).log_prob(image)
     if likelihood == "student_t":
         return distributions.StudentT(3.0, canvas, scale).log_prob(image)
-    return {"gaussian": distributions.Normal, "laplace": distributions.Laplace}[likelihood](canvas, scale).log_prob(image)
+    family = {"gaussian": distributions.Normal, "laplace": distributions.Laplace}[likelihood]
+    return family(canvas, scale).log_prob(image)
 
 
 def assert_equal(actual: Any, expected: Any, tolerance: float = 0.0) -> None:

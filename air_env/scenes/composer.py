@@ -64,8 +64,8 @@ class Glyphs:
         """What chosen glyphs ``[object]`` do to what is behind them.
 
         Returns:
-            The light that each adds, ``[object, channel, side, side]`` from 0 to 255, and, if they are opaque, the share
-            that it hides, ``[object, 1, side, side]`` from 0 to 1.
+            The light that each adds, ``[object, channel, side, side]`` from 0 to 255, and, if they are opaque, the
+            share that it hides, ``[object, 1, side, side]`` from 0 to 1.
         """
         images = self.images[chosen]
         if not self.opaque:

@@ -53,7 +53,7 @@ def read_file(name: str, sha256: str, size: int, base_url: str, data_dir: Path |
 def find_file(name: str, base_url: str, data_dir: Path | str | None = None) -> Path:
     """A data file, unchecked: that in ``data_dir``, else in the folder that ``AIR_DATA_DIR`` names.
 
-    Where neither is named, it is downloaded once into the user's cache, from ``base_url`` and the last part of ``name``.
+    Where neither is named, it is downloaded once into the user's cache: the last part of ``name``, at ``base_url``.
 
     Raises:
         FileNotFoundError: The folder does not hold the file.

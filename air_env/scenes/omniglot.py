@@ -42,8 +42,8 @@ def load_omniglot(split: Split, data_dir: Path | str | None = None) -> Glyphs:
     """Drawings of Omniglot (Lake, Salakhutdinov and Tenenbaum, 2015), 53x53, each of which one of 20 people made.
 
     The splits have different alphabets: 161 characters for training, 22 for validation and 59 for testing. The label is
-    the character; the facts about a drawing are its ``alphabet``, its ``writer`` (of the alphabet: those of two alphabets
-    are others) and the number of its connected ``pieces``.
+    the character; the facts about a drawing are its ``alphabet``, its ``writer`` (from 0 to 19; other alphabets have
+    other writers) and the number of its connected ``pieces``.
     """
     files = _drawings(data_dir)
     characters = sorted({key[:2] for key in files})
