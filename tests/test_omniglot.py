@@ -118,9 +118,8 @@ def test_a_damaged_or_exchanged_file_is_refused_with_the_remedy(folder, tmp_path
     for name in files:
         shutil.copyfile(folder / name, tmp_path / name)
     (tmp_path / files[1]).write_bytes((folder / files[1]).read_bytes()[:-100])
-    with pytest.raises(
-        ValueError, match=rf"{tmp_path / files[1]} has the wrong content: .*; delete it and get it again"
-    ):
+    message = rf"{tmp_path / files[1]} has the wrong content: .*; delete it and get it again"
+    with pytest.raises(ValueError, match=message):
         load_omniglot("test", tmp_path)
     shutil.copyfile(folder / files[0], tmp_path / files[1])
     with pytest.raises(ValueError, match=message):

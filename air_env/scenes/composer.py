@@ -20,8 +20,8 @@ _TOGETHER = 5
 more, which would hardly ever fit by chance, only those are that are in the way of earlier ones."""
 _PATIENCE = 50
 """Attempts after which those begin anew, too: there may be no room left between them."""
-_CHUNK, _CHUNK_PIXELS = 4096, 4096 * 50**2
-"""The most scenes, and pixels of one channel, that are painted at a time."""
+_CHUNK = 256 * 50**2
+"""Pixels that are painted at a time: few enough for a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def _too_much(
 
 def _place(
     glyphs: Glyphs, chosen: NDArray, tight: NDArray, boxes: NDArray, present: NDArray, image_size: int
-) -> Iterator[tuple[Tensor, ...]]:
+) -> Iterator[tuple[NDArray[np.int64], *tuple[Tensor, ...]]]:
     """Scenes that have a first, second, ... object, and its layers on an empty image."""
     # The whole glyph, margins included, is placed by the window that takes its tight box to its box.
     zoom = (boxes[..., 2:] - boxes[..., :2]) / (tight[..., 2:] - tight[..., :2])
@@ -246,6 +246,6 @@ def _place(
 
 
 def _chunks(length: int, image_size: int) -> Iterator[slice]:
-    """Parts of the scenes that fit into memory."""
-    size = min(_CHUNK, max(1, _CHUNK_PIXELS // image_size**2))
+    """Parts of the scenes, to be painted one after the other."""
+    size = max(1, _CHUNK // image_size**2)
     return (slice(start, start + size) for start in range(0, length, size))

@@ -7,6 +7,7 @@ pieces, which is less: most characters are one piece of several strokes.
 from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
+from typing import cast
 from zipfile import ZipFile
 
 import numpy as np
@@ -56,7 +57,7 @@ def load_omniglot(split: Split, data_dir: Path | str | None = None) -> Glyphs:
         {
             "alphabet": np.array([ALPHABETS.index(alphabet) for alphabet, _, _ in keys]),
             "writer": np.array([int(name.removesuffix(".png").rpartition("_")[2]) - 1 for _, _, name in keys]),
-            "pieces": np.array([ndimage.label(drawing, _TOUCHING)[1] for drawing in ink]),
+            "pieces": np.array([_pieces(drawing) for drawing in ink]),
         },
     )
 
@@ -72,6 +73,11 @@ def _drawings(data_dir: Path | str | None) -> dict[tuple[str, str, str], bytes]:
                     _, alphabet, character, file = path.split("/")
                     found[alphabet, character, file] = archive.read(path)
     return found
+
+
+def _pieces(ink: NDArray[np.bool_]) -> int:
+    _, number = cast(tuple[NDArray, int], ndimage.label(ink, _TOUCHING))
+    return number
 
 
 def _halved(ink: NDArray[np.bool_]) -> NDArray[np.uint8]:
