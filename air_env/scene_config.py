@@ -26,8 +26,8 @@ class SceneConfig:
     likelihood: str = "gaussian"
     """One of `LIKELIHOODS`."""
     likelihood_scale: float | None = None
-    """Standard deviation of a pixel (Gaussian), its scale (Laplace) or the clipping (Bernoulli); None is the
-    likelihood's own default."""
+    """Standard deviation of a pixel (Gaussian, outliers), its scale (Laplace, Student's t) or the clipping (Bernoulli);
+    None is the likelihood's own default."""
     initial_likelihood_scale: float | None = None
     """The scale at iteration 0 of training, from which it goes geometrically to its value; None does not anneal."""
     likelihood_anneal_steps: int = 0

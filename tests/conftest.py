@@ -12,10 +12,9 @@ from typing import Any, get_args
 import pytest
 import torch
 from beartype import beartype
+from data_files import data_dir_of
 from hypothesis import settings
 from jaxtyping import AbstractArray, install_import_hook
-
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -68,9 +67,8 @@ def air_env_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[i
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Where the MNIST files are; the test is skipped if they are not there."""
-    folder = Path(os.environ.get("AIR_DATA_DIR", SHARED_DATA))
-    if not (folder / "mnist").is_dir():
-        pytest.skip(f"needs the MNIST files: set AIR_DATA_DIR to a folder that holds mnist/ (looked in {folder})")
+    folder = data_dir_of("multi_mnist")
+    assert folder is not None
     return folder
 
 

@@ -2,23 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from tiny import assert_equal, generator, in_turn, normal, z_score
-from torch.distributions import Bernoulli, Laplace, Normal
+from scipy import stats
+from tiny import SCALES, assert_equal, generator, in_turn, normal, pixel_log_prob
 
 from air_env.likelihoods import LIKELIHOODS
 from air_env.model import SceneConfig, SceneModel
-
-SCALES = {"gaussian": 0.3, "laplace": 0.2, "bernoulli": 1e-3}
-
-
-def pixel_distribution(name, canvas):
-    """The distribution of every pixel, from torch."""
-    if name == "bernoulli":
-        clipped = canvas.clip(SCALES[name], 1 - SCALES[name])
-        return Bernoulli(clipped, validate_args=False)
-    return {"gaussian": Normal, "laplace": Laplace}[name](canvas, SCALES[name])
 
 
 def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -30,7 +21,7 @@ def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [(1, 6, 6), (5, 1, 6, 6), (2, 5, 3, 6, 4)])
 def test_log_prob_is_that_of_torch_summed_over_the_image(name, shape):
     image, canvas = pixels(*shape), 2 * pixels(*shape, seed=1)
-    expected = pixel_distribution(name, canvas).log_prob(image).sum((-3, -2, -1))
+    expected = pixel_log_prob(name, image, canvas).sum((-3, -2, -1))
     log_prob = LIKELIHOODS[name](SCALES[name]).log_prob(image, canvas)
     assert log_prob.shape == shape[:-3]
     assert_equal(log_prob, expected, 1e-9)
@@ -55,14 +46,48 @@ def test_many_images_can_be_compared_with_one_canvas(name):
     assert_equal(gradients[0], gradients[1], 1e-9)
 
 
-@pytest.mark.parametrize("name", LIKELIHOODS)
-def test_samples_have_the_mean_and_the_variance_of_the_distribution(name):
+@in_turn(
+    "name share",
+    [
+        ("gaussian", lambda x, c, scale: stats.norm.cdf(x, c, scale)),
+        ("laplace", lambda x, c, scale: stats.laplace.cdf(x, c, scale)),
+        ("student_t", lambda x, c, scale: stats.t.cdf(x, 3, c, scale)),
+        ("outliers", lambda x, c, scale: 0.95 * stats.norm.cdf(x, c, scale) + 0.05 * np.clip(x, 0, 1)),
+    ],
+)
+def test_samples_follow_the_distribution_function(name, share):
+    canvas = pixels(1, 4, 4).expand(2000, 1, 4, 4)
+    samples = LIKELIHOODS[name](SCALES[name]).sample(canvas, generator()).numpy()
+    assert stats.kstest(share(samples, canvas.numpy(), SCALES[name]).flatten(), "uniform").pvalue > 0.01
+
+
+def test_samples_of_a_bernoulli_are_black_and_white_and_as_bright_as_the_canvas():
     canvas = pixels(1, 4, 4)
-    samples = LIKELIHOODS[name](SCALES[name]).sample(canvas.expand(2000, 1, 4, 4), generator())
-    expected = pixel_distribution(name, canvas)
-    deviations = (samples - expected.mean).flatten()
-    assert abs(z_score(deviations)) < 4
-    assert abs(z_score(deviations.square() - expected.variance.expand(2000, 1, 4, 4).flatten())) < 4
+    samples = LIKELIHOODS["bernoulli"]().sample(canvas.expand(2000, 1, 4, 4), generator())
+    assert set(samples.unique().tolist()) == {0, 1}
+    share = canvas.clip(1e-3, 1 - 1e-3)
+    errors = (samples.mean(0) - share) / (share * (1 - share) / 2000).sqrt()
+    assert errors.abs().max() < 4.5
+
+
+def test_a_pixel_that_nothing_explains_costs_little_where_outliers_are_expected():
+    black, white = torch.zeros(1, 1, 1).double(), torch.ones(1, 1, 1).double()
+    assert LIKELIHOODS["outliers"](0.1).log_prob(white, black).item() == pytest.approx(math.log(0.05), abs=1e-6)
+    student, gaussian = (LIKELIHOODS[name](0.1).log_prob for name in ("student_t", "gaussian"))
+    costs = [(log_prob(black, black) - log_prob(white, black)).item() for log_prob in (student, gaussian)]
+    assert costs == pytest.approx([2 * math.log(1 + 10**2 / 3), 10**2 / 2], abs=1e-9)
+
+
+def test_no_pixel_beyond_black_or_white_is_an_outlier():
+    beyond = torch.full((1, 1, 1), 1.5).double()
+    assert LIKELIHOODS["outliers"](0.1).log_prob(beyond, torch.zeros_like(beyond)) < -100
+
+
+@pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name != "bernoulli"])
+def test_densities_integrate_to_one(name):
+    image = torch.linspace(-200, 200, 4_000_001).double()
+    log_prob = LIKELIHOODS[name]().log_prob(image.view(-1, 1, 1, 1), torch.full((1, 1, 1), 0.4).double())
+    assert torch.trapezoid(log_prob.exp(), image).item() == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
@@ -82,7 +107,7 @@ def test_no_bernoulli_pixel_costs_more_than_the_clipping_allows():
 
 
 def test_an_unknown_likelihood_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="'gauss' is unknown; choose one of gaussian, laplace, bernoulli"):
+    with pytest.raises(ValueError, match=f"'gauss' is unknown; choose one of {', '.join(LIKELIHOODS)}"):
         SceneConfig(likelihood="gauss")
 
 

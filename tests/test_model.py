@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from tiny import (
     NUM_STEPS,
+    SCALES,
     SCENE,
     SIDE,
     WHAT,
@@ -19,10 +20,11 @@ from tiny import (
     make_images,
     make_model,
     normal,
+    pixel_log_prob,
     z_score,
 )
 from torch import Tensor
-from torch.distributions import Bernoulli, Laplace, Normal
+from torch.distributions import Normal
 
 from air_env.explanation import Explanation
 from air_env.likelihoods import LIKELIHOODS
@@ -31,7 +33,6 @@ from air_env.priors import COUNT_PRIORS, CountPrior
 from air_env.renderers import SpriteConfig
 from air_env.rewards import RewardTerms
 
-SCALES = {"gaussian": 0.3, "laplace": 0.2, "bernoulli": 1e-3}
 COUNTS = torch.arange(NUM_STEPS + 1)
 PRESENT = torch.arange(NUM_STEPS) < COUNTS[:, None]
 
@@ -73,13 +74,7 @@ def log_joint_by_hand(model: SceneModel, image: Tensor, z_where: Tensor, z_what:
         affine = torch.stack([inverse, zero, -where[1] * inverse, zero, inverse, -where[2] * inverse]).view(1, 2, 3)
         canvas = canvas + F.grid_sample(patch, F.affine_grid(affine, [1, 1, SIDE, SIDE], align_corners=False),
                                         align_corners=False)  # fmt: skip
-    scale = config.likelihood_scale
-    pixels = {
-        "gaussian": lambda: Normal(canvas[0], scale),
-        "laplace": lambda: Laplace(canvas[0], scale),
-        "bernoulli": lambda: Bernoulli(canvas[0].clip(scale, 1 - scale), validate_args=False),
-    }[config.likelihood]()
-    return log_p + pixels.log_prob(image).sum()
+    return log_p + pixel_log_prob(config.likelihood, image, canvas[0], config.likelihood_scale).sum()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from data_files import FOLDERS
 from tiny import in_turn
 
 from air_env.count_priors import CountPrior
@@ -27,7 +28,7 @@ HUGE = 10**12
 STRANGE = ["3", "auto", 1.5, -1, True, None, math.nan, math.inf, 1 + 2j, HUGE, np.int64(-3), object(), (),
            [], {}, (1.5,), ("a",), (-1, 1), (0, 1), ((1, 2), (3, 4)), np.array([1, 2])]  # fmt: skip
 CONFIGS = [SceneConfig, CountPrior, PatchConfig, SpriteConfig, ObjectsConfig, TabletopConfig]
-FREE = [name for name in SCENES if name not in ("multi_mnist", "images")]
+FREE = [name for name in SCENES if name not in (*FOLDERS, "images")]
 """Scenes that need no files."""
 
 

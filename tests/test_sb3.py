@@ -361,7 +361,7 @@ def test_files_that_are_no_policies_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scene": "sprite"}, "scene 'sprite' is unknown; choose one of digits, multi_mnist, sprites"),
+        ({"scene": "sprite"}, "scene 'sprite' is unknown; choose one of digits, multi_mnist, omniglot"),
         ({"action_mode": "dict"}, "action_mode 'dict' is unknown; choose one of latents, posterior"),
         ({"num_envs": 0}, "num_envs must be positive, got 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),

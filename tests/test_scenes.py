@@ -16,13 +16,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tiny import SIDE, assert_equal, in_turn, tiny_scene, z_score
 from torch import Tensor
 
-from air_env.scenes import DIFFICULTIES, SCENES, ComposedScene, Glyphs, SceneDataset, Split, make_scene
+from air_env.scenes import BACKGROUNDS, DIFFICULTIES, SCENES, ComposedScene, Glyphs, SceneDataset, Split, make_scene
 from air_env.scenes.digits import load_digits
-from air_env.scenes.files import read_gzip
+from air_env.scenes.files import read_file, read_gzip
 from air_env.scenes.mnist import load_mnist
 from air_env.testing import check_scene
 
 BRIGHTNESS = (60, 150, 240)
+FORM = ("images", "count", "labels", "boxes")
 
 
 def solid(split: str = "train") -> Glyphs:
@@ -47,7 +48,7 @@ def objects(scenes: SceneDataset):
 
 
 def assert_same_scenes(first: SceneDataset, second: SceneDataset) -> None:
-    for name in ("images", "count", "labels", "boxes"):
+    for name in FORM:
         assert_equal(getattr(first, name), getattr(second, name))
 
 
@@ -135,9 +136,9 @@ def test_scenes_have_the_promised_form(scene):
     assert_equal(~scenes.boxes.isnan().any(2), present)
     assert_equal(scenes.boxes.isnan().all(2), ~present)
     assert_equal(scenes.float_images(), scenes.images.float() / 255)
-    assert_same_scenes(
-        scenes[10:20], replace(scenes, **{k: v[10:20] for k, v in vars(scenes).items() if v is not None})
-    )
+    some = scenes[10:20]
+    assert_same_scenes(some, replace(scenes, **{name: getattr(scenes, name)[10:20] for name in FORM}))
+    assert_equal(some.truth, {name: part[10:20] for name, part in scenes.truth.items()})
 
 
 def test_boxes_are_exact_to_the_pixel():
@@ -262,9 +263,9 @@ def squares(value: int | tuple[int, ...]):
     return lambda split: Glyphs(image, np.zeros(1, np.int64))
 
 
-def squares_of(value: int | tuple[int, ...], **options) -> SceneDataset:
-    scene = ComposedScene(squares(value), counts=(3,), image_size=40, inverse_scale=(1, 0), **options)
-    return scene.dataset("train", 300)
+def squares_of(value: int | tuple[int, ...], num_scenes: int = 300, **options) -> SceneDataset:
+    options = {"counts": (3,), "image_size": 40} | options
+    return ComposedScene(squares(value), inverse_scale=(1, 0), **options).dataset("train", num_scenes)
 
 
 @in_turn("value values", [(130, {0, 130}), (100, {0, 100, 200}), (80, {0, 80, 160, 240})])
@@ -280,14 +281,94 @@ def test_opaque_objects_that_overlap_lightly_hide_nothing():
     assert (squares_of(dark, overlap="any").images[:, 0] > 0).sum((1, 2)).min() < 3 * 144
 
 
-def test_objects_that_may_touch_come_closer_than_the_gap():
-    boxes = squares_of(130, overlap="light").boxes
-    gaps = [
+def test_the_truth_says_what_is_hidden_and_which_is_in_front():
+    scenes = squares_of((100, 100, 100, 255), counts=(0, 2, 4), image_size=24, overlap="any")
+    for count, boxes, visible, depth in zip(scenes.count.tolist(), scenes.boxes, *scenes.facts.values(), strict=True):
+        assert list(scenes.facts) == ["visible", "depth"]
+        # The painter's algorithm, from the back to the front.
+        seen = np.full((24, 24), -1)
+        for i in depth[:count].argsort(descending=True).tolist():
+            x0, y0, x1, y1 = boxes[i].round().int().tolist()
+            seen[y0:y1, x0:x1] = i
+        assert visible[:count].tolist() == pytest.approx([(seen == i).sum() / 144 for i in range(count)], abs=1e-4)
+        assert sorted(depth.tolist()) == [-1] * (4 - count) + list(range(count))
+        assert visible[count:].isnan().all()
+
+
+def gaps(scenes: SceneDataset) -> list[float]:
+    """The distances of all pairs of boxes, along the axis that they are further apart on."""
+    return [
         max(max(a[i] - b[i + 2], b[i] - a[i + 2]) for i in (0, 1))
-        for own in boxes.tolist()
-        for a, b in combinations(own, 2)
+        for count, own in zip(scenes.count.tolist(), scenes.boxes.tolist(), strict=True)
+        for a, b in combinations(own[:count], 2)
     ]
-    assert min(gaps) == pytest.approx(0, abs=1e-4)
+
+
+def test_objects_that_may_touch_come_closer_than_the_gap():
+    assert min(gaps(squares_of(130, overlap="light"))) == pytest.approx(0, abs=1e-4)
+
+
+@in_turn("most side", [(8, 100), (16, 140)])
+def test_many_digits_find_room_all_over_the_image(most, side):
+    options = {"object_size": (12, 26), "image_size": side, "counts": (0, most)}
+    scenes = make_scene("digits", **options).dataset("test", 60)
+    assert set(scenes.count.tolist()) == {0, most}
+    assert 1 - 1e-4 <= min(gaps(scenes)) < 1.5
+    boxes = scenes.boxes[scenes.count > 0]
+    longer = (boxes[..., 2:] - boxes[..., :2]).amax(-1)
+    assert 12 - 1e-3 <= longer.min() < longer.max() <= 26 + 1e-3
+    assert abs(z_score(longer.flatten(), 19)) < 5
+    centres = (boxes[..., 2:] + boxes[..., :2]).flatten(0, 1) / 2 / side
+    assert abs(z_score(centres[:, 0], 0.5)) < 4
+    assert abs(z_score(centres[:, 1], 0.5)) < 4
+
+
+def test_many_objects_may_touch_where_no_pixel_gets_more_than_white():
+    scenes = squares_of(130, 50, counts=(7,), image_size=60, overlap="light")
+    assert set(scenes.images.unique().tolist()) == {0, 130}
+    assert min(gaps(scenes)) == pytest.approx(0, abs=1e-4)
+    assert ((scenes.images > 0).sum((1, 2, 3)) == 7 * 144).all()
+
+
+def test_many_objects_that_get_in_each_others_way_begin_anew():
+    # Eight squares of 12 pixels in an image of 48: a few badly placed ones leave no room for the others.
+    scenes = squares_of(130, 20, counts=(8,), image_size=48, overlap="none", gap=0)
+    assert min(gaps(scenes)) >= -1e-4
+
+
+@pytest.mark.parametrize("scene", ["digits", "sprites"])
+def test_noise_lowers_the_contrast_and_is_clipped(scene):
+    plain, noisy = (make_scene(scene, background=name).dataset("test", 40) for name in (None, "noise"))
+    assert_equal(noisy.truth, plain.truth)
+    noise = noisy.images / 255 - 0.8 * plain.images / 255 - 0.1
+    # Where nothing is clipped but one sample in twenty thousand.
+    middle = ((plain.images > 110) & (plain.images < 145)).nonzero(as_tuple=True)
+    assert abs(z_score(noise[middle])) < 4
+    assert abs(z_score(noise[middle].square(), 0.04 + (1 / 255) ** 2 / 12)) < 4
+    # A standard normal is below -1/2, so that black stays black, with this probability.
+    black = (noisy.images[plain.images == 0] == 0).double()
+    assert abs(z_score(black, 0.5 * (1 + math.erf((0.5 / 255 - 0.1) / 0.2 / math.sqrt(2))))) < 4
+
+
+def test_lines_cross_every_five_pixels_at_offsets_of_their_own():
+    plain, crossed = (make_scene("digits", background=name).dataset("test", 60) for name in (None, "grid"))
+    assert_equal(crossed.truth, plain.truth)
+    found = set()
+    for before, after in zip(plain.images[:, 0], crossed.images[:, 0], strict=True):
+        lines = after - before
+        down, across = (int((lines == 102).sum(axis).argmax()) % 5 for axis in (1, 0))
+        wanted = before.clone()
+        wanted[down::5] = wanted[down::5].clamp_min(102)
+        wanted[:, across::5] = wanted[:, across::5].clamp_min(102)
+        assert_equal(after, wanted)
+        found.add((down, across))
+    assert len(found) > 15
+
+
+def test_backgrounds_are_those_of_the_seed():
+    for name in BACKGROUNDS:
+        scene = make_scene("digits", background=name)
+        assert_same_scenes(scene.dataset("test", 20, 3), scene.dataset("test", 20, 3))
 
 
 @pytest.mark.parametrize("overlap", ["none", "light", "any"])
@@ -404,6 +485,7 @@ def test_an_impossible_arrangement_is_refused_with_the_remedy():
         ({"centre_distance": (19, 10)}, r"centre_distance must be 0 <= smallest <= largest, in pixels, got \(19, 10\)"),
         ({"centre_distance": 10}, "centre_distance must be"),
         ({"difficulty": "hard"}, "difficulty 'hard' is unknown; choose one of published, small, touching, close, over"),
+        ({"background": "stripes"}, "background 'stripes' is unknown; choose one of noise, grid"),
         ({"objct_size": (4, 6)}, "option.* 'objct_size' .*unknown; choose .*object_size"),
     ],
 )
@@ -507,6 +589,20 @@ def test_a_damaged_data_file_is_refused_with_the_remedy(tmp_path, damaged, messa
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match=rf"{path} ({message}).*; delete it and get it again"):
         read(path)
+
+
+@in_turn("damaged", [(CONTENT[:-1],), (CONTENT + b"more",), (b"",), (b"<html>404</html>",)])
+def test_a_damaged_file_that_is_not_packed_is_refused_with_the_remedy(tmp_path, damaged):
+    path = tmp_path / "file.zip"
+
+    def read_back() -> bytes:
+        return read_file(path.name, SHA256, len(CONTENT), "https://nowhere.invalid/", tmp_path)
+
+    path.write_bytes(CONTENT)
+    assert read_back() == CONTENT
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=rf"{path} has the wrong content: sha256 .* wanted .*; delete it and get it"):
+        read_back()
 
 
 def test_a_file_that_holds_more_than_it_should_is_not_unpacked(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from data_files import data_dir_of
 from tiny import in_turn
 from torch import nn
 
@@ -15,7 +16,7 @@ from air_env.actions import DictActions, FlatPosterior
 from air_env.env import AIRSceneEnv
 from air_env.priors import GaussianPrior
 from air_env.renderers import RENDERERS, PatchRenderer, WindowRenderer
-from air_env.scenes import SCENES, ComposedScene, Glyphs, SceneDataset
+from air_env.scenes import BACKGROUNDS, SCENES, ComposedScene, Glyphs, SceneDataset
 from air_env.spaces import to_numpy
 from air_env.testing import check_environment, check_renderer, check_scene
 from air_env.vector_env import AIRSceneVectorEnv
@@ -25,9 +26,9 @@ PATCH, SPRITES = PatchConfig(what_dim=3, patch_size=5, hidden=8), SpriteConfig()
 SIDE = 24
 
 
-@pytest.mark.parametrize("name", sorted(SCENES.keys() - {"multi_mnist", "images"}))
+@pytest.mark.parametrize("name", SCENES)
 def test_registered_scenes_pass(name):
-    check_scene(make_scene(name))
+    check_scene(make_scene(name, data_dir=data_dir_of(name)))
 
 
 @pytest.mark.parametrize("name", ["digits", "sprites"])
@@ -35,8 +36,10 @@ def test_crowded_scenes_pass(name):
     check_scene(make_scene(name, counts=(1, 2, 3), object_size=(6, 10), overlap="any"))
 
 
-def test_multi_mnist_passes(data_dir):
-    check_scene(make_scene("multi_mnist", data_dir=data_dir))
+@pytest.mark.parametrize("background", BACKGROUNDS)
+@pytest.mark.parametrize("name", ["digits", "multi_mnist", "sprites"])
+def test_scenes_with_backgrounds_pass(name, background):
+    check_scene(make_scene(name, data_dir=data_dir_of(name), background=background))
 
 
 @in_turn("config", [(PATCH,), (SPRITES,), (SpriteConfig(kinds=("yellow diamond",), size=5),)])
@@ -95,7 +98,7 @@ def with_two_objects_at_most(scenes: SceneDataset, *_):
     """The first object of every scene is in the image, but not in the truth."""
     labels, boxes = scenes.labels.clone(), scenes.boxes.clone()
     labels[:, 0], boxes[:, 0] = -1, torch.nan
-    return replace(scenes, count=(labels >= 0).sum(1), labels=labels, boxes=boxes)
+    return replace(scenes, count=(labels >= 0).sum(1), labels=labels, boxes=boxes, facts={})
 
 
 @in_turn(
@@ -114,6 +117,8 @@ def with_two_objects_at_most(scenes: SceneDataset, *_):
         (spoiled(labels=lambda s: s.labels.clamp_min(0)), "must mean the same objects are absent"),
         (spoiled(boxes=lambda s: s.boxes.nan_to_num(0)), "must mean the same objects are absent"),
         (spoiled(boxes=lambda s: s.boxes.double()), "boxes must be float32"),
+        (spoiled(facts=lambda s: {"depth": s.facts["depth"].clamp_min(0)}), "depth must be at least 0 for every"),
+        (spoiled(facts=lambda s: {"visible": s.facts["visible"][:, :1]}), "visible must be at least 0 for every"),
         (spoiled(boxes=lambda s: s.boxes + 20), "boxes must be x0 < x1, y0 < y1 within the image"),
         (spoiled(boxes=lambda s: s.boxes[..., [2, 1, 0, 3]]), "boxes must be x0 < x1"),
         (spoiled(boxes=lambda s: s.boxes[..., [1, 0, 3, 2]]), "nothing is in box|bright pixels are in no box"),

@@ -8,9 +8,9 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from data_files import data_dir_of
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from test_vector_env import data_dir_of
 
 import air_env  # noqa: F401 (registers the ids)
 from air_env.scenes import SCENES

@@ -2,9 +2,7 @@
 
 import copy
 import math
-import os
 import pickle
-import tempfile
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -14,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from data_files import data_dir_of
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from tiny import in_turn
-from torch.distributions import Laplace, Normal
+from tiny import SCALES, in_turn, pixel_log_prob
 
 from air_env import (
     AIRSceneVectorEnv,
@@ -35,8 +33,6 @@ from air_env.priors import CountPrior
 from air_env.scenes import SCENES
 
 NUM_STEPS, SIDE, WHAT = 3, 12, 4
-SCALES = {"gaussian": 0.3, "laplace": 0.2, "bernoulli": 1e-3}
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 TERMS = ("likelihood_gain", "log_p_z_where", "log_p_z_what", "log_p_z_pres", "log_p_z_scene")
 
 
@@ -58,7 +54,7 @@ def tiny_world(scene: str = "digits", likelihood: str = "gaussian", data_dir: Pa
         num_steps=NUM_STEPS,
         likelihood=likelihood,
         likelihood_scale=SCALES[likelihood],
-        renderer=SpriteConfig(size=5) if scene == "sprites" else PatchConfig(what_dim=WHAT, patch_size=5, hidden=8),
+        renderer=SpriteConfig(size=5) if "sprites" in scene else PatchConfig(what_dim=WHAT, patch_size=5, hidden=8),
     )
     with float64(), torch.random.fork_rng():
         torch.manual_seed(0)
@@ -96,20 +92,6 @@ def snapshot(envs: AIRSceneVectorEnv) -> dict[str, torch.Tensor]:
 def frames(envs: AIRSceneVectorEnv) -> np.ndarray:
     """The rendered frames, one row for each episode."""
     return np.stack(envs.render() or ())
-
-
-def data_dir_of(scene: str) -> Path | None:
-    """Where the scene's files are; the test is skipped if they are not there."""
-    if scene == "images":
-        path = Path(tempfile.mkdtemp()) / "stack.npy"
-        np.save(path, np.random.default_rng(0).random((5, 20, 20)) > 0.9)
-        return path
-    if scene != "multi_mnist":
-        return None
-    folder = Path(os.environ.get("AIR_DATA_DIR", SHARED_DATA))
-    if not (folder / "mnist").is_dir():
-        pytest.skip(f"needs the MNIST files: set AIR_DATA_DIR (looked in {folder})")
-    return folder
 
 
 def decode_by_hand(model: SceneModel, what: np.ndarray) -> np.ndarray:
@@ -152,15 +134,7 @@ def log_joint_by_hand(model: SceneModel, image: np.ndarray, z_where: np.ndarray,
         else:
             log_p += sum(-0.5 * value**2 - 0.5 * math.log(2 * math.pi) for value in z_what[i])
 
-    x, c = torch.from_numpy(image), canvas[0]
-    if config.likelihood == "gaussian":
-        log_p_x = Normal(c, 0.3).log_prob(x)
-    elif config.likelihood == "laplace":
-        log_p_x = Laplace(c, 0.2).log_prob(x)
-    else:
-        c = c.clip(1e-3, 1 - 1e-3)
-        log_p_x = x * c.log() + (1 - x) * (1 - c).log()
-    return log_p + log_p_x.sum().item()
+    return log_p + pixel_log_prob(config.likelihood, torch.from_numpy(image), canvas[0]).sum().item()
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -172,7 +146,7 @@ def test_rewards_of_an_episode_and_the_constant_are_the_log_joint(scene, likelih
     envs = AIRSceneVectorEnv(len(counts), world=world)
     observation, info = envs.reset(seed=0)
     z_where, z_what = random_latents(len(counts), NUM_STEPS)
-    if scene == "sprites":
+    if "sprites" in scene:
         z_what = torch.arange(z_what[..., 0].numel()).view(z_what.shape[:2]) % 3
     total = info["log_p_x_empty"]
     for i in range(NUM_STEPS):

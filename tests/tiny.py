@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributions, nn
 
 from air_agents.inference.air import AIR, AgentConfig
 from air_agents.inference.rollout import Rollout, unstopped_rollout
@@ -129,6 +129,23 @@ def count_probabilities(logits: Tensor) -> Tensor:
     """``q(n)`` by the definition: n steps go on, then one stops."""
     p, num_steps = logits.sigmoid(), logits.shape[1]
     return torch.stack([p[:, :n].prod(1) * (1 - p[:, n : n + 1]).prod(1) for n in range(num_steps + 1)], 1)
+
+
+SCALES = {"gaussian": 0.3, "laplace": 0.2, "bernoulli": 1e-3, "student_t": 0.15, "outliers": 0.2}
+"""Likelihood -> its own scale."""
+
+
+def pixel_log_prob(likelihood: str, image: Tensor, canvas: Tensor, scale: float | None = None) -> Tensor:
+    """The log-probability of every pixel, by the distributions of torch; images are from 0 to 1."""
+    scale = SCALES[likelihood] if scale is None else scale
+    if likelihood == "outliers":
+        return (0.95 * distributions.Normal(canvas, scale).log_prob(image).exp() + 0.05).log()
+    if likelihood == "bernoulli":
+        return distributions.Bernoulli(canvas.clip(scale, 1 - scale), validate_args=False).log_prob(image)
+    if likelihood == "student_t":
+        return distributions.StudentT(3.0, canvas, scale).log_prob(image)
+    family = {"gaussian": distributions.Normal, "laplace": distributions.Laplace}[likelihood]
+    return family(canvas, scale).log_prob(image)
 
 
 def assert_equal(actual: Any, expected: Any, tolerance: float = 0.0) -> None:

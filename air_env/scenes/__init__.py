@@ -5,14 +5,16 @@ from collections.abc import Callable
 
 from air_env.registry import Registry
 from air_env.scenes.arrangement import DIFFICULTIES, Arrangement
+from air_env.scenes.backgrounds import BACKGROUNDS
 from air_env.scenes.base import Scene, SceneDataset, Split
 from air_env.scenes.composer import ComposedScene, Glyphs
 from air_env.scenes.digits import digits
 from air_env.scenes.images import ImageScene, images
 from air_env.scenes.mnist import multi_mnist
 from air_env.scenes.objects3d import ObjectScene, objects3d
+from air_env.scenes.omniglot import omniglot
 from air_env.scenes.solids import SolidScene
-from air_env.scenes.sprites import sprites
+from air_env.scenes.sprites import sprites, sprites_overlap
 from air_env.scenes.tabletop3d import TabletopScene, tabletop3d
 from air_env.scenes.treatment import Treatment
 
@@ -21,7 +23,9 @@ SCENES: Registry[Callable[..., Scene]] = Registry(
     {
         "digits": digits,
         "multi_mnist": multi_mnist,
+        "omniglot": omniglot,
         "sprites": sprites,
+        "sprites_overlap": sprites_overlap,
         "objects3d": objects3d,
         "tabletop3d": tabletop3d,
         "images": images,
@@ -58,6 +62,7 @@ def scene_options(name: str) -> dict[str, inspect.Parameter]:
 
 
 __all__ = [
+    "BACKGROUNDS",
     "DIFFICULTIES",
     "SCENES",
     "Arrangement",

@@ -145,20 +145,20 @@ class Arrangement:
         return np.tile(corner, 2) + tight * (frame / side)
 
     def refuses(self, boxes: NDArray) -> NDArray[np.bool_]:
-        """Which scenes have boxes that lie otherwise than wanted; all are allowed that say nothing of boxes.
+        """Which objects ``[scene, object]`` lie otherwise than wanted, given those before them in their scene.
 
         Args:
             boxes: ``[scene, object, 4]``, NaN where there is none.
         """
-        refused = np.zeros(len(boxes), bool)
+        refused = np.zeros(boxes.shape[:2], bool)
         if self.overlap == "none":
             lower, upper = boxes[..., :2], boxes[..., 2:] + self.gap
             near = ((lower[:, :, None] < upper[:, None]) & (lower[:, None] < upper[:, :, None])).all(-1)
-            refused |= np.any(near & ~np.eye(boxes.shape[1], dtype=bool), (1, 2))
+            refused |= np.tril(near, -1).any(2)
         if self.centre_distance != (0, math.inf):
             smallest, largest = self.centre_distance
             distance = nearest_distance(boxes)
-            refused |= (distance < smallest) | (distance > largest)
+            refused |= ((distance < smallest) | (distance > largest))[:, None]
         return refused
 
     def size_range(self, side: int) -> tuple[float, float]:

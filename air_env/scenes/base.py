@@ -1,7 +1,7 @@
 """Where images come from: the interface of scenes, and their ground truth."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, cast, get_args
 
@@ -34,6 +34,7 @@ class SceneDataset(Pictured):
             NaN where there is none. ``[scene, object, 0]`` where scenes are flat.
         z_scene: ``[scene, latent]``, of the whole scene, such as the angle of a camera that is to be inferred; of
             length zero where there is none.
+        facts: Further truth about each object by name, ``[scene, object]``; -1, or NaN, where there is none.
     """
 
     images: Tensor
@@ -42,6 +43,7 @@ class SceneDataset(Pictured):
     boxes: Tensor
     poses: Tensor = field(default_factory=lambda: torch.empty(0))
     z_scene: Tensor = field(default_factory=lambda: torch.empty(0))
+    facts: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, like in (("poses", self.boxes[..., :0]), ("z_scene", self.boxes.new_empty(len(self.boxes), 0))):
@@ -69,8 +71,8 @@ class SceneDataset(Pictured):
     @property
     def truth(self) -> dict[str, Tensor]:
         """All that is known of the images, by name."""
-        parts = {name: part for name, part in vars(self).items() if name != "images"}
-        return {name: part for name, part in parts.items() if math.prod(part.shape[1:]) > 0}
+        parts = {name: part for name, part in vars(self).items() if name not in ("images", "facts")}
+        return {name: part for name, part in parts.items() if math.prod(part.shape[1:]) > 0} | dict(self.facts)
 
     @property
     def counted(self) -> Bool[Tensor, "scene"]:
@@ -97,7 +99,8 @@ class SceneDataset(Pictured):
         }
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "SceneDataset":
-        return SceneDataset(**{name: function(part) for name, part in vars(self).items()})
+        parts = {name: function(part) for name, part in vars(self).items() if name != "facts"}
+        return SceneDataset(**parts, facts={name: function(part) for name, part in self.facts.items()})
 
     def float_images(self, device: torch.device | str = "cpu") -> Tensor:
         """The images in [0, 1], float32."""

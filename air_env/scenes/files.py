@@ -12,21 +12,51 @@ DATA_DIR_VARIABLE = "AIR_DATA_DIR"
 
 
 def read_gzip(name: str, sha256: str, size: int, base_url: str, data_dir: Path | str | None = None) -> bytes:
-    """The checked content of a gzip file.
-
-    The file is looked for in ``data_dir``, else in the folder that ``AIR_DATA_DIR`` names, else it is
-    downloaded once into the user's cache.
+    """The checked content of a gzip file, which may be packed in different ways; the rest is as in `read_file`.
 
     Args:
         name: Path of the file inside the data folder.
         sha256: Checksum of the decompressed content.
         size: Its length in bytes; a file that holds more is not read to its end.
-        base_url: Where to download the file from; the last part of ``name`` is appended.
+        base_url: Where to download the file from.
+        data_dir: The user's folder.
+    """
+    path = find_file(name, base_url, data_dir)
+    try:
+        with gzip.open(path) as file:
+            content = file.read(size + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is truncated or not gzip ({error}); delete it and get it again") from error
+    return _checked(path, content, sha256, size, " decompressed")
+
+
+def read_file(name: str, sha256: str, size: int, base_url: str, data_dir: Path | str | None = None) -> bytes:
+    """The checked content of a file.
+
+    Args:
+        name: Path of the file inside the data folder.
+        sha256: Checksum of the content.
+        size: Its length in bytes; a file that holds more is not read to its end.
+        base_url: Where to download the file from.
         data_dir: The user's folder.
 
     Raises:
         FileNotFoundError: The folder does not hold the file.
-        ValueError: The file is truncated or not the expected one.
+        ValueError: The file is not the expected one.
+        OSError: The download failed.
+    """
+    path = find_file(name, base_url, data_dir)
+    with path.open("rb") as file:
+        return _checked(path, file.read(size + 1), sha256, size)
+
+
+def find_file(name: str, base_url: str, data_dir: Path | str | None = None) -> Path:
+    """A data file, unchecked: that in ``data_dir``, else in the folder that ``AIR_DATA_DIR`` names.
+
+    Where neither is named, it is downloaded once into the user's cache: the last part of ``name``, at ``base_url``.
+
+    Raises:
+        FileNotFoundError: The folder does not hold the file.
         OSError: The download failed.
     """
     # An empty variable names no folder.
@@ -37,16 +67,15 @@ def read_gzip(name: str, sha256: str, size: int, base_url: str, data_dir: Path |
             f"{path} does not exist; put the file there, name another folder with --data-dir or {DATA_DIR_VARIABLE}, "
             "or name none to download it"
         )
-    try:
-        with gzip.open(path) as file:
-            content = file.read(size + 1)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is truncated or not gzip ({error}); delete it and get it again") from error
+    return path
+
+
+def _checked(path: Path, content: bytes, sha256: str, size: int, how: str = "") -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise ValueError(
-            f"{path} has the wrong content: sha256 {found} of the first {len(content)} bytes decompressed, wanted "
-            f"{sha256} of {size}; delete it and get it again"
+            f"{path} has the wrong content: sha256 {found} of the first {len(content)} bytes{how}, wanted {sha256} of "
+            f"{size}; delete it and get it again"
         )
     return content
 

@@ -1,8 +1,8 @@
-"""`sprites`: scenes of coloured shapes from a fixed set, with a known renderer.
+"""`sprites` and `sprites_overlap`: scenes of coloured shapes from a fixed set, with a known renderer.
 
 Everything about these scenes is specified: `SpriteRenderer` draws exactly these images from the right
 ``z_what``, a category, and the right windows, which are the objects' boxes. Only where the sprites are,
-which and how many is to be inferred (Appendix H has scenes of sprites that overlap).
+which and how many is to be inferred, and which of two that overlap is in front (Appendix H).
 """
 
 import math
@@ -15,6 +15,7 @@ import numpy as np
 from air_env.model import SceneConfig
 from air_env.renderers import SpriteConfig
 from air_env.renderers.sprites import COLOURS, sprite_mask
+from air_env.scenes.arrangement import Overlap
 from air_env.scenes.base import Split
 from air_env.scenes.composer import ComposedScene, Glyphs
 
@@ -66,3 +67,35 @@ def sprites(
         renderer=config,
     )
     return replace(scene, model=model)
+
+
+def sprites_overlap(
+    *,
+    data_dir: Path | str | None = None,
+    kinds: tuple[str, ...] = ("red square", "green disc", "blue triangle", "yellow diamond"),
+    counts: tuple[int, ...] = (0, 1, 2, 3, 4),
+    image_size: int = 40,
+    num_steps: int = 4,
+    overlap: Overlap | bool = "any",
+    **options,
+) -> ComposedScene:
+    """`sprites` that hide each other in part, or whole: the truth has the ``visible`` share of each, and its ``depth``.
+
+    Args:
+        data_dir: Not used.
+        kinds: As `sprites` has them; of two sprites of one colour that overlap, nothing shows which is in front.
+        counts: Numbers of objects, equally probable.
+        image_size: Side of the image in pixels.
+        num_steps: N of the generative model.
+        overlap: As `ComposedScene` has it.
+        options: Other options of `sprites`.
+    """
+    return sprites(
+        data_dir=data_dir,
+        kinds=kinds,
+        counts=counts,
+        image_size=image_size,
+        num_steps=num_steps,
+        overlap=overlap,
+        **options,
+    )

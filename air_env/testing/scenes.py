@@ -1,7 +1,7 @@
 """The promises of a scene."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import replace
 from itertools import combinations
 from typing import get_args
 
@@ -33,16 +33,24 @@ def check_scene(scene: Scene, *, num_scenes: int = 100, seed: int = 0) -> None:
         >>> from air_env.scenes import make_scene
         >>> check_scene(make_scene("sprites"))
     """
+    if isinstance(scene, ComposedScene) and scene.background is not None:
+        # Objects can be told from black only; a background must not change them.
+        plain = replace(scene, background=None)
+        check_scene(plain, num_scenes=num_scenes, seed=seed)
+        truths = [_make(each, "train", num_scenes, seed).truth for each in (scene, plain)]
+        changed = [name for name in truths[1] if not same(truths[0][name], truths[1][name])]
+        expect(not changed, f"the background changed {', '.join(changed)}; draw it after everything else")
     before = _global_generators()
     splits = {split: _make(scene, split, num_scenes, seed) for split in get_args(Split)}
     train, again, other = splits["train"], *(scene.dataset("train", num_scenes, seed + i) for i in range(2))
     expect(same(before, _global_generators()), "global random generators were used; use one made from the seed")
     for split, scenes in splits.items():
         _check_types(scenes, num_scenes, scene.image_size)
-        _check_truth(scenes, split)
+        if getattr(scene, "background", None) is None:
+            _check_truth(scenes, split)
     _check_glyphs(scene)
-    names = [f.name for f in fields(SceneDataset)]
-    changed = [name for name in names if not same(getattr(train, name), getattr(again, name))]
+    first, second = ({"images": scenes.images} | scenes.truth for scenes in (train, again))
+    changed = [name for name in first if not same(first[name], second[name])]
     expect(not changed, f"the same arguments gave other {', '.join(changed)}; draw everything from the seed")
     expect(not same(train.images, other.images), "two seeds gave the same images; the seed must decide the scenes")
     _check_apart({split: scenes.images[scenes.count != 0].numpy() for split, scenes in splits.items()}, "images")
@@ -102,6 +110,9 @@ def _check_truth(scenes: SceneDataset, split: str) -> None:
         expect(not known, f"{split}: every count is -1, but {', '.join(known)} are known")
         return
     expect(same(named, located), f"{split}: a label of -1 and a box of NaN must mean the same objects are absent")
+    for name, fact in scenes.facts.items():
+        known = fact >= 0
+        expect(same(known, located), f"{split}: {name} must be at least 0 for every object, and -1 or NaN for no other")
     for i in range(len(scenes)):
         count, boxes = int(scenes.count[i]), scenes.boxes[i, located[i]]
         image, where = scenes.images[i].amax(0), f"{split} scene {i}"
