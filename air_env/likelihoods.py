@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from air_env.reading import is_between
 from air_env.registry import Registry
@@ -62,9 +62,46 @@ class Gaussian:
         return canvas + self.scale * noise
 
 
-def _check_scale(scale: float, limit: float = math.inf) -> None:
-    if not is_between(scale, 0, limit):
-        raise ValueError(f"a likelihood's scale (likelihood_scale) must lie between 0 and {limit}, got {scale!r}")
+class LearnedGaussian(nn.Module):
+    """``x ~ N(canvas, sd ** 2)`` at every pixel, with ``sd = 1/255 + exp(log_excess)`` a parameter of the model.
+
+    Pixels are whole multiples of 1/255. A smaller sd would tell nothing of them but make bounds as large as one likes.
+
+    Args:
+        scale: The sd that learning starts from.
+    """
+
+    def __init__(self, scale: float = 0.3) -> None:
+        super().__init__()
+        _check_scale(scale, least=_ROUNDING)
+        self.log_excess = nn.Parameter(torch.tensor(math.log(scale - _ROUNDING)))
+
+    @property
+    def scale(self) -> float:
+        """The sd that was learned so far; reading it waits for the device."""
+        return self._sd.item()
+
+    @property
+    def _sd(self) -> Float[Tensor, ""]:
+        return _ROUNDING + self.log_excess.exp()
+
+    def log_prob(self, image: BroadcastImages, canvas: BroadcastImages) -> Float[Tensor, "*#batch"]:
+        """``log p(image | canvas)``, with a gradient in the sd."""
+        return Gaussian(1.0).log_prob(image / self._sd, canvas / self._sd) - _num_pixels(image) * self._sd.log()
+
+    def sample(self, canvas: Images, generator: torch.Generator | None = None) -> Images:
+        """Draws an image."""
+        return canvas + self._sd * (Gaussian(1.0).sample(canvas, generator) - canvas)
+
+
+_ROUNDING = 1 / 255
+
+
+def _check_scale(scale: float, limit: float = math.inf, least: float = 0) -> None:
+    if not is_between(scale, least, limit):
+        raise ValueError(
+            f"a likelihood's scale (likelihood_scale) must lie between {least:.3g} and {limit}, got {scale!r}"
+        )
 
 
 def _num_pixels(image: Tensor) -> int:
@@ -172,6 +209,13 @@ class Bernoulli:
 
 LIKELIHOODS: Registry[Callable[..., Likelihood]] = Registry(
     "likelihood",
-    {"gaussian": Gaussian, "laplace": Laplace, "bernoulli": Bernoulli, "student_t": StudentT, "outliers": Outliers},
+    {
+        "gaussian": Gaussian,
+        "learned_gaussian": LearnedGaussian,
+        "laplace": Laplace,
+        "bernoulli": Bernoulli,
+        "student_t": StudentT,
+        "outliers": Outliers,
+    },
 )
 """Name -> constructor with one optional argument, the scale."""

@@ -103,7 +103,8 @@ class SceneModel(nn.Module):
         Whoever trains calls it once an iteration.
         """
         self._iteration = iteration
-        self.likelihood = self.config.make_likelihood(iteration)
+        if not isinstance(self.likelihood, nn.Module):  # what is learned stays
+            self.likelihood = self.config.make_likelihood(iteration)
         parameter = self.config.count_prior.parameter_at(iteration)
         if parameter == self._count_parameter:
             return

@@ -4,6 +4,8 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from torch import nn
+
 from air_env import geometry
 from air_env.likelihoods import LIKELIHOODS, Likelihood
 from air_env.priors import CountPrior, GaussianPrior
@@ -26,8 +28,8 @@ class SceneConfig:
     likelihood: str = "gaussian"
     """One of `LIKELIHOODS`."""
     likelihood_scale: float | None = None
-    """Standard deviation of a pixel (Gaussian, outliers), its scale (Laplace, Student's t) or the clipping (Bernoulli);
-    None is the likelihood's own default."""
+    """Standard deviation of a pixel (Gaussian, outliers), or what a learned one starts from; its scale (Laplace,
+    Student's t); or the clipping (Bernoulli). None is the likelihood's own default."""
     initial_likelihood_scale: float | None = None
     """The scale at iteration 0 of training, from which it goes geometrically to its value; None does not anneal."""
     likelihood_anneal_steps: int = 0
@@ -63,8 +65,12 @@ class SceneConfig:
             whole = isinstance(values, Collection) and len(values) == geometry.WHERE_DIM
             if not whole or not all(is_between(value, smallest, math.inf) for value in values):
                 raise ValueError(f"{name} must be {geometry.WHERE_DIM} numbers above {smallest}, got {values}")
-        for iteration in (0, None):
-            self.make_likelihood(iteration)
+        if isinstance(self.make_likelihood(), nn.Module) and self.initial_likelihood_scale is not None:
+            raise ValueError(
+                f"initial_likelihood_scale must be None where the scale is learned, got "
+                f"{self.initial_likelihood_scale}; give what it starts from by likelihood_scale"
+            )
+        self.make_likelihood(0)
         if not self.renderer.windows and (tuple(self.where_mean), tuple(self.where_sd)) != (WHERE_MEAN, WHERE_SD):
             raise ValueError(
                 f"where_mean and where_sd are the prior of windows, which renderers of kind {self.renderer.kind!r} do "

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from tiny import SCALES, assert_equal, generator, in_turn, normal, pixel_log_prob
+from tiny import SCALES, assert_equal, float64, generator, in_turn, normal, pixel_log_prob
 
 from air_env.likelihoods import LIKELIHOODS
 from air_env.model import SceneConfig, SceneModel
@@ -22,7 +22,8 @@ def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_log_prob_is_that_of_torch_summed_over_the_image(name, shape):
     image, canvas = pixels(*shape), 2 * pixels(*shape, seed=1)
     expected = pixel_log_prob(name, image, canvas).sum((-3, -2, -1))
-    log_prob = LIKELIHOODS[name](SCALES[name]).log_prob(image, canvas)
+    with float64():
+        log_prob = LIKELIHOODS[name](SCALES[name]).log_prob(image, canvas)
     assert log_prob.shape == shape[:-3]
     assert_equal(log_prob, expected, 1e-9)
 
@@ -50,6 +51,7 @@ def test_many_images_can_be_compared_with_one_canvas(name):
     "name share",
     [
         ("gaussian", lambda x, c, scale: stats.norm.cdf(x, c, scale)),
+        ("learned_gaussian", lambda x, c, scale: stats.norm.cdf(x, c, scale)),
         ("laplace", lambda x, c, scale: stats.laplace.cdf(x, c, scale)),
         ("student_t", lambda x, c, scale: stats.t.cdf(x, 3, c, scale)),
         ("outliers", lambda x, c, scale: 0.95 * stats.norm.cdf(x, c, scale) + 0.05 * np.clip(x, 0, 1)),
@@ -57,7 +59,7 @@ def test_many_images_can_be_compared_with_one_canvas(name):
 )
 def test_samples_follow_the_distribution_function(name, share):
     canvas = pixels(1, 4, 4).expand(2000, 1, 4, 4)
-    samples = LIKELIHOODS[name](SCALES[name]).sample(canvas, generator()).numpy()
+    samples = LIKELIHOODS[name](SCALES[name]).sample(canvas, generator()).detach().numpy()
     assert stats.kstest(share(samples, canvas.numpy(), SCALES[name]).flatten(), "uniform").pvalue > 0.01
 
 
@@ -113,7 +115,14 @@ def test_an_unknown_likelihood_is_answered_with_the_known_ones():
 
 @in_turn(
     "likelihood scale",
-    [("gaussian", 0), ("laplace", -0.1), ("gaussian", math.nan), ("bernoulli", 0.5), ("bernoulli", 0.7)],
+    [
+        ("gaussian", 0),
+        ("laplace", -0.1),
+        ("gaussian", math.nan),
+        ("learned_gaussian", 1 / 255),
+        ("bernoulli", 0.5),
+        ("bernoulli", 0.7),
+    ],
 )
 def test_a_scale_out_of_range_is_refused(likelihood, scale):
     with pytest.raises(ValueError, match="likelihood_scale"):
@@ -123,4 +132,39 @@ def test_a_scale_out_of_range_is_refused(likelihood, scale):
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_a_likelihood_chosen_by_name_has_its_own_scale(name):
     # A clipping of 0.3, the Gaussian's scale, would leave a Bernoulli pixel between 0.3 and 0.7.
-    assert SceneModel(SceneConfig(likelihood=name)).likelihood == LIKELIHOODS[name](SCALES[name])
+    likelihood = SceneModel(SceneConfig(likelihood=name)).likelihood
+    assert isinstance(likelihood, type(LIKELIHOODS[name]()))
+    assert likelihood.scale == pytest.approx(SCALES[name], rel=1e-6)
+
+
+def test_a_learned_sd_becomes_that_of_the_errors_and_stays_so():
+    model = SceneModel(SceneConfig(likelihood="learned_gaussian")).double()
+    images = pixels(5, 1, 50, 50)
+    canvas = images + 0.1 * normal(5, 1, 50, 50, seed=1)
+    optimizer = torch.optim.Adam(model.likelihood.parameters(), lr=0.05)
+    for iteration in range(300):
+        model.anneal(iteration)
+        optimizer.zero_grad()
+        (-model.likelihood.log_prob(images, canvas).mean()).backward()
+        optimizer.step()
+    wanted = (images - canvas).square().mean().sqrt().item()
+    assert model.likelihood.scale == pytest.approx(wanted, rel=1e-3)
+    model.float().anneal(None)
+    assert model.likelihood.scale == pytest.approx(wanted, rel=1e-3)
+    assert [name for name, _ in model.named_parameters() if "likelihood" in name] == ["likelihood.log_excess"]
+
+
+def test_the_gradient_in_a_learned_sd_is_the_derivative():
+    likelihood = LIKELIHOODS["learned_gaussian"](0.2).double()
+    images, canvas = pixels(2, 1, 4, 4), pixels(2, 1, 4, 4, seed=1)
+
+    def log_prob(log_excess: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(likelihood, {"log_excess": log_excess}, (images, canvas))
+
+    likelihood.forward = likelihood.log_prob
+    assert torch.autograd.gradcheck(log_prob, (likelihood.log_excess.detach().clone().requires_grad_(),))
+
+
+def test_a_learned_sd_is_not_annealed():
+    with pytest.raises(ValueError, match=r"initial_likelihood_scale must be None .* learned, got 1\.0"):
+        SceneConfig(likelihood="learned_gaussian", initial_likelihood_scale=1.0)

@@ -131,7 +131,14 @@ def count_probabilities(logits: Tensor) -> Tensor:
     return torch.stack([p[:, :n].prod(1) * (1 - p[:, n : n + 1]).prod(1) for n in range(num_steps + 1)], 1)
 
 
-SCALES = {"gaussian": 0.3, "laplace": 0.2, "bernoulli": 1e-3, "student_t": 0.15, "outliers": 0.2}
+SCALES = {
+    "gaussian": 0.3,
+    "learned_gaussian": 0.3,
+    "laplace": 0.2,
+    "bernoulli": 1e-3,
+    "student_t": 0.15,
+    "outliers": 0.2,
+}
 """Likelihood -> its own scale."""
 
 
@@ -144,7 +151,7 @@ def pixel_log_prob(likelihood: str, image: Tensor, canvas: Tensor, scale: float 
         return distributions.Bernoulli(canvas.clip(scale, 1 - scale), validate_args=False).log_prob(image)
     if likelihood == "student_t":
         return distributions.StudentT(3.0, canvas, scale).log_prob(image)
-    family = {"gaussian": distributions.Normal, "laplace": distributions.Laplace}[likelihood]
+    family = distributions.Laplace if likelihood == "laplace" else distributions.Normal
     return family(canvas, scale).log_prob(image)
 
 
