@@ -38,7 +38,7 @@ class Setting:
 def training(setting: Setting) -> Iterator[Workload]:
     """Whole training iterations: rollout, rewards, estimator, backward, Adam."""
     for estimator, batch_size in itertools.product(("half_critic", "exact"), (64, 256)):
-        recipe = replace(RECIPES.find("multi_mnist"), estimator=estimator, batch_size=batch_size)
+        recipe = replace(RECIPES.find("multi_mnist_air"), estimator=estimator, batch_size=batch_size)
         trainer = Trainer(recipe, setting.scenes, setting.device)
         yield Workload(f"training {estimator}, batch {batch_size}", "images/s", batch_size, trainer.step)
 
