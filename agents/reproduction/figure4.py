@@ -43,7 +43,7 @@ _DEVIATIONS = """\
 - What AIR and DAIR share, and where that deviates from the paper's, is in the README. Our DAIR reads a large glimpse of
   the error canvas, centred where most is unexplained, and its windows start from there; the paper does not say how its
   core reads the error. What part of the difference between AIR and DAIR is due to that was not measured.
-- DAIR's settings were chosen on validation digits, with one seed: by its counts of scenes like those of training, and of
+- DAIR's settings were chosen on validation digits, with one seed: by its counts of scenes as in training, and of
   scenes of two or three digits that come closer to each other.
 - The likelihood, which the paper does not state, is the same for all three models (Gaussian), so that bounds can be
   compared with each other; they cannot be compared with the paper's.
