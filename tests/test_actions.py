@@ -189,8 +189,8 @@ class Glance(AIR):
     cannot depend on where it was drawn.
     """
 
-    def describe(self, images, z_where):
-        return super().describe(images, torch.zeros_like(z_where))
+    def describe(self, images, canvas, z_where):
+        return super().describe(images, canvas, torch.zeros_like(z_where))
 
 
 def glancing_agent(name: str) -> Glance:
@@ -214,7 +214,7 @@ def posterior_returns(agent: AIR, images: torch.Tensor, seed: int) -> tuple[torc
     done = torch.zeros(len(images), dtype=torch.bool)
     while not done.all():
         state, logit, where = agent.decide(state)
-        what = agent.describe(images, where.mean)
+        what = agent.describe(images, torch.zeros_like(images), where.mean)
         described = (what.log_q,) if agent.categorical else (what.mean, what.sd)
         action = mode.encode(logit, (where.mean, where.sd), described)
         assert (action.abs() < 1).all() or agent.categorical

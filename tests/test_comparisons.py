@@ -214,7 +214,7 @@ def test_autoencoders_return_images_as_large_as_they_were(side):
     images = torch.rand(2, 1, side, side, generator=generator())
     assert model.reconstruct(images).shape == images.shape
     assert model.features(images).shape == (2, 4)
-    expected = torch.distributions.Normal(model.reconstruct(images), 0.3).log_prob(images).sum((1, 2, 3))
+    expected = torch.distributions.Normal(model.reconstruct(images), 0.2).log_prob(images).sum((1, 2, 3))
     assert_equal(model.bound(images).detach(), expected, 1e-4)
 
 

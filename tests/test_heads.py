@@ -47,7 +47,9 @@ def test_an_object_is_described_without_the_others():
     z = agent.follow_modes(images, NUM_STEPS).z
     others = sum(agent.model.renderer.add(0 * images, z.z_where[:, i], z.z_what[:, i]) for i in range(1, NUM_STEPS))
     window = features[:, 3, 0, 1 : 1 + WHERE]
-    assert_equal(features[:, 3, 0, 1 + WHERE :], agent.describe(images - others, window).mode, 1e-5)
+    assert_equal(
+        features[:, 3, 0, 1 + WHERE :], agent.describe(images - others, torch.zeros_like(images), window).mode, 1e-5
+    )
 
 
 def test_answers_are_averages_over_looks():

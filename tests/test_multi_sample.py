@@ -239,7 +239,7 @@ def log_q_of(agent: AIR, images: Tensor, z: Explanation) -> Tensor:
     state, total, active = agent.initial(images), torch.zeros(()), torch.ones(len(images), dtype=torch.bool)
     for i in range(z.z_pres.shape[1]):
         state, logit, where = agent.decide(state)
-        posterior = agent.describe(images, z.z_where[:, i])
+        posterior = agent.describe(images, torch.zeros_like(images), z.z_where[:, i])
         what = (
             td.Categorical(logits=posterior.log_q)
             if agent.categorical

@@ -11,12 +11,13 @@ from tiny import RECIPE
 
 from air_agents.comparisons import COMPARISON_MODELS, COMPARISONS, ComparisonRecipe
 from air_agents.inference import AGENTS
+from air_agents.inference.air import AgentConfig
 from air_agents.training.recipes import RECIPES, Recipe
 from air_agents.training.serialisation import FAMILIES, from_json, to_json
 from air_agents.training.settings import TrainingSettings
 from air_env.model import SceneConfig
 from air_env.priors import COUNT_PRIORS, CountPrior
-from air_env.renderers import RENDERERS
+from air_env.renderers import RENDERERS, PatchConfig
 
 OLD = json.loads((Path(__file__).parent / "old_settings.json").read_text())
 """Settings of every recipe, comparison and algorithm, as they were written before they said their kind."""
@@ -72,11 +73,24 @@ def test_every_registered_recipe_survives_json():
 
 def test_settings_of_older_versions_are_read():
     draw, autoencoder = COMPARISONS["draw"], COMPARISONS["autoencoder"]
+    wide = Recipe(
+        scene="multi_mnist",
+        max_steps=8_000,
+        model=SceneConfig(renderer=PatchConfig(hidden=512)),
+        agent=AgentConfig(encoder_hidden=512),
+    )
+    dair = {"core": "dair"}
     since_changed = {
-        "draw": replace(draw, max_steps=2_500, model=replace(draw.model, num_steps=40, window=6)),
-        "autoencoder": replace(autoencoder, max_steps=2_500),
+        "multi_mnist": Recipe(scene="multi_mnist", max_steps=6_000),
+        "multi_mnist_wide": wide,
+        "multi_mnist_dair": replace(
+            wide, max_steps=4_000, exploration_steps=500, decay=0.5, agent=replace(wide.agent, **dair)
+        ),
+        "draw": replace(draw, max_steps=2_500, model=replace(draw.model, num_steps=40, window=6, likelihood_scale=0.3)),
+        "autoencoder": replace(autoencoder, max_steps=2_500, model=replace(autoencoder.model, likelihood_scale=0.3)),
     }
-    for name, recipe in (RECIPES | COMPARISONS | since_changed).items():
+    known = RECIPES | COMPARISONS | since_changed
+    for name, recipe in ((name, known[name]) for name in OLD if name in known):
         assert from_json(TrainingSettings, OLD[name]) == recipe, name
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from air_env.likelihoods import LIKELIHOODS
 
@@ -17,6 +18,8 @@ from .properties import make_fitted
 NUM_STEPS = (1, 2, 3, 4, 6, 8, 12)
 SHARPNESS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """What the logits are multiplied by."""
+FIXED_LIKELIHOODS = [name for name, kind in LIKELIHOODS.items() if not issubclass(kind, nn.Module)]
+"""Those without weights, of which frozen agents have none."""
 
 _NUM_IMAGES, _NUM_SAMPLES = 24, 64
 
@@ -50,7 +53,7 @@ def points(frozen: FrozenAgent, names: Sequence[str]) -> Iterator[Point]:
         yield from _points("num_steps", float(num_steps), changed(frozen, num_steps=num_steps), names)
     for factor in SHARPNESS:
         yield from _points("saturation", None, changed(frozen, sharpness=factor), names)
-    for likelihood in LIKELIHOODS:
+    for likelihood in FIXED_LIKELIHOODS:
         yield from _points("likelihood", likelihood, changed(frozen, likelihood=likelihood), names)
 
 
