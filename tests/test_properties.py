@@ -161,9 +161,8 @@ def test_the_figure_has_a_point_for_every_n_sharpness_and_likelihood(few_images)
     assert [point.value for point in found if point.axis == "num_steps"] == [1, 2, 3, 4, 6, 8, 12]
     saturation = [point.value for point in found if point.axis == "saturation"]
     assert saturation == pytest.approx([saturation[0] * factor for factor in (1, 2, 4, 8, 16)])
-    assert [point.value for point in found if point.axis == "likelihood"] == [
-        name for name in LIKELIHOODS if name != "learned_gaussian"
-    ]
+    fixed = [name for name in LIKELIHOODS if name != "learned_gaussian"]
+    assert [point.value for point in found if point.axis == "likelihood"] == fixed
     assert all(point.variance > 0 for point in found)
 
 

@@ -137,7 +137,8 @@ def test_numpys_whole_numbers_are_settings_that_can_be_saved():
     config = SceneConfig(image_size=n, num_steps=n, likelihood_anneal_steps=n, count_prior=CountPrior(anneal_steps=n))
     patch = PatchConfig(what_dim=n, patch_size=n, hidden=n)
     whole = [config.image_size, config.num_steps, config.likelihood_anneal_steps, config.count_prior.anneal_steps,
-             patch.what_dim, patch.patch_size, patch.hidden, ObjectsConfig(samples=n).samples, SpriteConfig(size=n).size]  # fmt: skip
+             patch.what_dim, patch.patch_size, patch.hidden,
+             ObjectsConfig(samples=n).samples, SpriteConfig(size=n).size]  # fmt: skip
     assert json.loads(json.dumps(whole)) == [4] * len(whole)
     world = make_world("digits", num_scenes=n, scene_seed=n, image_size=np.int64(50), counts=np.array([0, 1]))
     assert len(world.scenes) == 4

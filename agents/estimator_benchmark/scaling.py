@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from air_env.likelihoods import LIKELIHOODS
+from air_env.model import SceneConfig
 
 from .frozen import FrozenAgent, in_double_precision
 from .measures import moments
@@ -18,7 +19,9 @@ from .properties import make_fitted
 NUM_STEPS = (1, 2, 3, 4, 6, 8, 12)
 SHARPNESS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """What the logits are multiplied by."""
-FIXED_LIKELIHOODS = [name for name, kind in LIKELIHOODS.items() if not issubclass(kind, nn.Module)]
+FIXED_LIKELIHOODS = [
+    name for name in LIKELIHOODS if not isinstance(SceneConfig(likelihood=name).make_likelihood(), nn.Module)
+]
 """Those without weights, of which frozen agents have none."""
 
 _NUM_IMAGES, _NUM_SAMPLES = 24, 64
