@@ -205,8 +205,8 @@ class Agent(nn.Module, Explainer, Generic[S, First]):
 
         Otherwise the model judges what the network proposes. There are as many paths as starts, which begin in
         different places. For each count it is the one of the largest importance weight ``p(x, z_1..n, n) / q(z_1..n |
-        x)``, refined by gradient ascent on ``p``. Where that is done and objects are learned, the best explanation of one
-        object less with one of them taken for two competes with it. The count is the one of the largest weight.
+        x)``, refined by gradient ascent on ``p``. Where that is done and objects are learned, the best explanation of
+        one object less with one of them taken for two competes with it. The count is the one of the largest weight.
 
         Args:
             images: ``[batch, channel, side, side]``, or ``[batch, side, side]`` where they are grey; numpy or torch,
